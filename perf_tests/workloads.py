@@ -1,0 +1,111 @@
+"""Named, seeded, fingerprinted lists of pairs, drawn from the prose that every Python ships.
+
+A round is one list of pairs. Round r of a workload is the same list wherever that prose is the same, so
+that two runs, or two revisions, can be compared round by round; the fingerprint says whether it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pydoc_data.topics import topics
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A protocol for making pairs.
+
+    Attributes:
+        name: what reports call it.
+        pairs_per_round: how many pairs one round scores.
+        batch_size: pairs per batch.
+        max_length: tokens to truncate at.
+        draw: makes one pair per call from a seeded generator and the pair's index.
+        fresh: a new list each round; otherwise every round repeats the first.
+    """
+
+    name: str
+    pairs_per_round: int
+    batch_size: int
+    max_length: int
+    draw: Callable[[random.Random, int], Pair]
+    fresh: bool = True
+
+    def round(self, number: int) -> list[Pair]:
+        """The pairs of one round."""
+        generator = random.Random(f"{self.name} {number if self.fresh else 0}")
+        return [self.draw(generator, index) for index in range(self.pairs_per_round)]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Twelve hex digits over the protocol and the texts of its first round."""
+        protocol = (self.name, self.pairs_per_round, self.batch_size, self.max_length, self.fresh)
+        return hashlib.sha256(repr((protocol, self.round(0))).encode()).hexdigest()[:12]
+
+
+@cache
+def sentences() -> tuple[str, ...]:
+    """Sentences of 4 to 60 words from `pydoc_data.topics`, in a fixed order; no code, tables or grammar."""
+    prose: dict[str, None] = {}
+    for _, text in sorted(topics.items()):
+        for paragraph in re.split(r"\n\s*\n", text):
+            for sentence in re.split(r"(?<=[.?!:])\s+(?=[A-Z*“\"])", " ".join(paragraph.split())):
+                if sentence[:1].isupper() and sentence[-1] in ".?!:" and 4 <= len(sentence.split()) <= 60:
+                    prose[sentence] = None
+    return tuple(prose)
+
+
+def _some_sentences(generator: random.Random, low: int, high: int) -> str:
+    return " ".join(generator.choices(sentences(), k=generator.randint(low, high)))
+
+
+def _seed_pair(generator: random.Random, _: int) -> Pair:
+    """The original protocol: each side 2 to 15 random sentences."""
+    return _some_sentences(generator, 2, 15), _some_sentences(generator, 2, 15)
+
+
+def _short_query_pair(generator: random.Random, _: int) -> Pair:
+    """One query of about eight tokens against documents of one to six sentences."""
+    return "How does Python look up names?", _some_sentences(generator, 1, 6)
+
+
+def _skewed_pair(generator: random.Random, index: int) -> Pair:
+    """Seven short documents, then one that fills the model: what padding to the longest pays for."""
+    query = _some_sentences(generator, 1, 1)
+    return query, _some_sentences(generator, 30, 40) if index % 8 == 7 else _some_sentences(generator, 1, 2)
+
+
+def seed(*, pairs: int, batch_size: int) -> Workload:
+    """The original protocol, fresh pairs each round."""
+    return Workload(
+        name="seed", pairs_per_round=pairs, batch_size=batch_size, max_length=512, draw=_seed_pair
+    )
+
+
+def short_query(*, batch_size: int) -> Workload:
+    """One rerank request: a short query against 100 documents, the same each round."""
+    return Workload(
+        name="short-query",
+        pairs_per_round=100,
+        batch_size=batch_size,
+        max_length=512,
+        draw=_short_query_pair,
+        fresh=False,
+    )
+
+
+def skewed(*, pairs: int, batch_size: int) -> Workload:
+    """One long document in eight."""
+    return Workload(
+        name="skewed", pairs_per_round=pairs, batch_size=batch_size, max_length=512, draw=_skewed_pair
+    )
+
+
+ON_CPU = (seed(pairs=32, batch_size=8), short_query(batch_size=8), skewed(pairs=32, batch_size=8))
+ON_GPU = (seed(pairs=1024, batch_size=64), short_query(batch_size=64), skewed(pairs=1024, batch_size=64))

@@ -1,0 +1,38 @@
+"""xenc: cross-encoder inference that never recompiles after warm-up.
+
+The public names, in the order data flows.
+"""
+
+from .errors import (
+    BaselineError,
+    CompileError,
+    ExecutionError,
+    ModelError,
+    NonFiniteScoreError,
+    PairError,
+    XencError,
+)
+from .execution import PRESETS, Execution
+from .watch import CompileReport, watch_compiles
+from .compiled import WarmupReport
+from .pipeline import PredictReport
+from .cross_encoder import CrossEncoder
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PRESETS",
+    "BaselineError",
+    "CompileError",
+    "CompileReport",
+    "CrossEncoder",
+    "Execution",
+    "ExecutionError",
+    "ModelError",
+    "NonFiniteScoreError",
+    "PairError",
+    "PredictReport",
+    "WarmupReport",
+    "XencError",
+    "watch_compiles",
+]

@@ -1,0 +1,98 @@
+"""Plan + tokens -> PaddedBatch. The bucketed collate: every batch in a shape that was warmed up.
+
+Shapes: B = rows of a batch (dummy rows included), L = padded length, N = pairs of a request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .plan import BatchPlan
+from .tokens import TokenizedPairs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaddedBatch:
+    """One batch on the device, ready for the model.
+
+    Attributes:
+        input_ids: int64 [B, L], padded on the right.
+        attention_mask: int64 [B, L], 1 on real tokens.
+        token_type_ids: int64 [B, L], or None for a model that takes none.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    token_type_ids: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, L)."""
+        rows, length = self.input_ids.shape
+        return rows, length
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collator:
+    """Pads batches for one model.
+
+    Attributes:
+        pad_id: the token id written where there is no token.
+        has_token_types: whether the model takes token_type_ids.
+        device: where batches go. On CUDA they are staged in pinned memory and copied asynchronously.
+    """
+
+    pad_id: int
+    has_token_types: bool
+    device: torch.device
+
+    def collate(self, tokens: TokenizedPairs, batch: BatchPlan) -> PaddedBatch:
+        """Lay the batch's pairs out in [B, L].
+
+        A dummy row, like a pair of no tokens at all, shows the model one padding token: attention over
+        nothing would be NaN.
+        """
+        row_ids = [tokens.input_ids[row] for row in batch.rows]
+        counts = torch.zeros(batch.batch_size, dtype=torch.int64)
+        counts[: len(row_ids)] = torch.tensor([len(ids) for ids in row_ids])
+        # [B, L]: True where a real token stands
+        real = rearrange(torch.arange(batch.length), "l -> 1 l") < rearrange(counts, "b -> b 1")
+        attended = rearrange(torch.arange(batch.length), "l -> 1 l") < rearrange(
+            counts.clamp(min=1), "b -> b 1"
+        )
+        types = None
+        if self.has_token_types:
+            row_types = (
+                [tokens.token_type_ids[row] for row in batch.rows]
+                if tokens.token_type_ids is not None
+                else [[0] * len(ids) for ids in row_ids]
+            )
+            types = self._to_device(_scatter(real, row_types, fill=0))
+        return PaddedBatch(
+            input_ids=self._to_device(_scatter(real, row_ids, fill=self.pad_id)),
+            attention_mask=self._to_device(attended.long()),
+            token_type_ids=types,
+        )
+
+    def dummy(self, shape: tuple[int, int]) -> PaddedBatch:
+        """A batch [B, L] of full-length dummy rows, to warm up on."""
+        batch_size, length = shape
+        rows = [[self.pad_id] * length for _ in range(batch_size)]
+        tokens = TokenizedPairs(input_ids=rows, token_type_ids=None, truncated_pairs=0)
+        return self.collate(tokens, BatchPlan(tuple(range(batch_size)), batch_size, length))
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        if self.device.type == "cuda":
+            return values.pin_memory().to(self.device, non_blocking=True)
+        return values.to(self.device)
+
+
+def _scatter(real: Tensor, rows: list[list[int]], *, fill: int) -> Tensor:
+    """[B, L] int64: the rows' values where `real` is True, `fill` elsewhere."""
+    values = torch.full(real.shape, fill, dtype=torch.int64)
+    values[real] = torch.tensor([value for row in rows for value in row], dtype=torch.int64)
+    return values

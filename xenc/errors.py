@@ -1,0 +1,29 @@
+"""Errors xenc raises. Each message names the value at fault and the remedy."""
+
+
+class XencError(Exception):
+    """Base of every error xenc raises on purpose."""
+
+
+class ExecutionError(XencError, ValueError):
+    """An `Execution` that cannot be: unknown preset, bad buckets, contradicting choices."""
+
+
+class ModelError(XencError, ValueError):
+    """A checkpoint that cannot be loaded, or a length that the model has no positions for."""
+
+
+class PairError(XencError, ValueError):
+    """An input that is not a pair of two strings."""
+
+
+class CompileError(XencError, RuntimeError):
+    """Something compiled after warm-up, in strict mode."""
+
+
+class NonFiniteScoreError(XencError, ArithmeticError):
+    """The model answered NaN for some pairs."""
+
+
+class BaselineError(XencError, ValueError):
+    """A stored baseline that cannot be read."""

@@ -1,0 +1,125 @@
+"""Execution: one frozen record that says HOW pairs are scored, and the presets with a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Final, Literal, get_args
+
+from .errors import ExecutionError
+
+Layout = Literal["padded", "bucketed"]
+Attention = Literal["eager", "sdpa"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+Buckets = int | Literal["powers-of-two"] | tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a list of pairs becomes scores.
+
+    Attributes:
+        layout: "padded" pads each batch to its longest pair; "bucketed" pads it up to the next allowed
+            length and fills short batches with dummy rows, so that only a few shapes exist.
+        attention: transformers' attention implementation, "eager" or "sdpa" (PyTorch's fused attention,
+            FlashAttention where the device has it).
+        sort: batch pairs of similar token counts together, longest first. Scores return in the caller's
+            order either way.
+        buckets: allowed padded lengths, in tokens. An int means its multiples up to max_length,
+            "powers-of-two" means 16, 32, 64 and so on, a tuple is taken as it is.
+        compile_mode: `torch.compile`'s mode, or None to run eagerly.
+        dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
+            None to let PyTorch start static and generalise.
+        strict: raise `CompileError` when something compiles after warm-up; otherwise warn once.
+
+    Raises:
+        ExecutionError: a value that is not one of the above, or a contradiction between two of them.
+    """
+
+    layout: Layout = "bucketed"
+    attention: Attention = "sdpa"
+    sort: bool = True
+    buckets: Buckets = 16
+    compile_mode: CompileMode | None = "default"
+    dynamic: bool | None = True
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("layout", self.layout, get_args(Layout))
+        _check_choice("attention", self.attention, get_args(Attention))
+        _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
+        _check_choice("dynamic", self.dynamic, (True, False, None))
+        _check_buckets(self.buckets)
+        if self.compile_mode is not None and self.layout == "padded":
+            raise ExecutionError(
+                f"compile_mode={self.compile_mode!r} with layout='padded': padding to the longest pair "
+                "gives every batch a shape of its own, which cannot be warmed up. Use layout='bucketed', "
+                "or compile_mode=None."
+            )
+
+    @property
+    def graph_settings(self) -> tuple[str, str | None, bool | None]:
+        """What the compiled graph depends on; executions that agree here can share one."""
+        return self.attention, self.compile_mode, self.dynamic
+
+
+def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in valid):
+        raise ExecutionError(f"{field}={value!r} is not one of {', '.join(map(repr, valid))}.")
+
+
+def _check_buckets(buckets: object) -> None:
+    if buckets == "powers-of-two":
+        return
+    lengths = (buckets,) if isinstance(buckets, int) else buckets
+    if not isinstance(lengths, tuple) or not lengths:
+        raise ExecutionError(f"buckets={buckets!r}: give a step, 'powers-of-two', or a non-empty tuple.")
+    for length in lengths:
+        if isinstance(length, bool) or not isinstance(length, int) or length <= 0:
+            raise ExecutionError(f"buckets={buckets!r}: {length!r} is not a positive number of tokens.")
+    if any(left >= right for left, right in pairwise(lengths)):
+        remedy = tuple(sorted(set(lengths)))
+        raise ExecutionError(f"buckets={buckets!r} must strictly ascend; did you mean {remedy}?")
+
+
+def _compiled(attention: Attention, *, sort: bool) -> Execution:
+    return Execution(attention=attention, sort=sort, compile_mode="max-autotune")
+
+
+def _eager(attention: Attention, *, sort: bool) -> Execution:
+    return Execution(layout="padded", attention=attention, sort=sort, compile_mode=None)
+
+
+PRESETS: Final = MappingProxyType(
+    {
+        "eager-unsorted": _eager("eager", sort=False),
+        "eager-sorted": _eager("eager", sort=True),
+        "sdpa-unsorted": _eager("sdpa", sort=False),
+        "sdpa-sorted": _eager("sdpa", sort=True),
+        "compiled-eager-unsorted": _compiled("eager", sort=False),
+        "compiled-eager-sorted": _compiled("eager", sort=True),
+        "compiled-sdpa-unsorted": _compiled("sdpa", sort=False),
+        "compiled-sdpa-sorted": _compiled("sdpa", sort=True),
+        "bucketed": Execution(),
+    }
+)
+"""The named executions. The first eight are the rows of the table: attention x compiled x sorted;
+"bucketed" is the default: compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning."""
+
+DEFAULT_PRESET: Final = "bucketed"
+
+
+def resolve_execution(execution: Execution | str) -> Execution:
+    """The `Execution` a caller means by a record or by a preset's name.
+
+    Raises:
+        ExecutionError: an unknown name (the message lists the known ones), or neither of the two types.
+    """
+    if isinstance(execution, Execution):
+        return execution
+    if isinstance(execution, str) and execution in PRESETS:
+        return PRESETS[execution]
+    raise ExecutionError(
+        f"execution={execution!r} is no Execution and no preset. Presets: {', '.join(PRESETS)}."
+    )

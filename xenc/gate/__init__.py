@@ -1,0 +1,1 @@
+"""The performance gate: scores are timed -> samples -> baseline -> verdict -> report."""

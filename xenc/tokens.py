@@ -1,0 +1,114 @@
+"""Pairs of texts -> token ids and true counts. No padding, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from .errors import PairError
+
+Pair = tuple[str, str] | list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizedPairs:
+    """The tokens of N pairs, unpadded, in the caller's order.
+
+    Attributes:
+        input_ids: N lists of token ids, special tokens included.
+        token_type_ids: N lists as long as input_ids' (which text a token belongs to), or None for a
+            model that takes none.
+        truncated_pairs: how many pairs lost tokens to max_length.
+    """
+
+    input_ids: list[list[int]]
+    token_type_ids: list[list[int]] | None
+    truncated_pairs: int
+
+    @property
+    def counts(self) -> list[int]:
+        """The true number of tokens of each pair: [N]."""
+        return [len(ids) for ids in self.input_ids]
+
+
+def check_pairs(pairs: Sequence[Any]) -> list[tuple[str, str]] | None:
+    """Check that every input is a pair of two strings.
+
+    Returns:
+        The pairs as tuples; or None if some input is multimodal (a dict, an image, an array), which is
+        for sentence-transformers to score or to refuse.
+
+    Raises:
+        PairError: an input that no cross-encoder can score. The message names it and its index.
+    """
+    checked: list[tuple[str, str]] = []
+    for index, pair in enumerate(pairs):
+        is_pair = isinstance(pair, (list, tuple)) or type(pair).__name__ == "ndarray"
+        if is_pair and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str):
+            checked.append((pair[0], pair[1]))
+            continue
+        _refuse_unless_multimodal(index, pair, is_pair=is_pair)
+        return None
+    return checked
+
+
+def _refuse_unless_multimodal(index: int, pair: Any, *, is_pair: bool) -> None:
+    if not is_pair and not isinstance(pair, (str, bytes, int, float, type(None))):
+        return
+    if is_pair and len(pair) == 2:
+        wrong = [text for text in pair if isinstance(text, (bytes, int, float, list, tuple, type(None)))]
+        if not wrong:
+            return
+        remedy = "decode it first" if isinstance(wrong[0], bytes) else "use '' for an empty text"
+        raise PairError(f"pair {index} holds {_shown(wrong[0])}, which is not a string: {remedy}.")
+    held = f"{len(pair)} texts" if is_pair else _shown(pair)
+    raise PairError(f"input {index} is {held}; expected a pair of two strings (query, document).")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], *, max_length: int
+) -> TokenizedPairs:
+    """Tokenize all pairs in one batched call, as sentence-transformers would one batch at a time.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        pairs: N pairs (query, document).
+        max_length: the most tokens a pair may have; the longer of the two texts is cut first.
+    """
+    if not pairs:
+        return TokenizedPairs(input_ids=[], token_type_ids=None, truncated_pairs=0)
+    encoded = tokenizer(
+        [query for query, _ in pairs],
+        [document for _, document in pairs],
+        truncation="longest_first",
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+    )
+    input_ids: list[list[int]] = encoded["input_ids"]
+    return TokenizedPairs(
+        input_ids=input_ids,
+        token_type_ids=encoded.get("token_type_ids"),
+        truncated_pairs=_count_truncated(tokenizer, pairs, input_ids, encoded.encodings, max_length),
+    )
+
+
+def _count_truncated(
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    input_ids: list[list[int]],
+    encodings: Any,
+    max_length: int,
+) -> int:
+    full = [index for index, ids in enumerate(input_ids) if len(ids) >= max_length]
+    if encodings is not None:  # a Rust tokenizer keeps what it cut off
+        return sum(1 for index in full if encodings[index].overflowing)
+    return sum(1 for index in full if len(tokenizer(*pairs[index])["input_ids"]) > max_length)
