@@ -31,7 +31,7 @@ CALIBRATION_PAIRS = 48
 
 
 def minilm() -> Path:
-    """MiniLM-L6 (BERT, 6 layers x 384, 22.7M parameters): the package's pretrained body, a calibrated head."""
+    """MiniLM-L6 (BERT, 6 layers x 384, 22.7M parameters): a pretrained body, a calibrated head."""
     return _cached("minilm-l6", _make_minilm)
 
 

@@ -107,5 +107,5 @@ def skewed(*, pairs: int, batch_size: int) -> Workload:
     )
 
 
-ON_CPU = (seed(pairs=32, batch_size=8), short_query(batch_size=8), skewed(pairs=32, batch_size=8))
+ON_CPU = (seed(pairs=24, batch_size=8), short_query(batch_size=8), skewed(pairs=24, batch_size=8))
 ON_GPU = (seed(pairs=1024, batch_size=64), short_query(batch_size=64), skewed(pairs=1024, batch_size=64))

@@ -26,7 +26,7 @@ def synchronised_seconds() -> float:
 
     The default timer would stop when the work is launched, not when it is done.
     """
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return time.perf_counter()
 

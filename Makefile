@@ -1,0 +1,56 @@
+# `make bench` and `make test` set up everything they need; a second call installs nothing.
+
+PYTHON ?= python3
+VENV := .venv
+CONSTRAINTS := .ci/constraints.txt
+# With PREINSTALLED=1 the suites run in $(PYTHON)'s own environment, as on a GPU runner that has CUDA's torch.
+RUN := $(if $(PREINSTALLED),$(PYTHON),$(VENV)/bin/python)
+READY := $(if $(PREINSTALLED),,$(VENV)/.ready)
+PYTEST := $(RUN) -m pytest
+PYTEST_ARGS ?=
+GATE_MARKER ?= gpu
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help test test-all bench bench-all gate baseline lint mutants clean
+
+help: ## say what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
+
+$(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) torch
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test,demo,lint]'
+	@touch $@
+
+test: lint ## lint, types, workflow lint, correctness laws and the gate's own tests (CPU)
+	$(PYTEST) correctness_tests -m "not slow" $(PYTEST_ARGS)
+
+test-all: lint ## the same, with the slow laws and more Hypothesis examples
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) correctness_tests $(PYTEST_ARGS)
+
+bench: $(READY) ## time the CPU suite on real weights and prose; writes bench-report/
+	$(PYTEST) perf_tests -m "cpu and not slow" -p perf_tests.progress -q --no-header \
+		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
+
+bench-all: $(READY) ## the same, with every configuration on every workload
+	$(PYTEST) perf_tests -m cpu -p perf_tests.progress -q --no-header \
+		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
+
+gate: $(READY) ## judge this tree by the stored baseline (GATE_MARKER=cpu on a CPU)
+	$(PYTEST) -m $(GATE_MARKER) --report-dir gate-report $(PYTEST_ARGS) --benchmark-compare
+
+baseline: $(READY) ## store this tree's timings as the baseline of this device
+	$(PYTEST) perf_tests -m $(GATE_MARKER) --record-baseline $(PYTEST_ARGS)
+
+lint: $(READY) ## ruff, mypy --strict, and the linters of workflows
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/zizmor --offline --quiet .github
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+mutants: $(READY) ## break the code on purpose and see which law notices
+	$(RUN) -m correctness_tests.mutants
+
+clean: ## remove the environment, caches and reports
+	rm -rf $(VENV) .cache bench-report gate-report .pytest_cache .mypy_cache .ruff_cache .hypothesis

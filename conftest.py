@@ -1,0 +1,31 @@
+"""Markers, options and Hypothesis profiles of both suites; the gate's hooks come from xenc.gate.plugin."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every model is made here or comes in a package
+
+pytest_plugins = ("xenc.gate.plugin", "pytester")
+
+_SLOW_MODELS = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("default", deadline=None, suppress_health_check=_SLOW_MODELS, print_blob=True)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The seam that lets one watch the gate go red."""
+    parser.addoption(
+        "--fault",
+        default=None,
+        help="break the code under measurement on purpose: slow:0.3, recompile (see perf_tests/faults.py)",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without a GPU its tests are skipped, which the gate does not take for a pass."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")

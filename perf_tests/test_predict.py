@@ -1,0 +1,80 @@
+"""The whole road, from texts to scores: every configuration on every workload."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from perf_tests.configurations import PEER, REFERENCE, ROUNDS, Configuration, configurations
+from perf_tests.scorers import DTYPES, Scorer, Scorers, checkpoint, output_error
+from perf_tests.workloads import Pair
+from xenc.flops import device_peak, workload_flops
+from xenc.gate.exact import compile_counts
+from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
+from xenc.tokens import tokenize
+
+
+@pytest.mark.benchmark(timer=synchronised_seconds)
+@pytest.mark.parametrize("configuration", configurations())
+def test_predict(benchmark: Any, configuration: Configuration, scorers: Scorers) -> None:
+    rounds = [configuration.workload.round(number) for number in range(ROUNDS)]
+    scorer = scorers.ready(configuration)
+    error = output_error(scorer, configuration, rounds[0])
+    timing = time_rounds(benchmark, scorer.logits, rounds)
+    benchmark.extra_info.update(
+        identity(configuration),
+        graphs=scorer.graphs,
+        warmup_s=scorer.warmup_s,
+        output_error=error.error,
+        output_tolerance=error.tolerance,
+        **compile_counts(timing.compiles),
+        **throughput(configuration, scorer, timing, rounds),
+    )
+
+
+def identity(configuration: Configuration) -> dict[str, Any]:
+    """What is measured, by the names that reports and baselines use."""
+    return {
+        "configuration": configuration.name,
+        "reference": REFERENCE,
+        "workload": configuration.workload.name,
+        "workload_fingerprint": configuration.workload.fingerprint,
+        "model": checkpoint(configuration.device).name,
+        "dtype": str(DTYPES[configuration.device]).removeprefix("torch."),
+    }
+
+
+def throughput(
+    configuration: Configuration, scorer: Scorer, timing: Timing, rounds: list[list[Pair]]
+) -> dict[str, Any]:
+    """Rates over the timed rounds, and how near they come to the device's limit."""
+    counts = [token_counts(configuration, pairs) for pairs in rounds]
+    info: dict[str, Any] = {
+        "pairs_per_round": configuration.workload.pairs_per_round,
+        "round_tokens": [sum(round_counts) for round_counts in counts],
+        "peak_bytes": timing.peak_bytes,
+    }
+    if configuration.name != PEER:
+        info["waste"] = scorer.model.last_report.waste
+    if timing.seconds:
+        peak = device_peak(configuration.device, DTYPES[configuration.device])
+        flops = [workload_flops(scorer.model.transformers_model, round_counts) for round_counts in counts]
+        info |= {
+            "pairs_per_s": statistics.median(len(c) / s for c, s in zip(counts, timing.seconds, strict=True)),
+            "tokens_per_s": statistics.median(
+                sum(c) / s for c, s in zip(counts, timing.seconds, strict=True)
+            ),
+            "mfu": statistics.median(
+                work / (second * peak.flops_per_s) for work, second in zip(flops, timing.seconds, strict=True)
+            ),
+            "peak_source": peak.source,
+        }
+    return info
+
+
+def token_counts(configuration: Configuration, pairs: list[Pair]) -> list[int]:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint(configuration.device))
+    return tokenize(tokenizer, pairs, max_length=configuration.workload.max_length).counts

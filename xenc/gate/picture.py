@@ -1,0 +1,42 @@
+"""The picture of a run: throughput of each configuration, one panel per workload."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from .report import Record
+
+matplotlib.use("Agg")
+
+_COMPILED, _EAGER = "#1f6feb", "#9aa4af"
+
+
+def draw(path: Path, records: Sequence[Record], caption: str) -> None:
+    """Horizontal bars of pairs per second, whiskers from the slowest to the fastest round."""
+    workloads = list(dict.fromkeys(r.info["workload"] for r in records if "configuration" in r.info))
+    if not workloads:
+        return
+    groups = [[r for r in records if r.info.get("workload") == name and r.seconds] for name in workloads]
+    figure = Figure(figsize=(9, 1.2 + 0.36 * sum(len(group) + 1 for group in groups)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[len(g) + 1 for g in groups])
+    for axes, name, group in zip(panels[:, 0], workloads, groups, strict=True):
+        rates = [[record.info["pairs_per_round"] / second for second in record.seconds] for record in group]
+        medians = [statistics.median(rate) for rate in rates]
+        whiskers = [
+            [middle - min(rate) for middle, rate in zip(medians, rates, strict=True)],
+            [max(rate) - middle for middle, rate in zip(medians, rates, strict=True)],
+        ]
+        colors = [_COMPILED if record.info.get("graphs") else _EAGER for record in group]
+        axes.barh([record.label for record in group], medians, xerr=whiskers, color=colors, capsize=3)
+        axes.invert_yaxis()
+        axes.set_title(f"{name} workload", loc="left", fontsize=10)
+        axes.set_xlabel("pairs / s (median; whiskers: slowest and fastest round)", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"blue: compiled, grey: eager\n{caption}", fontsize=8)
+    figure.savefig(path, dpi=150)

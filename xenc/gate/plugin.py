@@ -1,0 +1,193 @@
+"""The pytest hooks of the gate, and nothing else. Loaded by conftest.py, not by an entry point.
+
+`--benchmark-compare` is pytest-benchmark's option; the gate takes it over, because pytest-benchmark's own
+comparison compares with whatever ran last, and passes when nothing was measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..errors import BaselineError
+from .exact import broken_laws
+from .measure import versions
+from .report import Record, run_table, stage_table, verdict_table, write_report
+from .session import GateSession, commit_of, devices
+from .verdict import Judgement, Verdict
+
+MEASURED_ON = {"cpu": "cpu", "gpu": "cuda"}
+"""Which device a test's marker says it measures."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options beside pytest-benchmark's own."""
+    group = parser.getgroup("xenc gate")
+    group.addoption(
+        "--record-baseline",
+        action="store_true",
+        help="store this run as the device's baseline, if every test passes",
+    )
+    group.addoption("--baseline-dir", default=None, help="where baselines live (default: .benchmarks)")
+    group.addoption("--report-dir", default=None, help="write report.md, report.json and report.png here")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Take --benchmark-compare over before pytest-benchmark reads it."""
+    compare = getattr(config.option, "benchmark_compare", None) or None  # pytest-benchmark's default is []
+    if compare is not None:
+        config.option.benchmark_compare = []
+    if isinstance(compare, str) and not Path(compare).is_file():
+        raise pytest.UsageError(f"--benchmark-compare={compare}: no such baseline file. {_COMPARE_USAGE}")
+    if isinstance(compare, str) and not compare.endswith(".json"):
+        raise pytest.UsageError(f"--benchmark-compare took {compare} as its value. {_COMPARE_USAGE}")
+    if compare is not None and config.option.record_baseline:
+        raise pytest.UsageError(
+            "give either --benchmark-compare or --record-baseline: a run is judged or stored."
+        )
+    directory = Path(config.option.baseline_dir or config.rootpath / ".benchmarks")
+    try:
+        session = GateSession(directory, compare=compare, record=config.option.record_baseline)
+    except BaselineError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.pluginmanager.register(GatePlugin(session), "xenc-gate-session")
+
+
+_COMPARE_USAGE = (
+    "Write --benchmark-compare last or as --benchmark-compare=FILE.json; without a value it takes this "
+    "device's file in .benchmarks/."
+)
+
+
+class GatePlugin:
+    """Hooks that need the session's state."""
+
+    def __init__(self, session: GateSession) -> None:
+        self.session = session
+        self._deselected: set[str] = set()
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Remember what was left out on purpose."""
+        self._deselected.update(item.nodeid for item in items)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Add one failing item for each baseline entry that this run will not measure."""
+        selected = {item.nodeid: _device_of(item) for item in items if _is_benchmark(item)}
+        for name, judgement in self.session.expect(selected, self._deselected).items():
+            items.append(Unmeasured.of(session, name, judgement, self.session))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+        """A benchmark that is skipped was not measured."""
+        try:
+            yield
+        except pytest.skip.Exception as skipped:
+            self._refuse_skip(item, skipped)
+            raise
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Judge a benchmark inside its own test, so that JUnit shows the verdict."""
+        try:
+            result = yield
+        except pytest.skip.Exception as skipped:
+            self._refuse_skip(item, skipped)
+            raise
+        if _is_benchmark(item):
+            self._judge(item)
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
+        """Print the tables; say why a gate is not green."""
+        records, judged = self.session.records, self.session.judged
+        for title, table in (("benchmarks", run_table(records)), ("stages", stage_table(records))):
+            if table and not self.session.comparing:
+                _print_table(terminalreporter, title, table)
+        if self.session.comparing:
+            _print_table(terminalreporter, "gate", verdict_table(judged) if judged else "nothing was judged")
+            terminalreporter.write_line(self.session.summary())
+        for line in self.session.messages:
+            terminalreporter.write_line(line)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Store what passed, write the report, and never exit 0 on a gate that is not green."""
+        config = session.config
+        if self.session.recording:
+            self.session.store(passed=exitstatus == 0, commit=commit_of(config.rootpath))
+        if self.session.comparing and exitstatus == 0 and not self.session.green:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if config.option.report_dir and self.session.records:
+            measured = sorted({devices()[record.device] for record in self.session.records})
+            machine = {"device": " and ".join(measured), **versions()}
+            written = write_report(
+                Path(config.option.report_dir), self.session.records, machine, self.session.judged
+            )
+            self.session.messages.append("wrote " + ", ".join(str(path) for path in written))
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary and self.session.comparing:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                table = verdict_table(self.session.judged) if self.session.judged else ""
+                file.write(f"## Performance gate\n\n{table}\n\n{self.session.summary()}\n")
+
+    def _judge(self, item: pytest.Item) -> None:
+        fixture = getattr(item, "funcargs", {})["benchmark"]
+        stats, info = fixture.stats, dict(fixture.extra_info)
+        seconds = tuple(stats.stats.data) if stats is not None else ()
+        broken = broken_laws(info)
+        record = Record(name=item.nodeid, device=_device_of(item), seconds=seconds, info=info)
+        self.session.records.append(record)
+        judgement = self.session.judge(record, broken)
+        if broken:
+            pytest.fail(f"{Verdict.REGRESSED}: " + "; ".join(broken), pytrace=False)
+        if judgement is not None and not judgement.verdict.green:
+            notes = "".join(f"\n{note}" for note in judgement.notes)
+            pytest.fail(f"{judgement.verdict}: {judgement.reason}{notes}", pytrace=False)
+
+    def _refuse_skip(self, item: pytest.Item, skipped: BaseException) -> None:
+        if self.session.comparing and _is_benchmark(item):
+            judgement = Judgement(verdict=Verdict.NOT_MEASURED, reason=str(skipped) or "skipped")
+            self.session.judged[item.nodeid] = judgement
+            pytest.fail(f"{judgement.verdict}: {judgement.reason}", pytrace=False)
+
+
+class Unmeasured(pytest.Item):
+    """Stands in the run for a benchmark that the baseline has and the run does not measure."""
+
+    judgement: Judgement
+    gate: GateSession
+
+    @classmethod
+    def of(cls, session: pytest.Session, name: str, judgement: Judgement, gate: GateSession) -> Unmeasured:
+        """An item with the missing benchmark's own node id."""
+        item: Unmeasured = cls.from_parent(session, name=name.rpartition("::")[2] or name, nodeid=name)
+        item.judgement, item.gate = judgement, gate
+        return item
+
+    def runtest(self) -> None:
+        """Fail, with the verdict."""
+        self.gate.judged[self.nodeid] = self.judgement
+        pytest.fail(f"{self.judgement.verdict}: {self.judgement.reason}", pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Where reports say this item stands."""
+        return Path(self.nodeid.partition("::")[0]), None, self.name
+
+
+def _is_benchmark(item: pytest.Item) -> bool:
+    return "benchmark" in getattr(item, "fixturenames", ())
+
+
+def _device_of(item: pytest.Item) -> str:
+    return next((device for marker, device in MEASURED_ON.items() if item.get_closest_marker(marker)), "cpu")
+
+
+def _print_table(terminalreporter: Any, title: str, table: str) -> None:
+    terminalreporter.write_sep("=", title)
+    terminalreporter.write_line(table)

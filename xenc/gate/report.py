@@ -1,0 +1,168 @@
+"""Records of a run -> a table for the terminal, Markdown, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .measure import FLAGGED_SPREAD, relative_spread
+from .verdict import Judgement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One benchmark of this run.
+
+    Attributes:
+        name: its pytest node id.
+        device: torch's name for the type of device it measured, "cpu" or "cuda".
+        seconds: per round, in order; empty if nothing was timed.
+        info: pytest-benchmark's `extra_info`.
+    """
+
+    name: str
+    device: str
+    seconds: tuple[float, ...]
+    info: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What tables call it: its configuration, or the test's name."""
+        return str(self.info.get("configuration", self.name.rpartition("::")[2]))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation / median of seconds per token, so that unequal rounds do not count as noise."""
+        tokens = self.info.get("round_tokens") or [1] * len(self.seconds)
+        return relative_spread([second / count for second, count in zip(self.seconds, tokens, strict=True)])
+
+
+def run_table(records: Sequence[Record]) -> str:
+    """The configurations as one Markdown table; speed-ups are medians of ratios round by round."""
+    rows = [_row(record, records) for record in records if "configuration" in record.info]
+    return markdown_table(rows) if rows else ""
+
+
+def stage_table(records: Sequence[Record]) -> str:
+    """Benchmarks of single stages, which have no configuration, as a Markdown table."""
+    rows = [
+        {
+            "stage": record.label,
+            "median ms": f"{1000 * statistics.median(record.seconds):.2f}",
+            "spread": _flagged(record.spread),
+            "n": str(len(record.seconds)),
+        }
+        for record in records
+        if "configuration" not in record.info and record.seconds
+    ]
+    return markdown_table(rows) if rows else ""
+
+
+def verdict_table(judged: Mapping[str, Judgement]) -> str:
+    """Every verdict of a comparison as a Markdown table."""
+    return markdown_table(
+        [
+            {
+                "verdict": str(judgement.verdict),
+                "benchmark": name.rpartition("/")[2],
+                "reason": " ".join("; ".join([judgement.reason, *judgement.notes]).split()),
+            }
+            for name, judgement in judged.items()
+        ]
+    )
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows with equal keys as an aligned Markdown table."""
+    header = list(rows[0])
+    cells = [header, *([row[name].replace("|", "\\|") for name in header] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+             for line in cells]  # fmt: skip
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def speedup(record: Record, records: Sequence[Record]) -> float | None:
+    """How many times faster than the reference configuration on the same workload, in this run."""
+    reference = _reference(record, records)
+    if reference is None or len(reference.seconds) != len(record.seconds):
+        return None
+    return statistics.median(
+        theirs / ours for ours, theirs in zip(record.seconds, reference.seconds, strict=True)
+    )
+
+
+def write_report(
+    directory: Path, records: Sequence[Record], machine: Mapping[str, Any], judged: Mapping[str, Judgement]
+) -> list[Path]:
+    """Write report.md, report.json and, where matplotlib is installed, report.png."""
+    directory.mkdir(parents=True, exist_ok=True)
+    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+    tables = [run_table(records), stage_table(records), verdict_table(judged) if judged else ""]
+    markdown = "\n\n".join(["# xenc on " + facts, *filter(None, tables)]) + "\n"
+    (directory / "report.md").write_text(markdown, encoding="utf-8")
+    content = {
+        "machine": dict(machine),
+        "benchmarks": [
+            {
+                "name": record.name,
+                "seconds": record.seconds,
+                "speedup": speedup(record, records),
+                "spread": record.spread,
+                **record.info,
+            }
+            for record in records
+        ],
+        "verdicts": {name: [judgement.verdict, judgement.reason] for name, judgement in judged.items()},
+    }
+    (directory / "report.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    written = [directory / "report.md", directory / "report.json"]
+    try:
+        from .picture import draw
+    except ImportError:  # matplotlib is an extra; a GPU runner may have none
+        return written
+    draw(directory / "report.png", records, facts)
+    return [*written, directory / "report.png"]
+
+
+def _row(record: Record, records: Sequence[Record]) -> dict[str, str]:
+    info, times = record.info, speedup(record, records)
+    return {
+        "workload": str(info["workload"]),
+        "configuration": record.label,
+        "pairs/s": _number(info.get("pairs_per_s")),
+        "tokens/s": _number(info.get("tokens_per_s")),
+        "waste": f"{info['waste']:.1%}" if "waste" in info else "",
+        f"vs {info.get('reference', 'eager')}": f"{times:.2f}x" if times is not None else "",
+        "graphs": str(info.get("graphs", "")),
+        "recompiles": str(info.get("recompiles", "")),
+        "MFU": f"{info['mfu']:.0%}" if "mfu" in info else "",
+        "median s": f"{statistics.median(record.seconds):.3f}" if record.seconds else "",
+        "spread": _flagged(record.spread),
+        "n": str(len(record.seconds)),
+    }
+
+
+def _reference(record: Record, records: Sequence[Record]) -> Record | None:
+    wanted = (record.info.get("workload"), record.info.get("reference"))
+    return next(
+        (
+            other
+            for other in records
+            if (other.info.get("workload"), other.info.get("configuration")) == wanted
+        ),
+        None,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _flagged(spread: float) -> str:
+    return f"{spread:.1%}{' (!)' if spread > FLAGGED_SPREAD else ''}"
