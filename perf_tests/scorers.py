@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 
 from correctness_tests import oracle
 from perf_tests import models
-from perf_tests.configurations import PEER, Configuration
+from perf_tests.configurations import PEER, REFERENCE, Configuration
 from perf_tests.faults import inject
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder
@@ -56,36 +56,48 @@ class Scorer:
 
 @dataclass
 class Scorers:
-    """Makes scorers; executions that differ in order only share one model and its graphs."""
+    """Makes scorers. Compiled executions that differ in order only share one model and its graphs.
+
+    Attributes:
+        fault: what to break in the code under measurement; see `faults.inject`.
+    """
 
     fault: str | None = None
     _models: dict[tuple[object, ...], CrossEncoder] = field(default_factory=dict)
     _warmups_s: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     def ready(self, configuration: Configuration) -> Scorer:
-        """A warmed-up scorer."""
-        batch_size = configuration.workload.batch_size
+        """A warmed-up scorer of a configuration."""
         if configuration.name == PEER:
-            return Scorer(model=_peer(configuration.device), batch_size=batch_size)
+            return Scorer(model=_peer(configuration.device), batch_size=configuration.workload.batch_size)
         execution = PRESETS[configuration.name]
-        key = (configuration.device, execution.layout, *execution.graph_settings)
+        shared = execution.graph_settings if execution.compile_mode else (configuration.name,)
+        scorer = self._warm((configuration.device, *shared), configuration)
+        inject(self.fault, scorer.model)
+        return scorer
+
+    def reference(self, configuration: Configuration) -> Scorer:
+        """A scorer, never broken, of what speed-ups on this configuration's workload are over."""
+        reference = replace(configuration, name=REFERENCE)
+        return self._warm((configuration.device, "reference"), reference)
+
+    def _warm(self, key: tuple[object, ...], configuration: Configuration) -> Scorer:
+        device, batch_size = configuration.device, configuration.workload.batch_size
         if key not in self._models:
-            self._models[key] = CrossEncoder(
-                str(checkpoint(configuration.device)),
-                execution=execution,
-                **_placement(configuration.device),
-            )
+            self._models[key] = CrossEncoder(str(checkpoint(device)), **_placement(device))
         model = self._models[key]
-        model.execution = execution
-        warm = (*key, batch_size)
-        if warm not in self._warmups_s:
+        model.execution = PRESETS[configuration.name]
+        if (*key, batch_size) not in self._warmups_s:
             # only CUDA graphs need the further passes; on two cores they would take minutes
-            passes = WARMUP_PASSES if configuration.device == "cuda" else 1
-            self._warmups_s[warm] = model.warmup(batch_size, passes=passes).seconds
-        inject(self.fault, model)
+            passes = WARMUP_PASSES if device == "cuda" else 1
+            self._warmups_s[*key, batch_size] = model.warmup(batch_size, passes=passes).seconds
         compiled = model.pipeline.compiled
-        graphs = compiled.graphs if compiled is not None else 0
-        return Scorer(model=model, batch_size=batch_size, graphs=graphs, warmup_s=self._warmups_s[warm])
+        return Scorer(
+            model=model,
+            batch_size=batch_size,
+            graphs=compiled.graphs if compiled is not None else 0,
+            warmup_s=self._warmups_s[*key, batch_size],
+        )
 
 
 @cache
@@ -105,18 +117,19 @@ class OutputError:
     tolerance: float
 
 
-def output_error(scorer: Scorer, configuration: Configuration, pairs: Sequence[Pair]) -> OutputError:
-    """Compare with the float32 oracle on the shortest, the longest and some pairs between.
+def output_error(logits: np.ndarray, pairs: Sequence[Pair], configuration: Configuration) -> OutputError:
+    """Compare logits [N] of N pairs with the float32 oracle's, on some short, long and middling pairs.
 
     In a lower precision twice the error of plain eager execution in that precision is tolerated, and one
     unit in the last place of the largest logit.
     """
-    by_length = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
+    by_length = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
     step = max(1, len(by_length) // (CHECKED_PAIRS - 1))
-    checked = (*by_length[::step][: CHECKED_PAIRS - 1], by_length[-1])
+    rows = [*by_length[::step][: CHECKED_PAIRS - 1], by_length[-1]]
+    checked = tuple(pairs[row] for row in rows)
     device, dtype = configuration.device, DTYPES[configuration.device]
     exact = _oracle_logits(device, torch.float32, checked)
-    error = float(np.abs(scorer.logits(checked) - exact).max())
+    error = float(np.abs(logits[rows] - exact).max())
     if dtype == torch.float32:
         return OutputError(error=error, tolerance=FLOAT32_TOLERANCE)
     eager = float(np.abs(_oracle_logits(device, dtype, checked) - exact).max())

@@ -22,8 +22,10 @@ from xenc.tokens import tokenize
 def test_predict(benchmark: Any, configuration: Configuration, scorers: Scorers) -> None:
     rounds = [configuration.workload.round(number) for number in range(ROUNDS)]
     scorer = scorers.ready(configuration)
-    error = output_error(scorer, configuration, rounds[0])
-    timing = time_rounds(benchmark, scorer.logits, rounds)
+    reference = scorers.reference(configuration)
+    reference.logits(rounds[0])
+    error = output_error(scorer.logits(rounds[0]), rounds[0], configuration)
+    timing = time_rounds(benchmark, scorer.logits, rounds, reference=reference.logits)
     benchmark.extra_info.update(
         identity(configuration),
         graphs=scorer.graphs,
@@ -55,6 +57,7 @@ def throughput(
     info: dict[str, Any] = {
         "pairs_per_round": configuration.workload.pairs_per_round,
         "round_tokens": [sum(round_counts) for round_counts in counts],
+        "reference_seconds": timing.reference_seconds,
         "peak_bytes": timing.peak_bytes,
     }
     if configuration.name != PEER:

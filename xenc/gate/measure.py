@@ -33,34 +33,58 @@ def synchronised_seconds() -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Rounds of one configuration: seconds per round, and what compiled meanwhile.
+    """Rounds of one configuration.
 
-    `seconds` is empty if pytest-benchmark was told not to measure.
+    Attributes:
+        seconds: per round; empty if pytest-benchmark was told not to measure.
+        reference_seconds: what the reference took on the same input, just before each round.
+        compiles: what compiled meanwhile, in either.
+        peak_bytes: the most device memory held, on CUDA.
     """
 
     seconds: tuple[float, ...]
+    reference_seconds: tuple[float, ...]
     compiles: CompileReport
     peak_bytes: int | None
 
 
-def time_rounds(benchmark: Any, run: Callable[[Input], Any], rounds: Sequence[Input]) -> Timing:
-    """Time `run` once on each input, after one untimed run on the first.
+def time_rounds(
+    benchmark: Any,
+    run: Callable[[Input], Any],
+    rounds: Sequence[Input],
+    reference: Callable[[Input], Any] | None = None,
+) -> Timing:
+    """Time `run` once on each input. Warm it up first.
 
     Args:
         benchmark: pytest-benchmark's fixture; its timer should be `synchronised_seconds`.
-        run: what is timed. Compilation belongs before this call.
+        run: what is timed.
         rounds: one input per round.
+        reference: what to compare with. It runs on the same input right before each round, so that a
+            machine that slows down slows both: their ratio means something where seconds do not.
     """
-    run(rounds[0])
     inputs = iter(rounds)
+    reference_seconds: list[float] = []
+
+    def next_round() -> tuple[tuple[Input], dict[str, Any]]:
+        pairs = next(inputs)
+        if reference is not None:
+            started = synchronised_seconds()
+            reference(pairs)
+            reference_seconds.append(synchronised_seconds() - started)
+        return (pairs,), {}
+
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with watch_compiles() as watch:
-        benchmark.pedantic(run, setup=lambda: ((next(inputs),), {}), rounds=len(rounds), iterations=1)
-    peak_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        benchmark.pedantic(run, setup=next_round, rounds=len(rounds), iterations=1)
     stats = benchmark.stats
-    seconds = tuple(stats.stats.data) if stats is not None else ()
-    return Timing(seconds=seconds, compiles=watch.report, peak_bytes=peak_bytes)
+    return Timing(
+        seconds=tuple(stats.stats.data) if stats is not None else (),
+        reference_seconds=tuple(reference_seconds),
+        compiles=watch.report,
+        peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+    )
 
 
 def relative_spread(values: Sequence[float]) -> float:

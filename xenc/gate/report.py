@@ -42,8 +42,8 @@ class Record:
 
 
 def run_table(records: Sequence[Record]) -> str:
-    """The configurations as one Markdown table; speed-ups are medians of ratios round by round."""
-    rows = [_row(record, records) for record in records if "configuration" in record.info]
+    """The configurations as one Markdown table."""
+    rows = [_row(record) for record in records if "configuration" in record.info]
     return markdown_table(rows) if rows else ""
 
 
@@ -87,14 +87,12 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def speedup(record: Record, records: Sequence[Record]) -> float | None:
-    """How many times faster than the reference configuration on the same workload, in this run."""
-    reference = _reference(record, records)
-    if reference is None or len(reference.seconds) != len(record.seconds):
+def speedup(record: Record) -> float | None:
+    """How many times faster than the reference: the median of ratios to the run right before each round."""
+    reference: Sequence[float] = record.info.get("reference_seconds", ())
+    if not reference or len(reference) != len(record.seconds):
         return None
-    return statistics.median(
-        theirs / ours for ours, theirs in zip(record.seconds, reference.seconds, strict=True)
-    )
+    return statistics.median(theirs / ours for ours, theirs in zip(record.seconds, reference, strict=True))
 
 
 def write_report(
@@ -112,7 +110,7 @@ def write_report(
             {
                 "name": record.name,
                 "seconds": record.seconds,
-                "speedup": speedup(record, records),
+                "speedup": speedup(record),
                 "spread": record.spread,
                 **record.info,
             }
@@ -130,8 +128,8 @@ def write_report(
     return [*written, directory / "report.png"]
 
 
-def _row(record: Record, records: Sequence[Record]) -> dict[str, str]:
-    info, times = record.info, speedup(record, records)
+def _row(record: Record) -> dict[str, str]:
+    info, times = record.info, speedup(record)
     return {
         "workload": str(info["workload"]),
         "configuration": record.label,
@@ -146,18 +144,6 @@ def _row(record: Record, records: Sequence[Record]) -> dict[str, str]:
         "spread": _flagged(record.spread),
         "n": str(len(record.seconds)),
     }
-
-
-def _reference(record: Record, records: Sequence[Record]) -> Record | None:
-    wanted = (record.info.get("workload"), record.info.get("reference"))
-    return next(
-        (
-            other
-            for other in records
-            if (other.info.get("workload"), other.info.get("configuration")) == wanted
-        ),
-        None,
-    )
 
 
 def _number(value: float | None) -> str:
