@@ -24,8 +24,9 @@ def logits(
     model, tokenizer = _loaded(checkpoint, device, dtype)
     rows = []
     for query, document in pairs:
+        # lists of one: the call for a single pair takes an empty document for no document at all
         encoded = tokenizer(
-            query, document, truncation="longest_first", max_length=max_length, return_tensors="pt"
+            [query], [document], truncation="longest_first", max_length=max_length, return_tensors="pt"
         )
         rows.append(model(**encoded.to(device)).logits.float().cpu())
     return torch.cat(rows).squeeze(-1).numpy()

@@ -47,7 +47,7 @@ class CompiledForward:
 
     def __init__(self, model: PreTrainedModel, execution: Execution) -> None:
         self._model = model
-        self._strict = execution.strict
+        self.strict = execution.strict
         self._dynamic = execution.dynamic
         self._own_classify = _own_copy(classify)
         self._compiled = torch.compile(
@@ -125,7 +125,7 @@ class CompiledForward:
             f"xenc {what}, after warm-up. Warm up the batch size you predict with, "
             "model.warmup(batch_size=...), in the same grad mode and on the same device."
         )
-        if self._strict:
+        if self.strict:
             raise CompileError(message)
         if not self._warned:
             self._warned = True

@@ -71,9 +71,13 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     @execution.setter
     def execution(self, execution: Execution | str) -> None:
-        self._execution = resolve_execution(execution)
-        if self._slow_model() is None:
-            _ = self.pipeline  # checks the lengths and buckets now rather than at the first request
+        before, self._execution = getattr(self, "_execution", None), resolve_execution(execution)
+        try:
+            if self._slow_model() is None:
+                _ = self.pipeline  # checks lengths and buckets now rather than at the first request
+        except Exception:
+            self._execution = before or self._execution
+            raise
 
     def warmup(self, batch_size: int = 32, passes: int = WARMUP_PASSES) -> WarmupReport:
         """Compile, and run every shape that `predict(..., batch_size=batch_size)` can produce.
@@ -139,11 +143,11 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
                 show_progress=_wants_progress(show_progress_bar),
             )
             self.last_report = scored.report
-            activate: Any = activation_fn or self.activation_fn
+            activate: Any = self.activation_fn if activation_fn is None else activation_fn
             scores = activate(scored.logits)
-            if self.num_labels == 1:
+            if self.num_labels == 1 and scores.ndim > 1:
                 scores = scores.squeeze(-1)
-            elif apply_softmax:
+            elif apply_softmax and scores.ndim > 1:
                 scores = torch.softmax(scores, dim=1)
             return _converted(scores, single=single, tensor=convert_to_tensor, array=convert_to_numpy)
 
@@ -152,14 +156,17 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """The stages for the present execution, max_seq_length and device; graphs are kept where they fit."""
         model: Any = self.transformers_model
         execution, current = self._execution, self._pipeline
-        max_length = resolve_max_length(self.max_seq_length, model.config)
+        max_length = resolve_max_length(
+            self.max_seq_length, model.config, at_least=self.tokenizer.num_special_tokens_to_add(pair=True)
+        )
         if execution.attention == "sdpa" and not model._supports_sdpa:
             logger.warning(
                 "%s has no SDPA attention: execution.attention is now 'eager'", model.config.model_type
             )
             execution = self._execution = replace(execution, attention="eager")
         if current is not None and current.device == model.device:
-            if current.execution == execution and current.max_length == max_length:
+            same_texts = current.max_length == max_length and current.tokenizer is self.tokenizer
+            if current.execution == execution and same_texts:
                 return current
             same_graphs = current.execution.graph_settings == execution.graph_settings
             compiled = current.compiled if same_graphs else None

@@ -32,23 +32,24 @@ def max_positions(config: PretrainedConfig) -> int | None:
     return table - position_offset(config) if isinstance(table, int) and table > 0 else None
 
 
-def resolve_max_length(requested: int | None, config: PretrainedConfig) -> int:
+def resolve_max_length(requested: int | None, config: PretrainedConfig, *, at_least: int = 1) -> int:
     """The most tokens a pair may have: as requested, or all the model has positions for.
 
     Args:
         requested: the tokenizer's model_max_length, which sentence-transformers sets from `max_length`.
         config: the model's.
+        at_least: how many special tokens a pair has, even of two empty texts.
 
     Raises:
-        ModelError: a length that is not positive, that the model has no positions for, or none at all.
+        ModelError: a length too short for any pair, too long for the model's positions, or none at all.
     """
     positions = max_positions(config)
     if requested is None or requested > _NO_LENGTH:
         if positions is None:
             raise ModelError(f"{config.model_type} has no longest input of its own: pass max_length=...")
         return positions
-    if requested <= 0:
-        raise ModelError(f"max_length={requested} must be a positive number of tokens.")
+    if requested < at_least:
+        raise ModelError(f"max_length={requested} must be at least {at_least} tokens for any pair to fit.")
     if positions is not None and requested > positions:
         raise ModelError(
             f"max_length={requested} is more than the {positions} tokens this {config.model_type} model "

@@ -79,6 +79,8 @@ class Pipeline:
         self.compiled = compiled
         if execution.compile_mode is not None and compiled is None:
             self.compiled = CompiledForward(model, execution)
+        if self.compiled is not None:
+            self.compiled.strict = execution.strict
         self.tokenizer = tokenizer
         self._buckets = bucket_lengths(execution.buckets, max_length)
         self.forward: Callable[[PaddedBatch], Tensor] = self.compiled or partial(_run_eagerly, model)
@@ -91,6 +93,7 @@ class Pipeline:
 
     def warmup(self, batch_size: int, passes: int) -> WarmupReport:
         """Run every shape that batches of `batch_size` can have; nothing if nothing is compiled."""
+        _check_batch_size(batch_size)
         if self.compiled is None:
             return WarmupReport(shapes=(), graphs=0, seconds=0.0)
         return self.compiled.warmup(warmup_shapes(self._buckets, batch_size), self.collator, passes)
@@ -105,8 +108,7 @@ class Pipeline:
             NonFiniteScoreError: NaN logits; the message says for which pairs.
             CompileError: something compiled after warm-up, in strict mode.
         """
-        if batch_size <= 0:
-            raise ExecutionError(f"batch_size={batch_size!r} must be a positive number of pairs.")
+        _check_batch_size(batch_size)
         tokens = self.tokenize(pairs)
         plan = self.plan(tokens, batch_size=batch_size)
         batches = tqdm(plan.batches, desc="Batches", disable=not show_progress)
@@ -124,6 +126,11 @@ class Pipeline:
         """The batches this execution makes of tokenized pairs."""
         buckets = self._buckets if self.execution.layout == "bucketed" else None
         return plan_batches(tokens.counts, batch_size=batch_size, sort=self.execution.sort, buckets=buckets)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size <= 0:
+        raise ExecutionError(f"batch_size={batch_size!r} must be a positive number of pairs.")
 
 
 def _run_eagerly(model: PreTrainedModel, batch: PaddedBatch) -> Tensor:

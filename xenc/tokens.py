@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -56,10 +57,10 @@ def check_pairs(pairs: Sequence[Any]) -> list[tuple[str, str]] | None:
 
 
 def _refuse_unless_multimodal(index: int, pair: Any, *, is_pair: bool) -> None:
-    if not is_pair and not isinstance(pair, (str, bytes, int, float, type(None))):
+    if not is_pair and not isinstance(pair, (str, bytes, Number, type(None))):
         return
     if is_pair and len(pair) == 2:
-        wrong = [text for text in pair if isinstance(text, (bytes, int, float, list, tuple, type(None)))]
+        wrong = [text for text in pair if isinstance(text, (bytes, Number, list, tuple, type(None)))]
         if not wrong:
             return
         remedy = "decode it first" if isinstance(wrong[0], bytes) else "use '' for an empty text"
@@ -82,23 +83,43 @@ def tokenize(
         tokenizer: a transformers tokenizer.
         pairs: N pairs (query, document).
         max_length: the most tokens a pair may have; the longer of the two texts is cut first.
+
+    Raises:
+        PairError: a text that holds half of a surrogate pair; the message says which.
     """
     if not pairs:
         return TokenizedPairs(input_ids=[], token_type_ids=None, truncated_pairs=0)
-    encoded = tokenizer(
-        [query for query, _ in pairs],
-        [document for _, document in pairs],
-        truncation="longest_first",
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=False,
-    )
+    try:
+        encoded = tokenizer(
+            [query for query, _ in pairs],
+            [document for _, document in pairs],
+            truncation="longest_first",
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+        )
+    except TypeError:
+        _refuse_half_characters(pairs)
+        raise
     input_ids: list[list[int]] = encoded["input_ids"]
     return TokenizedPairs(
         input_ids=input_ids,
         token_type_ids=encoded.get("token_type_ids"),
         truncated_pairs=_count_truncated(tokenizer, pairs, input_ids, encoded.encodings, max_length),
     )
+
+
+def _refuse_half_characters(pairs: Sequence[tuple[str, str]]) -> None:
+    """A Python string may hold half of a surrogate pair, which no encoding and no tokenizer has."""
+    for index, texts in enumerate(pairs):
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise PairError(
+                    f"pair {index} holds {text[error.start]!r}, half of a character: decode the text with "
+                    "errors='replace'."
+                ) from error
 
 
 def _count_truncated(

@@ -7,11 +7,14 @@ show is the function itself, whose cache of compiled graphs is full; so a watch 
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Final
+from weakref import ReferenceType, ref
 
 import torch
 from torch._dynamo import callback, convert_frame
@@ -146,7 +149,34 @@ def watch_compiles() -> Iterator[CompileWatch]:
 
 def cached_graphs(code: CodeType) -> int:
     """How many compiled graphs Dynamo holds for one code object."""
-    return len(_debug_get_cache_entry_list(code))
+    return len(_cache_entries(code))
+
+
+def _cache_entries(code: CodeType) -> list[Any]:
+    return list(_debug_get_cache_entry_list(code))
+
+
+class _Overflows(logging.Filter):
+    """Overhears which functions Dynamo says, once each, to have exceeded a limit; it may be their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._codes: list[ReferenceType[CodeType]] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Note the function; let every record pass."""
+        if str(record.msg).startswith("torch._dynamo hit config.") and isinstance(record.args, tuple):
+            named = [code for code in _known_codes() if f"'{code.co_name}' {_place(code)}" == record.args[2]]
+            self._codes += [ref(code) for code in named if cached_graphs(code)]
+        return True
+
+    def include(self, code: CodeType) -> bool:
+        """Whether this very code object exceeded a limit."""
+        return any(reference() is code for reference in self._codes)
+
+
+_overflows: Final = _Overflows()
+convert_frame.log.addFilter(_overflows)
 
 
 def last_recompile_reason(name: str) -> str:
@@ -169,18 +199,29 @@ def _exhausted_functions(overflowed: int) -> tuple[str, ...]:
     """Functions whose cache is full; and a line for an overflow that leaves no such trace."""
     limit = torch._dynamo.config.recompile_limit
     found = []
-    for reference in convert_frame.input_codes.seen:
-        code = reference()
-        if code is None or code.co_name.startswith(FULLGRAPH_PREFIX):
+    for code in _known_codes():
+        if code.co_name.startswith(FULLGRAPH_PREFIX):
             continue
-        if cached_graphs(code) >= limit:
+        regions = Counter(getattr(entry, "isolate_recompiles_id", -1) for entry in _cache_entries(code))
+        fullest = max(regions.values(), default=0)
+        if fullest >= limit or (fullest and _overflows.include(code)):
             found.append(
-                f"{code.co_name} ({code.co_filename}:{code.co_firstlineno}) has used up its recompile "
-                f"limit ({limit}); every further shape runs eagerly"
+                f"{code.co_name} {_place(code)} has used up its recompile limit; "
+                "every further shape runs eagerly"
             )
     if overflowed and not found:
         found.append(f"{overflowed} function(s) exceeded a recompile limit")
     return tuple(found)
+
+
+def _known_codes() -> list[CodeType]:
+    """Every code object that Dynamo has been asked to compile and that still lives."""
+    codes = (reference() for reference in convert_frame.input_codes.seen)
+    return [code for code in codes if code is not None]
+
+
+def _place(code: CodeType) -> str:
+    return f"({code.co_filename}:{code.co_firstlineno})"
 
 
 def _skipped_frames(count: int) -> tuple[str, ...]:

@@ -6,21 +6,24 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from .report import Record
-
-matplotlib.use("Agg")
 
 _COMPILED, _EAGER = "#1f6feb", "#9aa4af"
 
 
-def draw(path: Path, records: Sequence[Record], caption: str) -> None:
-    """Horizontal bars of pairs per second, whiskers from the slowest to the fastest round."""
+def draw(path: Path, records: Sequence[Record], caption: str) -> bool:
+    """Horizontal bars of pairs per second, whiskers from the slowest to the fastest round.
+
+    Returns:
+        Whether there is a picture: not without matplotlib, which is an extra, nor without records.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
     workloads = list(dict.fromkeys(r.info["workload"] for r in records if "configuration" in r.info))
     if not workloads:
-        return
+        return False
     groups = [[r for r in records if r.info.get("workload") == name and r.seconds] for name in workloads]
     figure = Figure(figsize=(9, 1.2 + 0.36 * sum(len(group) + 1 for group in groups)), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[len(g) + 1 for g in groups])
@@ -40,3 +43,4 @@ def draw(path: Path, records: Sequence[Record], caption: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"blue: compiled, grey: eager\n{caption}", fontsize=8)
     figure.savefig(path, dpi=150)
+    return True

@@ -16,6 +16,7 @@ import pytest
 from ..errors import BaselineError
 from .exact import broken_laws
 from .measure import versions
+from .picture import draw
 from .report import Record, run_table, stage_table, verdict_table, write_report
 from .session import GateSession, commit_of, devices
 from .verdict import Judgement, Verdict
@@ -129,6 +130,9 @@ class GatePlugin:
             written = write_report(
                 Path(config.option.report_dir), self.session.records, machine, self.session.judged
             )
+            picture = Path(config.option.report_dir) / "report.png"
+            if draw(picture, self.session.records, ", ".join(machine.values())):
+                written.append(picture)
             self.session.messages.append("wrote " + ", ".join(str(path) for path in written))
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary and self.session.comparing:

@@ -98,7 +98,7 @@ def speedup(record: Record) -> float | None:
 def write_report(
     directory: Path, records: Sequence[Record], machine: Mapping[str, Any], judged: Mapping[str, Judgement]
 ) -> list[Path]:
-    """Write report.md, report.json and, where matplotlib is installed, report.png."""
+    """Write report.md and report.json."""
     directory.mkdir(parents=True, exist_ok=True)
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     tables = [run_table(records), stage_table(records), verdict_table(judged) if judged else ""]
@@ -119,13 +119,7 @@ def write_report(
         "verdicts": {name: [judgement.verdict, judgement.reason] for name, judgement in judged.items()},
     }
     (directory / "report.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    written = [directory / "report.md", directory / "report.json"]
-    try:
-        from .picture import draw
-    except ImportError:  # matplotlib is an extra; a GPU runner may have none
-        return written
-    draw(directory / "report.png", records, facts)
-    return [*written, directory / "report.png"]
+    return [directory / "report.md", directory / "report.json"]
 
 
 def _row(record: Record) -> dict[str, str]:

@@ -1,0 +1,100 @@
+"""Small seeded checkpoints beside those of `perf_tests.models`: other architectures, other heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from perf_tests import models, workloads
+
+_SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "num_labels": 1,
+    "initializer_range": 0.2,
+}
+
+_AFTER_PADDING = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "max_position_embeddings": 66}
+
+ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
+    "bert": {"max_position_embeddings": 64},
+    "distilbert": {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 64},
+    "electra": {"embedding_size": 32, "max_position_embeddings": 64},
+    "deberta-v2": {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": ["p2c", "c2p"],
+        "max_position_embeddings": 64,
+    },
+    "modernbert": {
+        "pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3,
+        "global_attn_every_n_layers": 1, "max_position_embeddings": 64,
+    },
+    "roberta": {**_AFTER_PADDING, "type_vocab_size": 1},
+    "xlm-roberta": {**_AFTER_PADDING, "type_vocab_size": 1},
+    "mpnet": {**_AFTER_PADDING},
+}  # fmt: skip
+"""64 tokens each, which the tables of RoBERTa's descendants need 66 rows for."""
+
+
+def make(directory: Path, architecture: str, **changes: Any) -> Path:
+    """A seeded one-layer checkpoint whose logits have unit spread, with a tokenizer of its family."""
+    torch.manual_seed(0)
+    settings = {**_SMALL, **ARCHITECTURES[architecture], **changes}
+    tokenizer = _unigram() if settings.get("pad_token_id") == 1 else _wordpiece()
+    tokenizer.model_max_length = settings["max_position_embeddings"] - 2 * (settings.get("pad_token_id") == 1)
+    config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), **settings)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    _spread(model, tokenizer)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def _wordpiece() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(models.tiny_bert())
+
+
+def _unigram() -> PreTrainedTokenizerBase:
+    from tokenizers import Tokenizer, processors, trainers
+    from tokenizers import models as kinds
+
+    tokenizer = Tokenizer(kinds.Unigram())
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=1000, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(workloads.sentences()[:300], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", cls_token="<s>", eos_token="</s>", sep_token="</s>",
+        pad_token="<pad>", unk_token="<unk>", model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _spread(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Scale the head: a head drawn at random answers alike, and then every tolerance passes."""
+    pairs = workloads.seed(pairs=24, batch_size=8).round(-1)
+    queries, documents = [query[:60] for query, _ in pairs], [document[:120] for _, document in pairs]
+    encoded = tokenizer(queries, documents, truncation=True, padding=True, return_tensors="pt")
+    head = next(
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == model.config.num_labels
+    )
+    head.weight.div_(model(**encoded).logits.std(dim=0).mean())

@@ -1,0 +1,67 @@
+"""Models of the laws, each made and compiled once per session. Tests that change a model make their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+import sentence_transformers
+
+import xenc
+from correctness_tests import checkpoints, small_functions
+from perf_tests import models
+
+BATCH_SIZE = 4
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    return models.tiny_bert()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    return models.minilm()
+
+
+@pytest.fixture(scope="session")
+def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What compiles fastest."""
+    return checkpoints.make(tmp_path_factory.mktemp("one-layer"), "bert")
+
+
+@pytest.fixture(scope="session")
+def three_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.make(tmp_path_factory.mktemp("three-labels"), "bert", num_labels=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """XLM-RoBERTa's table of 514 positions, which seats 512 tokens."""
+    return checkpoints.make(tmp_path_factory.mktemp("tiny-xlmr"), "xlm-roberta", max_position_embeddings=514)
+
+
+@pytest.fixture(scope="session")
+def warm(tiny: Path) -> xenc.CrossEncoder:
+    """Compiled, and warmed up for BATCH_SIZE."""
+    model = xenc.CrossEncoder(str(tiny), device="cpu")
+    model.warmup(BATCH_SIZE, passes=1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def eager(tiny: Path) -> xenc.CrossEncoder:
+    return xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted")
+
+
+@pytest.fixture(scope="session")
+def plain(tiny: Path) -> sentence_transformers.CrossEncoder:
+    return sentence_transformers.CrossEncoder(str(tiny), device="cpu")
+
+
+@pytest.fixture
+def fresh() -> Iterator[Callable[..., FunctionType]]:
+    """Makes copies of functions, each compiled on its own and forgotten after the test."""
+    yield from small_functions.copies()

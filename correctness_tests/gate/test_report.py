@@ -1,0 +1,89 @@
+"""Tables and files: what a reader is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from xenc.gate.picture import draw
+from xenc.gate.report import Record, markdown_table, run_table, speedup, stage_table, write_report
+from xenc.gate.verdict import Judgement, Verdict
+
+
+def record(configuration, seconds, **info):
+    described = {
+        "workload": "seed",
+        "reference": "eager",
+        "configuration": configuration,
+        "pairs_per_round": 10,
+        "round_tokens": [100] * len(seconds),
+        **info,
+    }
+    return Record(name=f"t.py::test[{configuration}]", device="cpu", seconds=tuple(seconds), info=described)
+
+
+@pytest.fixture
+def records():
+    return [
+        record("eager", [2.0, 4.0, 6.0], waste=0.25, graphs=0, recompiles=0, pairs_per_s=2.5),
+        record(
+            "fast",
+            [1.0, 1.0, 3.0],
+            reference_seconds=[2.0, 1.5, 9.0],
+            waste=0.05,
+            graphs=1,
+            recompiles=0,
+            pairs_per_s=10.0,
+        ),
+        record("eager", [9.0, 9.0, 9.0], workload="other"),
+    ]
+
+
+def test_speed_up_is_the_median_ratio_to_the_reference_round_by_round(records):
+    assert speedup(records[1]) == 2
+    assert speedup(records[0]) is None
+
+
+def test_the_table_shows_every_column_and_flags_a_wide_spread(records):
+    table = run_table(records)
+    header, _, eager, fast, _ = table.splitlines()
+    for column in ("configuration", "pairs/s", "tokens/s", "waste", "vs eager", "graphs", "recompiles"):
+        assert column in header
+    assert "25.0%" in eager
+    assert "2.00x" in fast
+    assert "x |" not in eager
+    assert "(!)" in fast
+
+
+def test_unequal_rounds_are_not_noise():
+    assert record("x", [1.0, 2.0, 3.0], round_tokens=[10, 20, 30]).spread == 0
+
+
+def test_rows_align_and_pipes_are_escaped():
+    lines = markdown_table([{"a": "x|y", "b": "1"}, {"a": "z", "b": "22"}]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert "x\\|y" in lines[2]
+
+
+def test_a_benchmark_without_configuration_is_a_stage():
+    stage = Record(name="t.py::test_sort", device="cpu", seconds=(0.001, 0.001), info={})
+    assert "test_sort" in stage_table([stage])
+    assert run_table([stage]) == ""
+
+
+def test_the_report_holds_samples_and_verdicts(tmp_path, records):
+    judged = {records[1].name: Judgement(verdict=Verdict.REGRESSED, reason="10% slower")}
+    written = write_report(tmp_path / "report", records, {"device": "a CPU"}, judged)
+    assert {path.name for path in written} == {"report.md", "report.json"}
+    assert "REGRESSED" in written[0].read_text()
+    content = json.loads(written[1].read_text())
+    assert content["benchmarks"][1]["seconds"] == [1.0, 1.0, 3.0]
+    assert content["benchmarks"][1]["speedup"] == 2
+
+
+def test_the_picture_is_a_png_and_needs_something_to_show(tmp_path, records):
+    pytest.importorskip("matplotlib")
+    assert draw(tmp_path / "run.png", records, "a CPU")
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+    assert not draw(tmp_path / "none.png", [], "a CPU")

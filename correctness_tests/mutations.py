@@ -1,0 +1,169 @@
+"""The small ways in which `mutants` breaks xenc, and the laws that should notice each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PLAN = "test_plan.py"
+SCORES = "test_scores.py::test_scores_do_not_depend_on_the_batch_size"
+LAYOUTS = "test_families.py::test_every_architecture_scores_as_the_oracle"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`edits` of one file of xenc (text, and what it becomes), and the tests that should notice."""
+
+    name: str
+    file: str
+    edits: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+
+
+def mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(name, file, ((old, new),), tests)
+
+
+ALL_ATTENDED = ("attended.long()", "attended.long().fill_(1)")
+OTHER_PAD = ("row_ids, fill=self.pad_id", "row_ids, fill=self.pad_id + 1")
+
+MUTANTS = (
+    Mutant("another pad id", "collate.py", (OTHER_PAD,), ("test_collate.py",)),
+    Mutant("another pad id, attended", "collate.py", (OTHER_PAD, ALL_ATTENDED), (SCORES,)),
+    Mutant("padding attended", "collate.py", (ALL_ATTENDED,), (SCORES,)),
+    mutant("mask one short", "collate.py", "counts.clamp(min=1)", "(counts - 1).clamp(min=1)", SCORES),
+    mutant("mask one long", "collate.py", "counts.clamp(min=1)", "counts + 1", SCORES),
+    mutant("dummy rows attend to nothing", "collate.py", "counts.clamp(min=1)", "counts", "test_collate.py"),
+    mutant("token types dropped", "collate.py", "if tokens.token_type_ids is not None", "if False", SCORES),
+    mutant(
+        "bucket one too long",
+        "plan.py",
+        "bisect_left(buckets, longest)",
+        "bisect_left(buckets, longest + 1)",
+        PLAN,
+    ),
+    mutant(
+        "bucket one too short",
+        "plan.py",
+        "bisect_left(buckets, longest)",
+        "bisect_left(buckets, longest - 1)",
+        PLAN,
+    ),
+    mutant("shortest first", "plan.py", "-counts[row]", "counts[row]", PLAN),
+    mutant("unstable order", "plan.py", "-counts[row]", "(-counts[row], -row)", PLAN),
+    mutant(
+        "batch dimension varies",
+        "plan.py",
+        "BatchPlan(rows, batch_size, ",
+        "BatchPlan(rows, len(rows), ",
+        PLAN,
+    ),
+    mutant(
+        "warm-up skips the longest bucket",
+        "plan.py",
+        "sorted(buckets, reverse=True)]",
+        "sorted(buckets)[:-1]]",
+        PLAN,
+    ),
+    mutant(
+        "warm-up skips the shortest bucket",
+        "plan.py",
+        "sorted(buckets, reverse=True)]",
+        "sorted(buckets, reverse=True)[:-1]]",
+        PLAN,
+    ),
+    mutant(
+        "warm-up starts with equal sizes", "plan.py", "shape[0] == shape[1]", "shape[0] != shape[1]", PLAN
+    ),
+    mutant(
+        "order not restored",
+        "pipeline.py",
+        "restored[rows.to(logits.device)] = logits",
+        "restored[:] = logits",
+        SCORES,
+    ),
+    mutant("dummy rows returned as scores", "pipeline.py", "[: len(batch.rows)] for", "for", LAYOUTS),
+    mutant(
+        "NaN not checked",
+        "pipeline.py",
+        "        _check_finite(restored)\n",
+        "",
+        "test_errors.py::test_nan_logits_name_the_pairs_and_no_others",
+    ),
+    mutant(
+        "truncation not counted",
+        "tokens.py",
+        ">= max_length]",
+        "> max_length]",
+        "test_tokens.py::test_a_pair_of_exactly_max_length_is_not_truncated",
+    ),
+    mutant(
+        "full counted as truncated",
+        "tokens.py",
+        "if encodings[index].overflowing",
+        "",
+        "test_tokens.py::test_a_pair_of_exactly_max_length_is_not_truncated",
+    ),
+    mutant(
+        "only the document cut",
+        "tokens.py",
+        '"longest_first"',
+        '"only_second"',
+        "test_tokens.py::test_ids_and_types_are_those_of_each_pair_alone",
+    ),
+    mutant(
+        "positions from 0 for all",
+        "families.py",
+        "int(config.pad_token_id)) + 1",
+        "int(config.pad_token_id)) * 0",
+        "test_families.py::test_traits_follow_the_config",
+    ),
+    mutant(
+        "watch blind to the fall to eager",
+        "watch.py",
+        "if fullest >= limit or (fullest and _overflows.include(code)):",
+        "if False:",
+        "test_fall_to_eager.py::test_a_fall_that_came_before_the_watch_is_seen_though_no_counter_moves",
+    ),
+    mutant(
+        "watch blind to recompiles",
+        "watch.py",
+        "recompiles=self._recompiles(metrics)",
+        "recompiles=()",
+        "test_watch.py::test_a_recompile_is_told_with_its_reason",
+    ),
+    mutant(
+        "watch blind to CUDA graphs",
+        "watch.py",
+        '"CUDAGRAPH_RECORDING"',
+        '"OTHER"',
+        "test_watch.py::test_a_cuda_graph_recording_is_counted",
+    ),
+    mutant(
+        "late compile not reported",
+        "compiled.py",
+        "self.graphs > graphs_before",
+        "False",
+        "test_compiled.py::test_strict_mode_raises_with_the_guards_reason_and_works_on",
+    ),
+    mutant(
+        "wrappers share graphs",
+        "compiled.py",
+        "function.__code__.replace(co_name=name)",
+        "function.__code__",
+        "test_compiled.py::test_two_wrappers_of_one_model_compile_graphs_of_their_own",
+    ),
+    mutant(
+        "prompt dropped",
+        "cross_encoder.py",
+        "prefix + query",
+        "query",
+        "test_drop_in.py::test_every_call_answers_as_sentence_transformers[prompt]",
+    ),
+    mutant(
+        "dropout at inference",
+        "cross_encoder.py",
+        "            self.eval()\n            scored",
+        "            scored",
+        "test_life_of_a_model.py::test_training_mode_does_not_leak_into_scores",
+    ),
+)

@@ -1,0 +1,184 @@
+"""The compile wrapper: one graph for all shapes, and nothing compiles after warm-up unnoticed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import xenc
+from xenc import CompileError, Execution, watch_compiles
+from xenc.collate import Collator
+from xenc.compiled import CompiledForward
+
+PAIRS = [("a", "b " * words) for words in (1, 20, 40, 60, 5)]
+LAX = Execution(buckets=32)
+STRICT = replace(LAX, strict=True)
+
+
+def made(checkpoint, execution: Execution, **kwargs) -> xenc.CrossEncoder:
+    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def strict(one_layer):
+    model = made(one_layer, STRICT)
+    model.warmup(batch_size=2, passes=1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def lax(one_layer):
+    model = made(one_layer, LAX)
+    model.warmup(batch_size=2, passes=1)
+    return model
+
+
+@contextmanager
+def changed_global_state() -> Iterator[None]:
+    """Every graph guards on this, so each is compiled anew."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def test_warm_up_compiles_one_graph_for_all_shapes(one_layer):
+    model = made(one_layer, LAX)
+    report = model.warmup(batch_size=2, passes=1)
+    assert report.shapes == ((2, 64), (2, 32))
+    assert report.graphs == model.pipeline.compiled.graphs == 1
+    again = model.warmup(batch_size=2, passes=1)
+    assert again.graphs == 0
+    assert report.seconds > again.seconds > 0
+
+
+def test_one_graph_serves_a_batch_as_large_as_a_bucket(one_layer):
+    model = made(one_layer, Execution(strict=True))
+    report = model.warmup(batch_size=16, passes=1)
+    assert (16, 16) in report.shapes
+    assert report.graphs == 1
+    with watch_compiles() as watch:
+        model.predict(PAIRS, batch_size=16)
+    assert watch.report.clean, watch.report.describe()
+
+
+def test_strict_mode_raises_with_the_guards_reason_and_works_on(strict):
+    before = strict.predict(PAIRS, batch_size=2)
+    with changed_global_state(), pytest.raises(CompileError, match=r"(?i)deterministic.*model\.warmup\("):
+        strict.predict(PAIRS, batch_size=2)
+    np.testing.assert_array_equal(strict.predict(PAIRS, batch_size=2), before)
+
+
+def test_strict_mode_raises_for_a_batch_size_that_was_not_warmed_up(strict):
+    # 1 is the size that torch.compile never generalises to
+    with pytest.raises(CompileError, match=r"compiled: .*model\.warmup\(batch_size="):
+        strict.predict(PAIRS, batch_size=1)
+
+
+def test_otherwise_a_late_compile_is_a_warning_said_once(lax, caplog):
+    expected = lax.predict(PAIRS, batch_size=2)
+    caplog.clear()
+    with changed_global_state():
+        scores = [lax.predict(PAIRS, batch_size=2) for _ in range(2)]
+    lax.predict(PAIRS, batch_size=1)
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "after warm-up" in warnings[0].message
+    assert "eterministic" in warnings[0].message
+    np.testing.assert_allclose(scores, [expected] * 2, rtol=0, atol=1e-5)
+
+
+def test_before_warm_up_compiling_is_no_offence(one_layer, caplog):
+    model = made(one_layer, STRICT)
+    model.predict(PAIRS, batch_size=2)
+    assert model.pipeline.compiled.graphs >= 1
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_strictness_can_be_changed_on_graphs_that_are_kept(one_layer):
+    model = made(one_layer, LAX)
+    model.warmup(batch_size=2, passes=1)
+    graphs = model.pipeline.compiled
+    model.execution = STRICT
+    assert model.pipeline.compiled is graphs
+    with changed_global_state(), pytest.raises(CompileError):
+        model.predict(PAIRS, batch_size=2)
+
+
+def test_two_wrappers_of_one_model_compile_graphs_of_their_own(one_layer):
+    model = made(one_layer, LAX).transformers_model
+    collator = Collator(pad_id=0, has_token_types=True, device=torch.device("cpu"))
+    first, second = CompiledForward(model, LAX), CompiledForward(model, LAX)
+    with torch.inference_mode():
+        assert first.warmup([(2, 8)], collator, passes=1).graphs == 1
+        assert (first.graphs, second.graphs) == (1, 0)
+        assert second.warmup([(2, 8), (3, 8)], collator, passes=1).graphs == 1
+    assert (first.graphs, second.graphs) == (1, 1)
+
+
+@pytest.fixture
+def dynamo_alone(monkeypatch):
+    """Dynamo's graphs run as they are, since generating code for each would take a minute."""
+    compile_ = torch.compile
+
+    def with_eager_backend(function, *, backend, mode, **options):
+        return compile_(function, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", with_eager_backend)
+
+
+def test_one_graph_per_shape_may_be_more_than_pytorchs_limit(one_layer, dynamo_alone):
+    static = Execution(buckets=1, dynamic=False, strict=True)
+    model = made(one_layer, static, max_length=11)
+    assert torch._dynamo.config.recompile_limit < 11
+    assert model.warmup(batch_size=3, passes=1).graphs == 11
+    with watch_compiles() as watch:
+        scores = model.predict([("a", "b " * words) for words in range(10)], batch_size=3)
+    assert watch.report.clean, watch.report.describe()
+    model.execution = "sdpa-sorted"
+    eager = model.predict([("a", "b " * words) for words in range(10)], batch_size=3)
+    np.testing.assert_allclose(scores, eager, rtol=0, atol=1e-5)
+
+
+def global_settings() -> dict[str, object]:
+    return {
+        "dynamo": torch._dynamo.config.get_config_copy(),
+        "inductor": torch._inductor.config.get_config_copy(),
+        "dtype": torch.get_default_dtype(),
+        "grad": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "matmul": (torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "sdpa": (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()),
+        "random": torch.get_rng_state().tolist(),
+    }
+
+
+def test_no_setting_of_the_process_is_left_changed(one_layer):
+    before = global_settings()
+    model = made(one_layer, LAX)
+    model.warmup(batch_size=2, passes=1)
+    model.predict(PAIRS, batch_size=2)
+    model.execution = "eager-sorted"
+    model.predict(PAIRS, batch_size=2)
+    after = global_settings()
+    changed = [name for name in before if before[name] != after[name]]
+    assert changed == []
+
+
+@pytest.mark.gpu
+def test_a_shape_that_records_a_cuda_graph_after_warm_up_is_an_error(one_layer):
+    execution = Execution(buckets=32, compile_mode="reduce-overhead", strict=True)
+    model = xenc.CrossEncoder(str(one_layer), device="cuda", execution=execution)
+    model.warmup(batch_size=2)
+    model.predict(PAIRS, batch_size=2)
+    with pytest.raises(CompileError, match=r"recorded a CUDA graph|compiled"):
+        model.predict(PAIRS, batch_size=3)

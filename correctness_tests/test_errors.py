@@ -1,0 +1,186 @@
+"""Bad input, one test each: the message names the value and the remedy, and the model works on."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+
+import xenc
+from xenc import (
+    CompileError,
+    Execution,
+    ExecutionError,
+    ModelError,
+    NonFiniteScoreError,
+    PairError,
+    XencError,
+)
+
+FINE = ("a question", "a document")
+
+
+def eager(checkpoint, **kwargs) -> xenc.CrossEncoder:
+    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution="sdpa-sorted", **kwargs)
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return eager(tiny)
+
+
+@pytest.fixture
+def works_on(model):
+    """After the error, the model answers as before it."""
+    before = model.predict([FINE])
+    yield
+    np.testing.assert_array_equal(model.predict([FINE]), before)
+
+
+BAD_PAIRS = {
+    "three strings": (("a", "b", "c"), r"input 1 is 3 texts; expected a pair of two strings"),
+    "one string": (("a",), r"input 1 is 1 texts; expected a pair of two strings"),
+    "a string": ("a text", r"input 1 is 'a text' \(str\); expected a pair of two strings"),
+    "a number": (7, r"input 1 is 7 \(int\); expected a pair of two strings"),
+    "None": (None, r"input 1 is None \(NoneType\); expected a pair of two strings"),
+    "a missing text": (("a", None), r"pair 1 holds None.*not a string: use '' for an empty text"),
+    "bytes": (("a", b"b"), r"pair 1 holds b'b' \(bytes\).*: decode it first"),
+    "nan": (("a", float("nan")), r"pair 1 holds nan \(float\).*: use '' for an empty text"),
+    "half an emoji": (("a", "\ud83d"), r"pair 1 "),
+}
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_PAIRS.values(), ids=BAD_PAIRS)
+def test_a_bad_pair_is_named_with_its_index(model, works_on, bad, message):
+    with pytest.raises(PairError, match=message):
+        model.predict([FINE, bad])
+
+
+@pytest.mark.parametrize(("document", "message"), [(None, "pair 1 holds None"), (7, "pair 1 holds 7")])
+def test_a_bad_document_is_named_when_ranking(model, works_on, document, message):
+    with pytest.raises(PairError, match=message):
+        model.rank("a question", ["a document", document])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_of_no_pairs_is_refused(model, works_on, batch_size):
+    with pytest.raises(ExecutionError, match=rf"batch_size={batch_size} must be a positive number"):
+        model.predict([FINE], batch_size=batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_warm_up_for_no_pairs_is_refused(tiny, batch_size):
+    compiled = xenc.CrossEncoder(str(tiny), device="cpu")
+    with pytest.raises(ExecutionError, match=rf"batch_size={batch_size}"):
+        compiled.warmup(batch_size=batch_size)
+
+
+@pytest.mark.parametrize("requested", [65, 512])
+def test_max_length_beyond_the_models_positions_is_refused(tiny, requested):
+    with pytest.raises(ModelError, match=rf"max_length={requested}.*64 tokens.*pass max_length=64 or less"):
+        eager(tiny, max_length=requested)
+    assert eager(tiny, max_length=64).predict([FINE]).shape == (1,)
+
+
+def test_max_length_is_refused_by_tokens_not_by_rows_of_the_position_table(tiny_xlmr):
+    with pytest.raises(ModelError, match=r"max_length=513.*512 tokens.*pass max_length=512 or less"):
+        eager(tiny_xlmr, max_length=513)
+    assert eager(tiny_xlmr, max_length=512).predict([FINE]).shape == (1,)
+
+
+@pytest.mark.parametrize("requested", [0, -5])
+def test_max_length_of_no_tokens_is_refused(tiny, requested):
+    with pytest.raises(ModelError, match=rf"max_length={requested} must be a positive"):
+        eager(tiny, max_length=requested)
+
+
+@pytest.mark.parametrize("requested", [1, 2])
+def test_max_length_below_the_special_tokens_is_refused_or_works(tiny, requested):
+    with suppress(ModelError):
+        model = xenc.CrossEncoder(
+            str(tiny), device="cpu", execution=Execution(compile_mode=None), max_length=requested
+        )
+        assert model.predict([FINE]).shape == (1,)
+
+
+def test_max_length_set_too_long_later_is_refused_and_can_be_put_right(tiny):
+    model = eager(tiny)
+    model.max_seq_length = 100
+    with pytest.raises(ModelError, match="max_length=100"):
+        model.predict([FINE])
+    model.max_seq_length = 64
+    assert model.predict([FINE]).shape == (1,)
+
+
+BAD_EXECUTIONS = {
+    "unsorted buckets": ({"buckets": (32, 16)}, r"\(32, 16\) must strictly ascend.*\(16, 32\)"),
+    "a bucket twice": ({"buckets": (16, 16)}, r"\(16, 16\) must strictly ascend.*\(16,\)"),
+    "a step of nothing": ({"buckets": 0}, r"buckets=0: 0 is not a positive number of tokens"),
+    "a negative bucket": ({"buckets": (-1, 8)}, r"-1 is not a positive number of tokens"),
+    "a fractional bucket": ({"buckets": (8.5,)}, r"8.5 is not a positive number of tokens"),
+    "no bucket": ({"buckets": ()}, r"buckets=\(\).*a step, 'powers-of-two', or a non-empty tuple"),
+    "a list of buckets": ({"buckets": [8, 16]}, r"buckets=\[8, 16\].*non-empty tuple"),
+    "buckets by a wrong name": ({"buckets": "powers"}, r"'powers'.*'powers-of-two'"),
+    "True buckets": ({"buckets": True}, r"True is not a positive number of tokens"),
+    "an unknown layout": ({"layout": "packed"}, r"layout='packed' is not one of 'padded', 'bucketed'"),
+    "an unknown attention": ({"attention": "flash"}, r"attention='flash' is not one of 'eager', 'sdpa'"),
+    "an unknown mode": ({"compile_mode": "fast"}, r"compile_mode='fast' is not one of None, 'default'"),
+    "dynamic by a number": ({"dynamic": 1}, r"dynamic=1 is not one of True, False, None"),
+    "compiling what is padded": ({"layout": "padded"}, r"compile_mode='default'.*Use layout='bucketed'"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD_EXECUTIONS.values(), ids=BAD_EXECUTIONS)
+def test_an_execution_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(ExecutionError, match=message):
+        Execution(**fields)
+
+
+def test_an_unknown_preset_lists_the_known_ones(tiny, model, works_on):
+    with pytest.raises(ExecutionError, match=r"execution='fastest'.*sdpa-sorted.*bucketed"):
+        xenc.CrossEncoder(str(tiny), device="cpu", execution="fastest")
+    with pytest.raises(ExecutionError, match=f"{', '.join(xenc.PRESETS)}"):
+        model.execution = "fastest"
+    assert model.execution == xenc.PRESETS["sdpa-sorted"]
+
+
+def test_buckets_below_max_length_are_refused_and_the_execution_stays(tiny):
+    model = eager(tiny)
+    too_short = Execution(buckets=(16, 32), compile_mode=None)
+    with pytest.raises(ExecutionError, match=r"\(16, 32\) end below max_length=64.*Add 64"):
+        model.execution = too_short
+    assert model.predict([FINE]).shape == (1,)
+
+
+def test_nan_logits_name_the_pairs_and_no_others(tiny):
+    model = eager(tiny)
+    poisoned = model.tokenizer.convert_tokens_to_ids("q")
+    with torch.no_grad():
+        model.transformers_model.get_input_embeddings().weight[poisoned] = float("nan")
+    with pytest.raises(NonFiniteScoreError, match=r"2 of 5 pairs.*indices \[1, 4\].*score in float32"):
+        model.predict([FINE, ("q", "b b b b b"), FINE, ("b", ""), ("b", "q")], batch_size=3)
+    assert np.isfinite(model.predict([FINE])).all()
+
+
+def test_infinite_logits_are_scores(tiny):
+    model = eager(tiny)
+    with torch.no_grad():
+        model.transformers_model.classifier.bias.fill_(float("inf"))
+    assert model.predict([FINE]) == 1
+
+
+def test_a_directory_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=rf"{tmp_path}.*config.json, weights and tokenizer"):
+        eager(tmp_path)
+
+
+def test_a_name_that_cannot_be_found_is_refused():
+    with pytest.raises(ModelError, match=r"'no-such/model'.*give a model's name, or a directory"):
+        eager("no-such/model")
+
+
+@pytest.mark.parametrize("error", [ExecutionError, ModelError, PairError, CompileError, NonFiniteScoreError])
+def test_every_error_is_an_xenc_error(error):
+    assert issubclass(error, XencError)

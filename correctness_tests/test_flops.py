@@ -1,0 +1,53 @@
+"""The FLOP formula against PyTorch's own counter, and peaks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertForSequenceClassification, XLMRobertaConfig
+from transformers import XLMRobertaForSequenceClassification as XlmRoberta
+
+from xenc.flops import device_peak, encoder_parameters, workload_flops
+
+SIZES = {
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "num_labels": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [BertForSequenceClassification(BertConfig(**SIZES)), XlmRoberta(XLMRobertaConfig(**SIZES))],
+    ids=["bert", "xlm-roberta"],
+)
+def test_the_formula_counts_what_pytorch_counts(model):
+    tokens = 48
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.base_model(torch.full((1, tokens), 5), attn_implementation="eager")
+    counted = counter.get_total_flops()
+    # biases and layer norms are parameters but no matrix products; the pooler runs on one token
+    assert workload_flops(model, [tokens]) == pytest.approx(counted, rel=0.03)
+
+
+def test_flops_add_up_over_pairs_and_grow_faster_than_tokens():
+    model = BertForSequenceClassification(BertConfig(**SIZES))
+    assert workload_flops(model, [10, 20]) == workload_flops(model, [10]) + workload_flops(model, [20])
+    assert workload_flops(model, [200]) > 2 * workload_flops(model, [100])
+    assert workload_flops(model, []) == 0
+
+
+def test_embeddings_and_pooler_are_left_out():
+    model = BertForSequenceClassification(BertConfig(**SIZES))
+    encoder = sum(parameter.numel() for parameter in model.bert.encoder.parameters())
+    assert encoder_parameters(model) == encoder
+
+
+def test_a_measured_peak_says_that_it_was_measured():
+    peak = device_peak("cpu", torch.float32)
+    assert peak.flops_per_s > 1e8
+    assert "2048" in peak.source

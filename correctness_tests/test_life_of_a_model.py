@@ -1,0 +1,108 @@
+"""A model that is changed, copied, saved and moved between processes scores as it should."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from sentence_transformers import CrossEncoder
+
+import xenc
+from correctness_tests.comparison import assert_same
+from perf_tests import workloads
+from xenc import PRESETS
+
+PAIRS = [(query[:70], document[:90]) for query, document in workloads.seed(pairs=9, batch_size=8).round(2)]
+
+
+def test_a_tokenizer_put_in_later_is_used(tiny):
+    models = (
+        xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted"),
+        CrossEncoder(str(tiny), device="cpu"),
+    )
+    for model in models:
+        model.predict(PAIRS)
+        tokenizer = copy.deepcopy(model.tokenizer)
+        tokenizer.backend_tokenizer.normalizer = None
+        model[0].processor = tokenizer
+    assert_same(models[0].predict(PAIRS), models[1].predict(PAIRS))
+
+
+def test_max_seq_length_changed_later_is_used(tiny):
+    models = (
+        xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted"),
+        CrossEncoder(str(tiny), device="cpu", max_length=64),
+    )
+    for model in models:
+        model.predict(PAIRS)
+        model.max_seq_length = 16
+    assert_same(models[0].predict(PAIRS), models[1].predict(PAIRS))
+    assert max(models[0].last_report.token_counts) == 16
+
+
+def test_training_mode_does_not_leak_into_scores(tiny, plain):
+    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted")
+    model.train()
+    assert_same(model.predict(PAIRS), plain.predict(PAIRS))
+
+
+def test_the_slow_path_is_said_once_at_info(tiny, caplog):
+    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted")
+    with caplog.at_level(logging.INFO, logger="xenc"):
+        for _ in range(2):
+            model.predict(PAIRS, processing_kwargs={"text": {"max_length": 9}})
+    said = [record for record in caplog.records if "sentence-transformers' own predict" in record.message]
+    assert [record.levelno for record in said] == [logging.INFO]
+    assert said[0].message.startswith("processing arguments")
+    assert model.last_report is None
+
+
+def test_a_process_pool_scores_the_same(tiny, plain):
+    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted")
+    assert_same(model.predict(PAIRS, device=["cpu", "cpu"], chunk_size=5), plain.predict(PAIRS))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_scores_the_same(warm, plain, duplicate):
+    twin = duplicate(warm)
+    assert twin.execution == warm.execution
+    assert warm.pipeline.compiled.graphs == 1
+    twin.execution = "sdpa-sorted"
+    assert_same(twin.predict(PAIRS), plain.predict(PAIRS))
+
+
+def test_a_saved_model_loads_in_both_libraries(eager, plain, tmp_path):
+    eager.save_pretrained(str(tmp_path))
+    ours = xenc.CrossEncoder(str(tmp_path), device="cpu", execution="sdpa-sorted")
+    for model in (ours, CrossEncoder(str(tmp_path), device="cpu")):
+        assert_same(model.predict(PAIRS), plain.predict(PAIRS))
+
+
+def test_an_execution_keeps_the_graphs_that_fit_it(tiny):
+    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="bucketed")
+    graphs = model.pipeline.compiled
+    for kept in (replace(PRESETS["bucketed"], sort=False), replace(PRESETS["bucketed"], buckets=32)):
+        model.execution = kept
+        assert model.pipeline.compiled is graphs
+        assert model.pipeline.execution == kept
+    model.execution = replace(PRESETS["bucketed"], attention="eager")
+    assert model.pipeline.compiled is not graphs
+    model.execution = "sdpa-sorted"
+    assert model.pipeline.compiled is None
+
+
+def test_code_that_comes_with_a_checkpoint_does_not_run_unasked(tiny, tmp_path):
+    checkpoint = shutil.copytree(tiny, tmp_path / "remote")
+    (checkpoint / "remote.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise RuntimeError\n")
+    config = json.loads((checkpoint / "config.json").read_text())
+    remote = {"AutoConfig": "remote.Config", "AutoModelForSequenceClassification": "remote.Model"}
+    (checkpoint / "config.json").write_text(json.dumps({**config, "auto_map": remote}))
+    with suppress(xenc.ModelError):  # to refuse is as good as to ignore
+        xenc.CrossEncoder(str(checkpoint), device="cpu", execution="sdpa-sorted")
+    assert not (tmp_path / "ran").exists()

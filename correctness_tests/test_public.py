@@ -1,0 +1,130 @@
+"""What users may rely on: the names, their docstrings; and the arrows between the rooms."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+
+import xenc
+
+PACKAGE = Path(xenc.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+ROOMS = (
+    "errors", "execution", "families", "tokens", "plan", "collate", "forward", "watch", "compiled",
+    "pipeline", "flops", "cross_encoder", "gate.verdict", "gate.measure", "gate.exact", "gate.baseline",
+    "gate.report", "gate.picture", "gate.session", "gate.plugin",
+)  # fmt: skip
+"""A room imports only rooms that stand before it."""
+
+EXPORTED = {
+    "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
+    "ExecutionError", "ModelError", "NonFiniteScoreError", "PairError", "PredictReport", "WarmupReport",
+    "XencError", "watch_compiles",
+}  # fmt: skip
+
+
+def room_of(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(file: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Every import, also those inside functions."""
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+def rooms_imported(file: Path) -> set[str]:
+    """xenc's rooms that a file imports relatively."""
+    folder = file.relative_to(PACKAGE).parent.parts
+    rooms = set()
+    for node in imports_of(file):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = folder[: len(folder) - (node.level - 1)]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            rooms |= {".".join((*base, name)) for name in names}
+    return rooms
+
+
+def packages_imported(file: Path) -> set[str]:
+    names = set()
+    for node in imports_of(file):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif not node.level:
+            names.add(node.module or "")
+    return {name.split(".")[0] for name in names}
+
+
+def is_setter(node: ast.ClassDef | ast.FunctionDef) -> bool:
+    """A setter shares the docstring of its property."""
+    decorators = node.decorator_list
+    return any(
+        isinstance(decorator, ast.Attribute) and decorator.attr == "setter" for decorator in decorators
+    )
+
+
+def test_the_exported_names_are_the_documented_ones():
+    assert set(xenc.__all__) == EXPORTED
+    assert len(xenc.__all__) == len(EXPORTED)
+    public = {name for name, value in vars(xenc).items() if name[0] != "_" and not inspect.ismodule(value)}
+    assert public == EXPORTED
+
+
+@pytest.mark.parametrize("file", FILES, ids=room_of)
+def test_every_public_definition_has_a_docstring(file):
+    tree = ast.parse(file.read_text())
+    assert ast.get_docstring(tree)
+    definitions = (ast.ClassDef, ast.FunctionDef)
+    scopes = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")]
+    public = [
+        node
+        for scope in scopes
+        for node in scope.body
+        if isinstance(node, definitions) and node.name[0] != "_" and not is_setter(node)
+    ]
+    assert [node.name for node in public if not ast.get_docstring(node)] == []
+
+
+def test_every_exported_class_and_function_has_a_docstring_of_its_own():
+    for name in xenc.__all__:
+        value = getattr(xenc, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert "__doc__" in vars(value) or inspect.isfunction(value)
+            assert value.__doc__, name
+
+
+def test_every_room_has_its_place():
+    assert {room_of(file) for file in FILES} - {"__init__", "gate"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=room_of)
+def test_a_room_imports_only_rooms_above_it(file):
+    room = room_of(file)
+    if room in ROOMS:
+        assert rooms_imported(file) <= set(ROOMS[: ROOMS.index(room)])
+
+
+@pytest.mark.parametrize("file", FILES, ids=room_of)
+def test_xenc_imports_itself_only_relatively(file):
+    assert "xenc" not in packages_imported(file)
+
+
+@pytest.mark.parametrize("file", FILES, ids=room_of)
+def test_no_stage_imports_the_gate(file):
+    if not room_of(file).startswith("gate"):
+        assert not [room for room in rooms_imported(file) if room.startswith("gate")]
+
+
+@pytest.mark.parametrize("room", ["plan", "gate.verdict", "execution", "errors"])
+def test_the_subtle_rooms_need_nothing_but_python(room):
+    file = PACKAGE.joinpath(*room.split(".")).with_suffix(".py")
+    assert packages_imported(file) <= set(sys.stdlib_module_names)
+
+
+def test_tokens_need_no_torch():
+    assert "torch" not in packages_imported(PACKAGE / "tokens.py")

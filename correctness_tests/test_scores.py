@@ -1,0 +1,192 @@
+"""The heart: however pairs are ordered, padded, batched and compiled, they score as each would alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import xenc
+from correctness_tests import oracle, strategies
+from correctness_tests.conftest import BATCH_SIZE
+from perf_tests import workloads
+from xenc import PRESETS, watch_compiles
+
+TOLERANCE = 1e-4
+"""On float32 logits of unit spread."""
+
+Pairs = Sequence[tuple[str, str]]
+
+SKEWED = [("a", "b " * (9 * index % 70)) for index in range(9)]
+"""Every bucket of the tiny model, two full batches and a short one, in an order that sorting changes."""
+
+EDGES = [("a", "b " * (count - 4)) for count in (4, 15, 16, 17, 63, 64, 65)]
+"""Pairs of so many tokens."""
+
+SECOND_PAIR_LONGER = [("x", ""), ("", ""), ("", "x " * 80), ("x", "")]
+
+
+def logits(model: xenc.CrossEncoder, pairs: Pairs, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    return model.predict(pairs, batch_size=batch_size, activation_fn=torch.nn.Identity())
+
+
+def some_prose(count: int) -> Pairs:
+    """Pairs of which half are longer than the tiny model."""
+    rounds = workloads.seed(pairs=count, batch_size=8).round(1)
+    return [(query[:80], document[: 40 + 20 * index]) for index, (query, document) in enumerate(rounds)]
+
+
+def test_the_models_under_test_tell_pairs_apart(tiny, minilm):
+    for checkpoint, max_length in ((tiny, 64), (minilm, 512)):
+        spread = oracle.logits(checkpoint, some_prose(24), max_length=max_length).std()
+        assert 0.5 <= spread <= 2, checkpoint
+
+
+@given(pairs=strategies.lists_of_pairs())
+@example(pairs=[("", "")])
+@example(pairs=SKEWED)
+@example(pairs=EDGES)
+@example(pairs=SECOND_PAIR_LONGER)
+@strategies.FEW
+def test_compiled_and_eager_score_as_the_oracle_and_nothing_compiles(warm, eager, tiny, pairs):
+    expected = oracle.logits(tiny, pairs, max_length=64)
+    with watch_compiles() as watch:
+        compiled = logits(warm, pairs)
+    assert watch.report.clean, watch.report.describe()
+    np.testing.assert_allclose(compiled, expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(logits(eager, pairs), expected, rtol=0, atol=TOLERANCE)
+
+
+@given(pairs=strategies.lists_of_pairs(), batch_size=st.integers(1, 7))
+@example(pairs=SKEWED, batch_size=1)
+@example(pairs=SKEWED, batch_size=9)
+@strategies.FEW
+def test_scores_do_not_depend_on_the_batch_size(eager, tiny, pairs, batch_size):
+    expected = oracle.logits(tiny, pairs, max_length=64)
+    np.testing.assert_allclose(logits(eager, pairs, batch_size), expected, rtol=0, atol=TOLERANCE)
+
+
+@given(pairs=strategies.lists_of_pairs(), data=st.data())
+@strategies.FEW
+def test_permuting_the_pairs_permutes_the_scores(warm, pairs, data):
+    order = data.draw(st.permutations(range(len(pairs))))
+    permuted = logits(warm, [pairs[index] for index in order])
+    np.testing.assert_allclose(permuted, logits(warm, pairs)[list(order)], rtol=0, atol=TOLERANCE)
+
+
+@given(pair=strategies.pairs(), neighbours=strategies.lists_of_pairs())
+@example(pair=("", ""), neighbours=SKEWED)
+@strategies.FEW
+def test_a_score_does_not_depend_on_its_neighbours(warm, pair, neighbours):
+    alone = logits(warm, [pair])
+    for pairs, index in (([pair, *neighbours], 0), ([*neighbours, pair], -1)):
+        np.testing.assert_allclose(logits(warm, pairs)[index], alone[0], rtol=0, atol=TOLERANCE)
+
+
+@given(pair=strategies.pairs(), times=st.integers(2, 9), others=strategies.lists_of_pairs(max_size=4))
+@strategies.FEW
+def test_duplicates_score_the_same(warm, pair, times, others):
+    scores = logits(warm, [pair, *others] + [pair] * times)
+    np.testing.assert_allclose(scores[-times:], scores[0], rtol=0, atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def executed(tiny):
+    """One model per set of graph settings, so that presets which may share graphs do."""
+    made: dict[object, xenc.CrossEncoder] = {}
+
+    def execute(preset: str) -> xenc.CrossEncoder:
+        execution = PRESETS[preset]
+        if execution.graph_settings not in made:
+            made[execution.graph_settings] = xenc.CrossEncoder(str(tiny), device="cpu", execution=preset)
+        made[execution.graph_settings].execution = execution
+        return made[execution.graph_settings]
+
+    return execute
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_scores_as_the_oracle(executed, warm, tiny, preset):
+    pairs = [*SKEWED, *EDGES, *some_prose(5)]
+    model = warm if preset == "bucketed" else executed(preset)
+    expected = oracle.logits(tiny, pairs, max_length=64)
+    np.testing.assert_allclose(logits(model, pairs), expected, rtol=0, atol=TOLERANCE)
+    report = model.last_report
+    assert report.token_counts == tuple(model.pipeline.tokenize(pairs).counts)
+    assert (report.pairs, report.truncated_pairs) == (len(pairs), _longer_than_64(tiny, pairs))
+
+
+def _longer_than_64(checkpoint, pairs: Pairs) -> int:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    return sum(len(tokenizer([query], [document])["input_ids"][0]) > 64 for query, document in pairs)
+
+
+def test_pretrained_weights_score_as_the_oracle(minilm):
+    pairs = workloads.short_query(batch_size=4).round(0)[:12]
+    model = xenc.CrossEncoder(str(minilm), device="cpu", execution="sdpa-sorted")
+    expected = oracle.logits(minilm, pairs, max_length=512)
+    np.testing.assert_allclose(logits(model, pairs), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_pretrained_weights_compiled_score_as_the_oracle(minilm):
+    pairs = workloads.skewed(pairs=16, batch_size=4).round(0)
+    model = xenc.CrossEncoder(str(minilm), device="cpu", execution="bucketed")
+    assert model.warmup(BATCH_SIZE, passes=1).graphs == 1
+    with watch_compiles() as watch:
+        scores = logits(model, pairs)
+    assert watch.report.clean, watch.report.describe()
+    expected = oracle.logits(minilm, pairs, max_length=512)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCE)
+
+
+def plain_bfloat16(checkpoint, pairs: Pairs, device: str) -> np.ndarray:
+    """What transformers answers to one padded batch in bfloat16, in eager attention."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint, dtype=torch.bfloat16, attn_implementation="eager"
+    )
+    queries, documents = [query for query, _ in pairs], [document for _, document in pairs]
+    encoded = tokenizer(queries, documents, truncation=True, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        return model.to(device).eval()(**encoded.to(device)).logits.float().squeeze(-1).cpu().numpy()
+
+
+def assert_bfloat16_law(model: xenc.CrossEncoder, checkpoint, device: str) -> None:
+    pairs = [*SKEWED, *EDGES, *some_prose(24)]
+    exact = oracle.logits(checkpoint, pairs, max_length=64, device=device)
+    reference = np.abs(plain_bfloat16(checkpoint, pairs, device) - exact).max()
+    band = 2 * torch.finfo(torch.bfloat16).eps * np.abs(exact).max()
+    with watch_compiles() as watch:
+        fast = logits(model, pairs)
+    assert watch.report.clean, watch.report.describe()
+    assert fast.dtype == np.float32
+    assert np.abs(fast - exact).max() <= 2 * reference + band
+    # and in the order of the pairs, which so wide a band might not notice
+    assert np.corrcoef(fast, exact)[0, 1] > 0.99
+
+
+def bfloat16_model(checkpoint, device: str, execution: str | xenc.Execution) -> xenc.CrossEncoder:
+    return xenc.CrossEncoder(
+        str(checkpoint), device=device, execution=execution, model_kwargs={"dtype": torch.bfloat16}
+    )
+
+
+@pytest.mark.parametrize("execution", ["sdpa-sorted", "bucketed"])
+def test_bfloat16_errs_at_most_twice_as_much_as_plain_eager_execution(tiny, execution):
+    model = bfloat16_model(tiny, "cpu", execution)
+    model.warmup(BATCH_SIZE, passes=1)
+    assert_bfloat16_law(model, tiny, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_on_a_gpu_bfloat16_errs_at_most_twice_as_much_as_plain_eager_execution(tiny, mode):
+    model = bfloat16_model(tiny, "cuda", xenc.Execution(compile_mode=mode))
+    model.warmup(BATCH_SIZE)
+    assert_bfloat16_law(model, tiny, "cuda")
