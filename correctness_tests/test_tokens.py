@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -13,6 +15,9 @@ from xenc import PairError
 from xenc.tokens import check_pairs, tokenize
 
 HUGE = "word " * 20_000
+
+# around the point where the longer of two texts has been cut to the shorter one's size
+LENGTHS = [(40, 30), (30, 41), (50, 50), (20, 60), (60, 20), (31, 31), (30, 30), (100, 29), (31, 30)]
 
 max_lengths = st.sampled_from([3, 4, 5, 16, 63, 64])
 
@@ -35,6 +40,8 @@ def alone(tokenizer, pair: tuple[str, str], **kwargs) -> dict[str, list[int]]:
 @example(pairs=[("", "")], max_length=64)
 @example(pairs=[("question", "")], max_length=64)
 @example(pairs=[(HUGE, "short"), ("short", HUGE)], max_length=64)
+@example(pairs=[("a " * left, "b " * right) for left, right in LENGTHS], max_length=64)
+@example(pairs=[("a " * left, "b " * right) for left, right in LENGTHS], max_length=63)
 @strategies.FEW
 def test_ids_and_types_are_those_of_each_pair_alone(tokenizer, pairs, max_length):
     # as short as the special tokens of this tokenizer
@@ -71,6 +78,28 @@ def test_text_of_a_hundred_thousand_characters_fills_the_model_and_counts_once(t
     tokens = tokenize(tokenizer, [("query", HUGE), ("query", "short")], max_length=64)
     assert tokens.counts[0] == 64
     assert tokens.truncated_pairs == 1
+
+
+def test_two_texts_of_a_hundred_thousand_characters_cost_no_more_than_reading_them(tiny):
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    before = peak_memory_mib()
+    tokens = tokenize(tokenizer, [(HUGE, HUGE)] * 4, max_length=64)
+    after = peak_memory_mib()
+    assert tokens.counts == [64] * 4
+    assert tokens.truncated_pairs == 4
+    assert after - before < 1000  # building what was cut off took 4,700 MiB for one such pair
+
+
+def peak_memory_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_texts_are_cut_on_the_tokenizers_side(tiny, side):
+    tokenizer = AutoTokenizer.from_pretrained(tiny, truncation_side=side)
+    pairs = [("one two three four five " * 9, "six seven eight " * 9)]
+    expected = alone(tokenizer, pairs[0], truncation="longest_first", max_length=20)
+    assert tokenize(tokenizer, pairs, max_length=20).input_ids == [expected["input_ids"]]
 
 
 def test_no_pairs_are_no_tokens(tokenizer):

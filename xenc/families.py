@@ -48,6 +48,8 @@ def resolve_max_length(requested: int | None, config: PretrainedConfig, *, at_le
         if positions is None:
             raise ModelError(f"{config.model_type} has no longest input of its own: pass max_length=...")
         return positions
+    if requested <= 0:
+        raise ModelError(f"max_length={requested} must be a positive number of tokens.")
     if requested < at_least:
         raise ModelError(f"max_length={requested} must be at least {at_least} tokens for any pair to fit.")
     if positions is not None and requested > positions:

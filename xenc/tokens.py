@@ -77,7 +77,11 @@ def _shown(value: object) -> str:
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], *, max_length: int
 ) -> TokenizedPairs:
-    """Tokenize all pairs in one batched call, as sentence-transformers would one batch at a time.
+    """Tokenize all pairs in one batched call, with sentence-transformers' truncation ("longest_first").
+
+    A Rust tokenizer asked to truncate also builds every overflowing piece of both texts, whose number is
+    the product of their lengths: two texts of 100,000 characters cost seconds and gigabytes. So it is
+    asked for the whole, and the cut is made here.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -89,24 +93,61 @@ def tokenize(
     """
     if not pairs:
         return TokenizedPairs(input_ids=[], token_type_ids=None, truncated_pairs=0)
+    cut_here = tokenizer.is_fast
     try:
         encoded = tokenizer(
             [query for query, _ in pairs],
             [document for _, document in pairs],
-            truncation="longest_first",
-            max_length=max_length,
+            truncation=False if cut_here else "longest_first",
+            max_length=None if cut_here else max_length,
             padding=False,
             return_attention_mask=False,
+            verbose=False,
         )
     except TypeError:
         _refuse_half_characters(pairs)
         raise
     input_ids: list[list[int]] = encoded["input_ids"]
-    return TokenizedPairs(
-        input_ids=input_ids,
-        token_type_ids=encoded.get("token_type_ids"),
-        truncated_pairs=_count_truncated(tokenizer, pairs, input_ids, encoded.encodings, max_length),
-    )
+    type_ids: list[list[int]] | None = encoded.get("token_type_ids")
+    if not cut_here:
+        full = [pair for pair, ids in zip(pairs, input_ids, strict=True) if len(ids) >= max_length]
+        cut = sum(len(tokenizer(*pair, verbose=False)["input_ids"]) > max_length for pair in full)
+        return TokenizedPairs(input_ids=input_ids, token_type_ids=type_ids, truncated_pairs=cut)
+    long = [row for row, ids in enumerate(input_ids) if len(ids) > max_length]
+    for row in long:
+        kept = _kept_positions(encoded.sequence_ids(row), max_length, side=tokenizer.truncation_side)
+        input_ids[row] = [input_ids[row][position] for position in kept]
+        if type_ids is not None:
+            type_ids[row] = [type_ids[row][position] for position in kept]
+    return TokenizedPairs(input_ids=input_ids, token_type_ids=type_ids, truncated_pairs=len(long))
+
+
+def _kept_positions(sequence_ids: list[int | None], max_length: int, *, side: str) -> list[int]:
+    """Which tokens of a pair stay: all special ones, and each text's first (or last) few.
+
+    Args:
+        sequence_ids: which text each token is of, 0 or 1; None for a special token.
+        max_length: tokens to keep, special ones included.
+        side: which end of a text is cut, "right" or "left".
+    """
+    texts = [[p for p, text in enumerate(sequence_ids) if text == which] for which in (0, 1)]
+    special = [p for p, text in enumerate(sequence_ids) if text is None]
+    room = _longest_first(len(texts[0]), len(texts[1]), max(0, max_length - len(special)))
+    cut = [
+        text[:size] if side == "right" else text[len(text) - size :]
+        for text, size in zip(texts, room, strict=True)
+    ]
+    return sorted([*special, *cut[0], *cut[1]])
+
+
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many of two texts' tokens fit: the longer gives way until both are equal, an odd one is its."""
+    short, long = sorted((first, second))
+    if first + second > room:
+        long = max(short, room - short)
+        if short + long > room:
+            short, long = room // 2, room - room // 2
+    return (long, short) if first > second else (short, long)
 
 
 def _refuse_half_characters(pairs: Sequence[tuple[str, str]]) -> None:
@@ -120,16 +161,3 @@ def _refuse_half_characters(pairs: Sequence[tuple[str, str]]) -> None:
                     f"pair {index} holds {text[error.start]!r}, half of a character: decode the text with "
                     "errors='replace'."
                 ) from error
-
-
-def _count_truncated(
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[tuple[str, str]],
-    input_ids: list[list[int]],
-    encodings: Any,
-    max_length: int,
-) -> int:
-    full = [index for index, ids in enumerate(input_ids) if len(ids) >= max_length]
-    if encodings is not None:  # a Rust tokenizer keeps what it cut off
-        return sum(1 for index in full if encodings[index].overflowing)
-    return sum(1 for index in full if len(tokenizer(*pairs[index])["input_ids"]) > max_length)
