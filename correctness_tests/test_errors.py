@@ -148,9 +148,11 @@ def test_an_unknown_preset_lists_the_known_ones(tiny, model, works_on):
 
 def test_buckets_below_max_length_are_refused_and_the_execution_stays(tiny):
     model = eager(tiny)
-    too_short = Execution(buckets=(16, 32), compile_mode=None)
+    before = (model.execution, model.transformers_model.config._attn_implementation)
+    too_short = Execution(buckets=(16, 32), compile_mode=None, attention="eager")
     with pytest.raises(ExecutionError, match=r"\(16, 32\) end below max_length=64.*Add 64"):
         model.execution = too_short
+    assert (model.execution, model.transformers_model.config._attn_implementation) == before
     assert model.predict([FINE]).shape == (1,)
 
 

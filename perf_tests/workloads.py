@@ -71,8 +71,8 @@ def _seed_pair(generator: random.Random, _: int) -> Pair:
 
 
 def _short_query_pair(generator: random.Random, _: int) -> Pair:
-    """One query of about eight tokens against documents of one to six sentences."""
-    return "How does Python look up names?", _some_sentences(generator, 1, 6)
+    """One query of about eight tokens against documents of one to four sentences."""
+    return "How does Python look up names?", _some_sentences(generator, 1, 4)
 
 
 def _skewed_pair(generator: random.Random, index: int) -> Pair:
@@ -107,5 +107,6 @@ def skewed(*, pairs: int, batch_size: int) -> Workload:
     )
 
 
-ON_CPU = (seed(pairs=24, batch_size=8), short_query(batch_size=8), skewed(pairs=24, batch_size=8))
+# sized so that two cores time every preset within minutes
+ON_CPU = (seed(pairs=16, batch_size=4), short_query(batch_size=4), skewed(pairs=16, batch_size=4))
 ON_GPU = (seed(pairs=1024, batch_size=64), short_query(batch_size=64), skewed(pairs=1024, batch_size=64))

@@ -172,11 +172,12 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             compiled = current.compiled if same_graphs else None
         else:
             compiled = None
-        model.set_attn_implementation(execution.attention)
-        self._pipeline = Pipeline(
+        pipeline = Pipeline(
             model, self.tokenizer, max_length=max_length, execution=execution, compiled=compiled
         )
-        return self._pipeline
+        model.set_attn_implementation(execution.attention)  # only once nothing can be refused any more
+        self._pipeline = pipeline
+        return pipeline
 
     def _slow_model(self) -> str | None:
         """Why this model is sentence-transformers' to run; None if the fast path takes it."""
