@@ -131,7 +131,9 @@ class GatePlugin:
                 Path(config.option.report_dir), self.session.records, machine, self.session.judged
             )
             picture = Path(config.option.report_dir) / "report.png"
-            if draw(picture, self.session.records, ", ".join(machine.values())):
+            if draw(
+                picture, self.session.records, ", ".join(f"{name} {value}" for name, value in machine.items())
+            ):
                 written.append(picture)
             self.session.messages.append("wrote " + ", ".join(str(path) for path in written))
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
