@@ -14,7 +14,7 @@ Forward = Callable[[PaddedBatch], torch.Tensor]
 
 def inject(fault: str | None, model: CrossEncoder) -> None:
     """Break a warmed-up model as `fault` says: "slow:FRACTION", "recompile", or None for not at all."""
-    if fault is None or getattr(model.pipeline.forward, "__module__", "") == __name__:
+    if fault is None:
         return
     name, _, value = fault.partition(":")
     if name == "slow":
@@ -26,14 +26,15 @@ def inject(fault: str | None, model: CrossEncoder) -> None:
 
 
 def _slowed(forward: Forward, fraction: float) -> Forward:
-    """The same answers for `fraction` more device work: every so often a batch is run twice."""
-    owed = 0.0
+    """The same answers for `fraction` more tokens of device work: some batches run more than once."""
+    owed_tokens = 0.0
 
     def slowed(batch: PaddedBatch) -> torch.Tensor:
-        nonlocal owed
-        owed += fraction
-        while owed >= 1:
-            owed -= 1
+        nonlocal owed_tokens
+        tokens = batch.input_ids.numel()
+        owed_tokens += fraction * tokens
+        while owed_tokens >= tokens:
+            owed_tokens -= tokens
             forward(batch)
         return forward(batch)
 
@@ -41,14 +42,20 @@ def _slowed(forward: Forward, fraction: float) -> Forward:
 
 
 def _recompiled(forward: Forward) -> Forward:
-    """The same answers, with a change of global state that Dynamo guards on."""
+    """The same answers, with graphs dropped once and then compiled under two global states in turn."""
+    done = False
 
     def recompiled(batch: PaddedBatch) -> torch.Tensor:
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        try:
-            return forward(batch)
-        finally:
-            torch.use_deterministic_algorithms(before)
+        nonlocal done
+        if not done:
+            done = True
+            torch._dynamo.reset()
+            before = torch.are_deterministic_algorithms_enabled()
+            torch.use_deterministic_algorithms(not before, warn_only=True)
+            try:
+                forward(batch)
+            finally:
+                torch.use_deterministic_algorithms(before)
+        return forward(batch)
 
     return recompiled

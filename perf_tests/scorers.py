@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -72,9 +73,21 @@ class Scorers:
             return Scorer(model=_peer(configuration.device), batch_size=configuration.workload.batch_size)
         execution = PRESETS[configuration.name]
         shared = execution.graph_settings if execution.compile_mode else (configuration.name,)
-        scorer = self._warm((configuration.device, *shared), configuration)
+        return self._warm((configuration.device, *shared), configuration)
+
+    @contextmanager
+    def broken(self, scorer: Scorer) -> Iterator[None]:
+        """Put the session's fault into a scorer while the block runs; nothing, if there is no fault."""
+        if self.fault is None or not isinstance(scorer.model, CrossEncoder):
+            yield
+            return
+        pipeline = scorer.model.pipeline
+        sound = pipeline.forward
         inject(self.fault, scorer.model)
-        return scorer
+        try:
+            yield
+        finally:
+            pipeline.forward = sound
 
     def reference(self, configuration: Configuration) -> Scorer:
         """A scorer, never broken, of what speed-ups on this configuration's workload are over."""
