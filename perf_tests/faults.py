@@ -11,6 +11,8 @@ from xenc.collate import PaddedBatch
 
 Forward = Callable[[PaddedBatch], torch.Tensor]
 
+STEP = 16
+
 
 def inject(fault: str | None, model: CrossEncoder) -> None:
     """Break a warmed-up model as `fault` says: "slow:FRACTION", "recompile", or None for not at all."""
@@ -26,19 +28,32 @@ def inject(fault: str | None, model: CrossEncoder) -> None:
 
 
 def _slowed(forward: Forward, fraction: float) -> Forward:
-    """The same answers for `fraction` more tokens of device work: some batches run more than once."""
-    owed_tokens = 0.0
+    """The same answers for `fraction` more tokens of device work: each batch also runs cut to that length.
+
+    Cut to a multiple of 16, a batch has a shape that was warmed up; what is left over is owed to the next.
+    """
+    owed = 0.0  # padded length, in tokens
 
     def slowed(batch: PaddedBatch) -> torch.Tensor:
-        nonlocal owed_tokens
-        tokens = batch.input_ids.numel()
-        owed_tokens += fraction * tokens
-        while owed_tokens >= tokens:
-            owed_tokens -= tokens
-            forward(batch)
+        nonlocal owed
+        _, length = batch.shape
+        owed += fraction * length
+        while owed >= STEP:
+            extra = min(length, int(owed) // STEP * STEP)
+            owed -= extra
+            forward(_cut(batch, extra))
         return forward(batch)
 
     return slowed
+
+
+def _cut(batch: PaddedBatch, length: int) -> PaddedBatch:
+    types = batch.token_type_ids
+    return PaddedBatch(
+        input_ids=batch.input_ids[:, :length].contiguous(),
+        attention_mask=batch.attention_mask[:, :length].contiguous(),
+        token_type_ids=None if types is None else types[:, :length].contiguous(),
+    )
 
 
 def _recompiled(forward: Forward) -> Forward:

@@ -33,7 +33,7 @@ def test_slow_is_so_much_more_device_work_for_the_same_scores(model, fraction):
     inject(f"slow:{fraction}", model)
     for _ in range(10):
         np.testing.assert_array_equal(model.predict(PAIRS, batch_size=2), expected)
-    assert sum(tokens) / (10 * sound) == pytest.approx(1 + fraction, rel=0.02)
+    assert sum(tokens) / (10 * sound) == pytest.approx(1 + fraction, rel=0.03)
 
 
 def test_recompile_compiles_within_the_next_prediction(tiny):
