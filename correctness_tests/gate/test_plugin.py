@@ -219,11 +219,42 @@ def test_a_failing_run_never_becomes_the_baseline(recorded, gate, suite):
     assert recorded.read_text() == before
 
 
-def test_a_partial_run_never_becomes_the_baseline(recorded, gate):
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("-k", "first"), "the run left out"),
+        (("--benchmark-disable",), "nothing was measured"),
+        (("--benchmark-skip",), "nothing was measured"),
+    ],
+    ids=["partial", "disabled", "skipped"],
+)
+def test_a_run_that_leaves_something_out_never_becomes_the_baseline(recorded, gate, arguments, why):
     before = recorded.read_text()
-    _, output, _ = gate("-k", "first", "--record-baseline")
-    assert "baseline NOT recorded: the run left out" in output
+    status, output, _ = gate(*arguments, "--record-baseline")
+    assert status == 1
+    assert f"baseline NOT recorded: {why}" in output
     assert recorded.read_text() == before
+
+
+def test_a_benchmark_that_is_skipped_keeps_the_others_from_becoming_a_baseline(suite, gate, pytester):
+    pytester.makeconftest(
+        'pytest_plugins = ("xenc.gate.plugin",)\nimport pytest\n'
+        "def pytest_runtest_setup(item):\n"
+        '    if "first" in item.nodeid:\n        pytest.skip("not today")'
+    )
+    status, output, _ = gate("--record-baseline")
+    assert status == 1
+    assert "NOT recorded: the run left out test_timed.py::test_sum[first]" in output
+    assert not list((pytester.path / ".benchmarks").glob("*.json"))
+
+
+def test_an_expected_failure_does_not_turn_a_regression_green(recorded, gate, suite, pytester):
+    suite(work=8)
+    test = pytester.path / "test_timed.py"
+    test.write_text(test.read_text().replace("@pytest.mark.cpu", "@pytest.mark.xfail\n@pytest.mark.cpu"))
+    status, output, _ = gate("--benchmark-compare")
+    assert status == 1
+    assert "NOT GREEN: 2 REGRESSED" in output
 
 
 def test_a_comparison_never_writes_the_baseline(recorded, gate, suite):

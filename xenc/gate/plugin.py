@@ -120,9 +120,12 @@ class GatePlugin:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Store what passed, write the report, and never exit 0 on a gate that is not green."""
         config = session.config
+        done = True
         if self.session.recording:
-            self.session.store(passed=exitstatus == 0, commit=commit_of(config.rootpath))
-        if self.session.comparing and exitstatus == 0 and not self.session.green:
+            done = self.session.store(passed=exitstatus == 0, commit=commit_of(config.rootpath))
+        if self.session.comparing:
+            done = self.session.green
+        if exitstatus == 0 and not done:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if config.option.report_dir and self.session.records:
             measured = sorted({devices()[record.device] for record in self.session.records})

@@ -102,26 +102,33 @@ class GateSession:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tally.items()))
         return f"gate {'GREEN' if self.green else 'NOT GREEN'}: {counts or 'nothing was measured'}"
 
-    def store(self, *, passed: bool, commit: str) -> None:
-        """Write the baseline of each device measured, if every test passed and none was left out."""
-        measured = [record for record in self.records if record.seconds]
-        if not passed or not measured:
-            why = "a test failed" if measured else "nothing was measured"
-            self.messages.append(f"baseline NOT recorded: {why}")
-            return
-        for device in sorted({record.device for record in measured}):
-            path = self._paths[device]
-            old = self._baselines.get(device)
-            left_out = set(old.entries if old is not None else ()) & self._deselected
-            if left_out:
-                self.messages.append(f"baseline NOT recorded: the run left out {', '.join(sorted(left_out))}")
-                continue
-            entries = {record.name: _samples(record) for record in measured if record.device == device}
-            write_baseline(
-                path,
-                Baseline(device=devices()[device], versions=versions(), commit=commit, entries=entries),
-            )
-            self.messages.append(f"recorded {len(entries)} benchmarks in {path}")
+    def store(self, *, passed: bool, commit: str) -> bool:
+        """Write the baseline of each device measured, if every test passed and none was left out.
+
+        Returns:
+            Whether everything that was measured is stored now.
+        """
+        refusal = self._refusal(passed=passed)
+        if refusal is not None:
+            self.messages.append(f"baseline NOT recorded: {refusal}")
+            return False
+        for device in sorted({record.device for record in self.records}):
+            entries = {record.name: _samples(record) for record in self.records if record.device == device}
+            baseline = Baseline(device=devices()[device], versions=versions(), commit=commit, entries=entries)
+            write_baseline(self._paths[device], baseline)
+            self.messages.append(f"recorded {len(entries)} benchmarks in {self._paths[device]}")
+        return True
+
+    def _refusal(self, *, passed: bool) -> str | None:
+        measured = {record.name for record in self.records if record.seconds}
+        if not measured:
+            return "nothing was measured"
+        if not passed:
+            return "a test failed"
+        stored = [self._baselines.get(device) for device in {record.device for record in self.records}]
+        known = {name for baseline in stored if baseline is not None for name in baseline.entries}
+        left_out = sorted((self._selected - measured) | (known & self._deselected))
+        return f"the run left out {', '.join(left_out)}" if left_out else None
 
     def _verdict(self, record: Record) -> Judgement:
         baseline = self._baselines.get(record.device)
