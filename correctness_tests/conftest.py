@@ -43,10 +43,10 @@ def tiny_xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.make(tmp_path_factory.mktemp("tiny-xlmr"), "xlm-roberta", max_position_embeddings=514)
 
 
-@pytest.fixture(scope="session")
-def warm(tiny: Path) -> xenc.CrossEncoder:
-    """Compiled, and warmed up for BATCH_SIZE."""
-    model = xenc.CrossEncoder(str(tiny), device="cpu")
+@pytest.fixture(scope="session", params=["bucketed", "packed"])
+def warm(tiny: Path, request: pytest.FixtureRequest) -> xenc.CrossEncoder:
+    """Compiled, in each layout that compiles, and warmed up for BATCH_SIZE."""
+    model = xenc.CrossEncoder(str(tiny), device="cpu", execution=request.param)
     model.warmup(BATCH_SIZE, passes=1)
     return model
 

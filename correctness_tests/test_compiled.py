@@ -15,9 +15,10 @@ import xenc
 from xenc import CompileError, Execution, watch_compiles
 from xenc.collate import Collator
 from xenc.compiled import CompiledForward
+from xenc.forward import classify
 
 PAIRS = [("a", "b " * words) for words in (1, 20, 40, 60, 5)]
-LAX = Execution(buckets=32)
+LAX = Execution(layout="bucketed", buckets=32)
 STRICT = replace(LAX, strict=True)
 
 
@@ -61,7 +62,7 @@ def test_warm_up_compiles_one_graph_for_all_shapes(one_layer):
 
 
 def test_one_graph_serves_a_batch_as_large_as_a_bucket(one_layer):
-    model = made(one_layer, Execution(strict=True))
+    model = made(one_layer, Execution(layout="bucketed", strict=True))
     report = model.warmup(batch_size=16, passes=1)
     assert (16, 16) in report.shapes
     assert report.graphs == 1
@@ -116,11 +117,12 @@ def test_strictness_can_be_changed_on_graphs_that_are_kept(one_layer):
 def test_two_wrappers_of_one_model_compile_graphs_of_their_own(one_layer):
     model = made(one_layer, LAX).transformers_model
     collator = Collator(pad_id=0, has_token_types=True, device=torch.device("cpu"))
-    first, second = CompiledForward(model, LAX), CompiledForward(model, LAX)
+    small, large = (collator.dummy(shape) for shape in ((2, 8), (3, 8)))
+    first, second = (CompiledForward(classify, model, LAX) for _ in range(2))
     with torch.inference_mode():
-        assert first.warmup([(2, 8)], collator, passes=1).graphs == 1
+        assert first.warmup([small]).graphs == 1
         assert (first.graphs, second.graphs) == (1, 0)
-        assert second.warmup([(2, 8), (3, 8)], collator, passes=1).graphs == 1
+        assert second.warmup([small, large]).graphs == 1
     assert (first.graphs, second.graphs) == (1, 1)
 
 
@@ -129,14 +131,14 @@ def dynamo_alone(monkeypatch):
     """Dynamo's graphs run as they are, since generating code for each would take a minute."""
     compile_ = torch.compile
 
-    def with_eager_backend(function, *, backend, mode, **options):
-        return compile_(function, backend="eager", **options)
+    def with_eager_backend(function, *, backend, mode, options, **others):
+        return compile_(function, backend="eager", **others)
 
     monkeypatch.setattr(torch, "compile", with_eager_backend)
 
 
 def test_one_graph_per_shape_may_be_more_than_pytorchs_limit(one_layer, dynamo_alone):
-    static = Execution(buckets=1, dynamic=False, strict=True)
+    static = Execution(layout="bucketed", buckets=1, dynamic=False, strict=True)
     model = made(one_layer, static, max_length=11)
     assert torch._dynamo.config.recompile_limit < 11
     assert model.warmup(batch_size=3, passes=1).graphs == 11
@@ -176,7 +178,7 @@ def test_no_setting_of_the_process_is_left_changed(one_layer):
 
 @pytest.mark.gpu
 def test_a_shape_that_records_a_cuda_graph_after_warm_up_is_an_error(one_layer):
-    execution = Execution(buckets=32, compile_mode="reduce-overhead", strict=True)
+    execution = replace(STRICT, compile_mode="reduce-overhead")
     model = xenc.CrossEncoder(str(one_layer), device="cuda", execution=execution)
     model.warmup(batch_size=2)
     model.predict(PAIRS, batch_size=2)

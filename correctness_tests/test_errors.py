@@ -120,14 +120,35 @@ BAD_EXECUTIONS = {
     "a step of nothing": ({"buckets": 0}, r"buckets=0: 0 is not a positive number of tokens"),
     "a negative bucket": ({"buckets": (-1, 8)}, r"-1 is not a positive number of tokens"),
     "a fractional bucket": ({"buckets": (8.5,)}, r"8.5 is not a positive number of tokens"),
-    "no bucket": ({"buckets": ()}, r"buckets=\(\).*a step, 'powers-of-two', or a non-empty tuple"),
+    "no bucket": ({"buckets": ()}, r"buckets=\(\).*a number, 'powers-of-two', or a non-empty tuple"),
     "a list of buckets": ({"buckets": [8, 16]}, r"buckets=\[8, 16\].*non-empty tuple"),
     "buckets by a wrong name": ({"buckets": "powers"}, r"'powers'.*'powers-of-two'"),
     "True buckets": ({"buckets": True}, r"True is not a positive number of tokens"),
-    "an unknown layout": ({"layout": "packed"}, r"layout='packed' is not one of 'padded', 'bucketed'"),
+    "an unknown layout": (
+        {"layout": "ragged"},
+        r"layout='ragged' is not one of 'padded', 'bucketed', 'packed'",
+    ),
     "an unknown attention": ({"attention": "flash"}, r"attention='flash' is not one of 'eager', 'sdpa'"),
     "an unknown mode": ({"compile_mode": "fast"}, r"compile_mode='fast' is not one of None, 'default'"),
     "dynamic by a number": ({"dynamic": 1}, r"dynamic=1 is not one of True, False, None"),
+    "buckets of a packed batch": ({"buckets": 32}, r"buckets=32 are for layout='bucketed', not 'packed'"),
+    "budgets of a padded batch": (
+        {"layout": "bucketed", "token_budgets": 512},
+        r"token_budgets=512 is for layout='packed', not 'bucketed'",
+    ),
+    "determinism of a padded batch": (
+        {"layout": "bucketed", "deterministic": True},
+        r"deterministic is for layout='packed', not 'bucketed'",
+    ),
+    "determinism in several sizes": (
+        {"deterministic": True, "token_budgets": (512, 1024)},
+        r"deterministic with token_budgets=\(512, 1024\).*Give one budget",
+    ),
+    "budgets that descend": ({"token_budgets": (1024, 512)}, r"\(1024, 512\) must strictly ascend"),
+    "freezing what is not compiled": (
+        {"freeze": True, "compile_mode": None},
+        r"freeze=True.*compile_mode=None",
+    ),
     "compiling what is padded": ({"layout": "padded"}, r"compile_mode='default'.*Use layout='bucketed'"),
 }
 
@@ -149,7 +170,7 @@ def test_an_unknown_preset_lists_the_known_ones(tiny, model, works_on):
 def test_buckets_below_max_length_are_refused_and_the_execution_stays(tiny):
     model = eager(tiny)
     before = (model.execution, model.transformers_model.config._attn_implementation)
-    too_short = Execution(buckets=(16, 32), compile_mode=None, attention="eager")
+    too_short = Execution(layout="bucketed", buckets=(16, 32), compile_mode=None, attention="eager")
     with pytest.raises(ExecutionError, match=r"\(16, 32\) end below max_length=64.*Add 64"):
         model.execution = too_short
     assert (model.execution, model.transformers_model.config._attn_implementation) == before

@@ -27,7 +27,7 @@ def checkpoint(request, tmp_path_factory):
     return checkpoints.make(tmp_path_factory.mktemp(request.param), request.param)
 
 
-@pytest.mark.parametrize("layout", ["padded", "bucketed"])
+@pytest.mark.parametrize("layout", ["padded", "bucketed", "packed"])
 def test_every_architecture_scores_as_the_oracle(checkpoint, layout):
     execution = xenc.Execution(layout=layout, compile_mode=None)
     model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution)

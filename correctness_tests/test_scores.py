@@ -111,9 +111,9 @@ def executed(tiny):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_scores_as_the_oracle(executed, warm, tiny, preset):
+def test_every_preset_scores_as_the_oracle(executed, tiny, preset):
     pairs = [*SKEWED, *EDGES, *some_prose(5)]
-    model = warm if preset == "bucketed" else executed(preset)
+    model = executed(preset)
     expected = oracle.logits(tiny, pairs, max_length=64)
     np.testing.assert_allclose(logits(model, pairs), expected, rtol=0, atol=TOLERANCE)
     report = model.last_report
@@ -126,17 +126,19 @@ def _longer_than_64(checkpoint, pairs: Pairs) -> int:
     return sum(len(tokenizer([query], [document])["input_ids"][0]) > 64 for query, document in pairs)
 
 
-def test_pretrained_weights_score_as_the_oracle(minilm):
+@pytest.mark.parametrize("execution", ["sdpa-sorted", "packed-eager"])
+def test_pretrained_weights_score_as_the_oracle(minilm, execution):
     pairs = workloads.short_query(batch_size=4).round(0)[:12]
-    model = xenc.CrossEncoder(str(minilm), device="cpu", execution="sdpa-sorted")
+    model = xenc.CrossEncoder(str(minilm), device="cpu", execution=execution)
     expected = oracle.logits(minilm, pairs, max_length=512)
     np.testing.assert_allclose(logits(model, pairs), expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.slow
-def test_pretrained_weights_compiled_score_as_the_oracle(minilm):
+@pytest.mark.parametrize("execution", ["bucketed", "packed"])
+def test_pretrained_weights_compiled_score_as_the_oracle(minilm, execution):
     pairs = workloads.skewed(pairs=16, batch_size=4).round(0)
-    model = xenc.CrossEncoder(str(minilm), device="cpu", execution="bucketed")
+    model = xenc.CrossEncoder(str(minilm), device="cpu", execution=execution)
     assert model.warmup(BATCH_SIZE, passes=1).graphs == 1
     with watch_compiles() as watch:
         scores = logits(model, pairs)
@@ -177,7 +179,7 @@ def bfloat16_model(checkpoint, device: str, execution: str | xenc.Execution) -> 
     )
 
 
-@pytest.mark.parametrize("execution", ["sdpa-sorted", "bucketed"])
+@pytest.mark.parametrize("execution", ["sdpa-sorted", "bucketed", "packed"])
 def test_bfloat16_errs_at_most_twice_as_much_as_plain_eager_execution(tiny, execution):
     model = bfloat16_model(tiny, "cpu", execution)
     model.warmup(BATCH_SIZE, passes=1)
@@ -186,7 +188,8 @@ def test_bfloat16_errs_at_most_twice_as_much_as_plain_eager_execution(tiny, exec
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-def test_compiled_on_a_gpu_bfloat16_errs_at_most_twice_as_much_as_plain_eager_execution(tiny, mode):
-    model = bfloat16_model(tiny, "cuda", xenc.Execution(compile_mode=mode))
+@pytest.mark.parametrize("layout", ["bucketed", "packed"])
+def test_compiled_on_a_gpu_bfloat16_errs_at_most_twice_as_much_as_plain_eager_execution(tiny, layout, mode):
+    model = bfloat16_model(tiny, "cuda", xenc.Execution(layout=layout, compile_mode=mode))
     model.warmup(BATCH_SIZE)
     assert_bfloat16_law(model, tiny, "cuda")

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, CanineTokenizer
 
 from correctness_tests import strategies
 from xenc import PairError
-from xenc.tokens import check_pairs, tokenize
+from xenc.pairs import check_pairs
+from xenc.tokens import PairTokenizer, tokenize
 
 HUGE = "word " * 20_000
 
@@ -30,6 +31,13 @@ def tokenizer(request, tiny, minilm, tiny_xlmr):
     return AutoTokenizer.from_pretrained(paths[request.param])
 
 
+def text_by_text(tokenizer, pairs, *, max_length: int):
+    return PairTokenizer(tokenizer, max_length)(pairs, {})
+
+
+both_ways = pytest.mark.parametrize("tokenize", [tokenize, text_by_text], ids=["jointly", "text by text"])
+
+
 def alone(tokenizer, pair: tuple[str, str], **kwargs) -> dict[str, list[int]]:
     """One pair's encoding: a list of one, since the call for a single pair drops an empty document."""
     encoded = tokenizer([pair[0]], [pair[1]], **kwargs)
@@ -43,7 +51,8 @@ def alone(tokenizer, pair: tuple[str, str], **kwargs) -> dict[str, list[int]]:
 @example(pairs=[("a " * left, "b " * right) for left, right in LENGTHS], max_length=64)
 @example(pairs=[("a " * left, "b " * right) for left, right in LENGTHS], max_length=63)
 @strategies.FEW
-def test_ids_and_types_are_those_of_each_pair_alone(tokenizer, pairs, max_length):
+@both_ways
+def test_ids_and_types_are_those_of_each_pair_alone(tokenizer, tokenize, pairs, max_length):
     # as short as the special tokens of this tokenizer
     max_length = max(max_length, tokenizer.num_special_tokens_to_add(pair=True))
     tokens = tokenize(tokenizer, pairs, max_length=max_length)
@@ -59,7 +68,8 @@ def test_ids_and_types_are_those_of_each_pair_alone(tokenizer, pairs, max_length
 @given(pairs=strategies.lists_of_pairs(), max_length=max_lengths)
 @example(pairs=[(HUGE, "short"), ("", "")], max_length=64)
 @strategies.FEW
-def test_truncated_pairs_are_those_longer_than_max_length(tokenizer, pairs, max_length):
+@both_ways
+def test_truncated_pairs_are_those_longer_than_max_length(tokenizer, tokenize, pairs, max_length):
     max_length = max(max_length, tokenizer.num_special_tokens_to_add(pair=True))
     tokens = tokenize(tokenizer, pairs, max_length=max_length)
     longer = sum(len(alone(tokenizer, pair)["input_ids"]) > max_length for pair in pairs)
@@ -67,20 +77,23 @@ def test_truncated_pairs_are_those_longer_than_max_length(tokenizer, pairs, max_
 
 
 @pytest.mark.parametrize(("words", "truncated"), [(7, 0), (8, 0), (9, 1)])
-def test_a_pair_of_exactly_max_length_is_not_truncated(tiny, words, truncated):
+@both_ways
+def test_a_pair_of_exactly_max_length_is_not_truncated(tokenize, tiny, words, truncated):
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     tokens = tokenize(tokenizer, [("a", "a " * (words - 1))], max_length=8 + 3)
     assert tokens.counts == [min(words, 8) + 3]
     assert tokens.truncated_pairs == truncated
 
 
-def test_text_of_a_hundred_thousand_characters_fills_the_model_and_counts_once(tokenizer):
+@both_ways
+def test_text_of_a_hundred_thousand_characters_fills_the_model_and_counts_once(tokenize, tokenizer):
     tokens = tokenize(tokenizer, [("query", HUGE), ("query", "short")], max_length=64)
     assert tokens.counts[0] == 64
     assert tokens.truncated_pairs == 1
 
 
-def test_two_texts_of_a_hundred_thousand_characters_cost_no_more_than_reading_them(tiny):
+@both_ways
+def test_two_texts_of_a_hundred_thousand_characters_cost_no_more_than_reading_them(tokenize, tiny):
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     before = peak_memory_mib()
     tokens = tokenize(tokenizer, [(HUGE, HUGE)] * 4, max_length=64)
@@ -95,14 +108,16 @@ def peak_memory_mib() -> float:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_texts_are_cut_on_the_tokenizers_side(tiny, side):
+@both_ways
+def test_texts_are_cut_on_the_tokenizers_side(tokenize, tiny, side):
     tokenizer = AutoTokenizer.from_pretrained(tiny, truncation_side=side)
     pairs = [("one two three four five " * 9, "six seven eight " * 9)]
     expected = alone(tokenizer, pairs[0], truncation="longest_first", max_length=20)
     assert tokenize(tokenizer, pairs, max_length=20).input_ids == [expected["input_ids"]]
 
 
-def test_no_pairs_are_no_tokens(tokenizer):
+@both_ways
+def test_no_pairs_are_no_tokens(tokenize, tokenizer):
     tokens = tokenize(tokenizer, [], max_length=64)
     assert (tokens.input_ids, tokens.truncated_pairs, tokens.counts) == ([], 0, [])
 

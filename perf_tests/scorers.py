@@ -19,7 +19,6 @@ from perf_tests.configurations import PEER, REFERENCE, Configuration
 from perf_tests.faults import inject
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder
-from xenc.compiled import WARMUP_PASSES
 
 DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
@@ -102,7 +101,7 @@ class Scorers:
         model.execution = PRESETS[configuration.name]
         if (*key, batch_size) not in self._warmups_s:
             # only CUDA graphs need the further passes; on two cores they would take minutes
-            passes = WARMUP_PASSES if device == "cuda" else 1
+            passes = None
             self._warmups_s[*key, batch_size] = model.warmup(batch_size, passes=passes).seconds
         compiled = model.pipeline.compiled
         return Scorer(

@@ -15,7 +15,7 @@ from .errors import (
 from .execution import PRESETS, Execution
 from .watch import CompileReport, watch_compiles
 from .compiled import WarmupReport
-from .pipeline import PredictReport
+from .request import PredictReport
 from .cross_encoder import CrossEncoder
 
 __version__ = "0.1.0"

@@ -35,6 +35,11 @@ class PaddedBatch:
         rows, length = self.input_ids.shape
         return rows, length
 
+    @property
+    def arguments(self) -> tuple[Tensor | None, ...]:
+        """What `forward.classify` takes after the model."""
+        return self.input_ids, self.attention_mask, self.token_type_ids
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collator:

@@ -1,14 +1,14 @@
 """The compile wrapper: warm up every shape, then let nothing compile unnoticed.
 
 torch.compile caches graphs by code object, so two wrappers of one function would share graphs, even under
-other settings. Each `CompiledForward` therefore compiles a copy of `classify` that is its own.
+other settings. Each `CompiledForward` therefore compiles a copy of its function that is its own.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
@@ -17,21 +17,29 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .collate import Collator, PaddedBatch
+from .collate import PaddedBatch
 from .errors import CompileError
 from .execution import Execution
-from .forward import classify
+from .packed_collate import PackedBatch
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 
 logger = logging.getLogger(__name__)
 
-WARMUP_PASSES: Final = 3
+Batch = PaddedBatch | PackedBatch
+
+CUDAGRAPH_PASSES: Final = 3
 """CUDA-graph trees run a shape once, then record it, and only then replay it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupReport:
-    """What a warm-up did: shapes [B, L] run, graphs compiled, and seconds taken, compilation included."""
+    """What a warm-up did.
+
+    Attributes:
+        shapes: shapes run, (B, L) of padded batches or (T, N) of packed ones.
+        graphs: graphs compiled.
+        seconds: taken, compilation included.
+    """
 
     shapes: tuple[tuple[int, int], ...]
     graphs: int
@@ -45,57 +53,80 @@ class CompiledForward:
     and a warning with the guard's reason otherwise.
     """
 
-    def __init__(self, model: PreTrainedModel, execution: Execution) -> None:
-        self._model = model
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        model: PreTrainedModel,
+        execution: Execution,
+        constants: tuple[object, ...] = (),
+    ) -> None:
         self.strict = execution.strict
-        self._dynamic = execution.dynamic
-        self._own_classify = _own_copy(classify)
-        self._compiled = torch.compile(
-            self._own_classify,
-            fullgraph=True,
-            backend="inductor",
-            mode=execution.compile_mode,
-            dynamic=execution.dynamic,
-        )
+        self._function, self._model, self._constants = function, model, constants
+        self._execution = execution
         self._replays_cudagraphs = model.device.type == "cuda" and execution.compile_mode in (
             "reduce-overhead",
             "max-autotune",
         )
         self._warm_shapes: set[tuple[int, int]] = set()
         self._warned = False
+        self._compile()
+
+    def _compile(self) -> None:
+        """Begin anew: no graphs."""
+        execution = self._execution
+        self._own_function = _own_copy(self._function)
+        options = torch._inductor.list_mode_options(execution.compile_mode) if execution.freeze else {}
+        self._compiled = torch.compile(
+            self._own_function,
+            fullgraph=True,
+            backend="inductor",
+            mode=None if execution.freeze else execution.compile_mode,
+            options={**options, "freezing": True} if execution.freeze else None,
+            dynamic=execution.dynamic,
+        )
+        self._frozen_weights = _weights_version(self._model) if execution.freeze else None
 
     @property
     def graphs(self) -> int:
         """Graphs compiled so far for this wrapper alone."""
-        return cached_graphs(self._own_classify.__code__)
+        return cached_graphs(self._own_function.__code__)
 
-    def __call__(self, batch: PaddedBatch) -> Tensor:
-        """Logits [B, C] of a batch; see `forward.classify`.
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits of a batch, [B, C] or [N, C]; see `forward`.
 
         Raises:
             CompileError: something compiled after warm-up, in strict mode.
         """
+        thawed = self._frozen_weights is not None and self._frozen_weights != _weights_version(self._model)
+        if thawed:
+            self._compile()
         if not self._warm_shapes:
             return self._run(batch)
         graphs_before = self.graphs
         logits = self._run(batch)
         if self.graphs > graphs_before:
-            self._report_late(f"compiled: {last_recompile_reason(self._own_classify.__name__)}")
+            reason = "a weight changed" if thawed else last_recompile_reason(self._own_function.__name__)
+            self._report_late(f"compiled: {reason}")
         elif self._replays_cudagraphs and batch.shape not in self._warm_shapes:
             self._report_late("recorded a CUDA graph")
         return logits
 
-    def warmup(
-        self, shapes: Sequence[tuple[int, int]], collator: Collator, passes: int = WARMUP_PASSES
-    ) -> WarmupReport:
-        """Run every shape [B, L] `passes` times. Call it in the thread and grad mode that will predict."""
+    def warmup(self, batches: Iterable[Batch], passes: int | None = None) -> WarmupReport:
+        """Run every batch `passes` times. Call it in the thread and grad mode that will predict.
+
+        Args:
+            batches: one of each shape.
+            passes: None for as many as it takes: one, or CUDAGRAPH_PASSES.
+        """
+        passes = passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)
         started, graphs_before = time.perf_counter(), self.graphs
-        for shape in shapes:
-            batch = collator.dummy(shape)
+        shapes = []
+        for batch in batches:
             for _ in range(passes):
                 self._run(batch)
-        if collator.device.type == "cuda":
-            torch.cuda.synchronize(collator.device)
+            shapes.append(batch.shape)
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)
         self._warm_shapes.update(shapes)
         return WarmupReport(
             shapes=tuple(shapes),
@@ -103,7 +134,7 @@ class CompiledForward:
             seconds=time.perf_counter() - started,
         )
 
-    def _run(self, batch: PaddedBatch) -> Tensor:
+    def _run(self, batch: Batch) -> Tensor:
         if self._replays_cudagraphs:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         if batch.shape in self._warm_shapes:
@@ -114,10 +145,8 @@ class CompiledForward:
         # the next replay of a CUDA graph overwrites this one's output
         return logits.clone() if self._replays_cudagraphs else logits
 
-    def _call(self, batch: PaddedBatch) -> Tensor:
-        logits: Tensor = self._compiled(
-            self._model, batch.input_ids, batch.attention_mask, batch.token_type_ids
-        )
+    def _call(self, batch: Batch) -> Tensor:
+        logits: Tensor = self._compiled(self._model, *batch.arguments, *self._constants)
         return logits
 
     def _report_late(self, what: str) -> None:
@@ -130,6 +159,14 @@ class CompiledForward:
         if not self._warned:
             self._warned = True
             logger.warning("%s (said once; strict=True makes it an error)", message)
+
+
+def _weights_version(model: PreTrainedModel) -> tuple[object, ...]:
+    """Changes whenever a weight is replaced or written to."""
+    return tuple(
+        (parameter.data_ptr(), None if parameter.is_inference() else parameter._version)
+        for parameter in model.parameters()
+    )
 
 
 def _own_copy(function: Callable[..., Any]) -> FunctionType:

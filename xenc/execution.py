@@ -9,10 +9,13 @@ from typing import Final, Literal, get_args
 
 from .errors import ExecutionError
 
-Layout = Literal["padded", "bucketed"]
+Layout = Literal["padded", "bucketed", "packed"]
 Attention = Literal["eager", "sdpa"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two"] | tuple[int, ...]
+TokenBudgets = int | tuple[int, ...] | None
+
+_DEFAULT_BUCKETS: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +24,21 @@ class Execution:
 
     Attributes:
         layout: "padded" pads each batch to its longest pair; "bucketed" pads it up to the next allowed
-            length and fills short batches with dummy rows, so that only a few shapes exist.
-        attention: transformers' attention implementation, "eager" or "sdpa" (PyTorch's fused attention,
-            FlashAttention where the device has it).
-        sort: batch pairs of similar token counts together, longest first. Scores return in the caller's
-            order either way.
-        buckets: allowed padded lengths, in tokens. An int means its multiples up to max_length,
-            "powers-of-two" means 16, 32, 64 and so on, a tuple is taken as it is.
+            length and fills short batches with dummy rows, so that only a few shapes exist; "packed" lays
+            pairs end to end in batches of a fixed number of tokens, without padding between them.
+        attention: transformers' attention implementation of padded and bucketed batches, "eager" or "sdpa"
+            (PyTorch's fused attention, FlashAttention where the device has it). Packed batches have an
+            operator of their own.
+        sort: batch pairs of similar token counts together, longest first; packed batches need no sorting.
+            Scores return in the caller's order either way.
+        buckets: allowed padded lengths of bucketed batches, in tokens. An int means its multiples up to
+            max_length, "powers-of-two" means 16, 32, 64 and so on, a tuple is taken as it is.
+        token_budgets: allowed sizes of packed batches, in tokens. An int is the largest, and smaller ones
+            are derived from it; a tuple is taken as it is; None leaves the largest to the device.
+        deterministic: packed batches of one size only, so that a pair's score is the same to the last bit
+            whatever it shares its batch with, and wherever it stands.
+        freeze: fold the weights into the compiled graph, prepacked for the CPU's matrix products. Doubles
+            the memory of the weights; a changed weight compiles anew.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
         dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
             None to let PyTorch start static and generalise.
@@ -37,10 +48,13 @@ class Execution:
         ExecutionError: a value that is not one of the above, or a contradiction between two of them.
     """
 
-    layout: Layout = "bucketed"
+    layout: Layout = "packed"
     attention: Attention = "sdpa"
     sort: bool = True
-    buckets: Buckets = 16
+    buckets: Buckets = _DEFAULT_BUCKETS
+    token_budgets: TokenBudgets = None
+    deterministic: bool = False
+    freeze: bool = False
     compile_mode: CompileMode | None = "default"
     dynamic: bool | None = True
     strict: bool = False
@@ -50,7 +64,27 @@ class Execution:
         _check_choice("attention", self.attention, get_args(Attention))
         _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
         _check_choice("dynamic", self.dynamic, (True, False, None))
-        _check_buckets(self.buckets)
+        _check_lengths("buckets", self.buckets, also=("powers-of-two",))
+        _check_lengths("token_budgets", self.token_budgets, also=(None,))
+        self._check_contradictions()
+
+    def _check_contradictions(self) -> None:
+        if self.buckets != _DEFAULT_BUCKETS and self.layout != "bucketed":
+            raise ExecutionError(f"buckets={self.buckets!r} are for layout='bucketed', not {self.layout!r}.")
+        if self.layout != "packed" and (self.token_budgets is not None or self.deterministic):
+            chosen = (
+                "deterministic" if self.token_budgets is None else f"token_budgets={self.token_budgets!r}"
+            )
+            raise ExecutionError(f"{chosen} is for layout='packed', not {self.layout!r}.")
+        if self.deterministic and isinstance(self.token_budgets, tuple) and len(self.token_budgets) > 1:
+            raise ExecutionError(
+                f"deterministic with token_budgets={self.token_budgets!r}: a matrix product of another size "
+                "may round otherwise. Give one budget."
+            )
+        if self.freeze and self.compile_mode is None:
+            raise ExecutionError(
+                "freeze=True with compile_mode=None: only a compiled graph can hold weights."
+            )
         if self.compile_mode is not None and self.layout == "padded":
             raise ExecutionError(
                 f"compile_mode={self.compile_mode!r} with layout='padded': padding to the longest pair "
@@ -59,9 +93,10 @@ class Execution:
             )
 
     @property
-    def graph_settings(self) -> tuple[str, str | None, bool | None]:
+    def graph_settings(self) -> tuple[object, ...]:
         """What the compiled graph depends on; executions that agree here can share one."""
-        return self.attention, self.compile_mode, self.dynamic
+        packed = self.layout == "packed"
+        return packed, packed or self.attention, self.compile_mode, self.dynamic, self.freeze
 
 
 def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:
@@ -69,22 +104,22 @@ def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:
         raise ExecutionError(f"{field}={value!r} is not one of {', '.join(map(repr, valid))}.")
 
 
-def _check_buckets(buckets: object) -> None:
-    if buckets == "powers-of-two":
+def _check_lengths(field: str, value: object, also: tuple[object, ...]) -> None:
+    if any(value is choice or (isinstance(value, str) and value == choice) for choice in also):
         return
-    lengths = (buckets,) if isinstance(buckets, int) else buckets
+    lengths = (value,) if isinstance(value, int) else value
     if not isinstance(lengths, tuple) or not lengths:
-        raise ExecutionError(f"buckets={buckets!r}: give a step, 'powers-of-two', or a non-empty tuple.")
+        raise ExecutionError(f"{field}={value!r}: give a number, {also[0]!r}, or a non-empty tuple.")
     for length in lengths:
         if isinstance(length, bool) or not isinstance(length, int) or length <= 0:
-            raise ExecutionError(f"buckets={buckets!r}: {length!r} is not a positive number of tokens.")
+            raise ExecutionError(f"{field}={value!r}: {length!r} is not a positive number of tokens.")
     if any(left >= right for left, right in pairwise(lengths)):
         remedy = tuple(sorted(set(lengths)))
-        raise ExecutionError(f"buckets={buckets!r} must strictly ascend; did you mean {remedy}?")
+        raise ExecutionError(f"{field}={value!r} must strictly ascend; did you mean {remedy}?")
 
 
 def _compiled(attention: Attention, *, sort: bool) -> Execution:
-    return Execution(attention=attention, sort=sort, compile_mode="max-autotune")
+    return Execution(layout="bucketed", attention=attention, sort=sort, compile_mode="max-autotune")
 
 
 def _eager(attention: Attention, *, sort: bool) -> Execution:
@@ -101,13 +136,20 @@ PRESETS: Final = MappingProxyType(
         "compiled-eager-sorted": _compiled("eager", sort=True),
         "compiled-sdpa-unsorted": _compiled("sdpa", sort=False),
         "compiled-sdpa-sorted": _compiled("sdpa", sort=True),
-        "bucketed": Execution(),
+        "bucketed": Execution(layout="bucketed"),
+        "packed": Execution(),
+        "packed-eager": Execution(compile_mode=None),
+        "packed-deterministic": Execution(deterministic=True),
+        "packed-frozen": Execution(freeze=True),
+        "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
+        "packed-max-autotune": Execution(compile_mode="max-autotune"),
     }
 )
 """The named executions. The first eight are the rows of the table: attention x compiled x sorted;
-"bucketed" is the default: compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning."""
+"bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning; "packed" is the
+default."""
 
-DEFAULT_PRESET: Final = "bucketed"
+DEFAULT_PRESET: Final = "packed"
 
 
 def resolve_execution(execution: Execution | str) -> Execution:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from .errors import ModelError
 
@@ -12,6 +13,69 @@ from .errors import ModelError
 _POSITIONS_AFTER_PADDING: Final = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod"}
 )
+
+Pooling = Literal["first", "last", "mean"]
+Head = Literal["pooler", "features", "pre-classifier", "prediction-head", "score", "vocabulary"]
+
+
+@dataclass(frozen=True)
+class Packable:
+    """What a family's packed forward needs to know.
+
+    Attributes:
+        pooling: which of a document's tokens the head reads: the first, the last that is not padding, or
+            the mean over all.
+        head: which of the model's modules turn that into logits; see `forward.head_logits`.
+    """
+
+    pooling: Pooling
+    head: Head
+
+
+_FEATURES: Final = Packable("first", "features")
+
+_PACKABLE: Final = {
+    "BertForSequenceClassification": Packable("first", "pooler"),
+    "RobertaForSequenceClassification": _FEATURES,
+    "XLMRobertaForSequenceClassification": _FEATURES,
+    "CamembertForSequenceClassification": _FEATURES,
+    "ElectraForSequenceClassification": _FEATURES,
+    "DistilBertForSequenceClassification": Packable("first", "pre-classifier"),
+    "ModernBertForSequenceClassification": Packable("first", "prediction-head"),
+    "Qwen2ForSequenceClassification": Packable("last", "score"),
+    "Qwen3ForSequenceClassification": Packable("last", "score"),
+    "Qwen2ForCausalLM": Packable("last", "vocabulary"),
+    "Qwen3ForCausalLM": Packable("last", "vocabulary"),
+}
+"""By class, not by model type: a class is what has been held to the oracle."""
+
+
+def packable(model: PreTrainedModel) -> Packable | str:
+    """How to run a model on packed batches, or why it cannot be.
+
+    Families whose attention adds a bias per pair of positions (DeBERTa, T5, MPNet), and classes nobody has
+    compared with the oracle, run bucketed.
+    """
+    name, config = type(model).__name__, model.config
+    traits = _PACKABLE.get(name)
+    if traits is None or not type(model).__module__.startswith("transformers."):
+        return f"{name} is not among the packable architectures"
+    if getattr(config, "position_embedding_type", None) not in (None, "absolute", "rope"):
+        return f"{name} with position_embedding_type={config.position_embedding_type!r}"
+    if getattr(config, "is_decoder", False):
+        return f"{name} as a decoder"
+    windowed = getattr(config, "sliding_window", None) is not None
+    if model.device.type == "cuda" and model.dtype.itemsize == 4 and windowed:
+        return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
+    if traits.head == "prediction-head" and config.classifier_pooling == "mean":
+        return Packable("mean", traits.head)
+    return traits
+
+
+def unnumbered_id(config: PretrainedConfig) -> int | None:
+    """The token that takes no position where it stands: padding in RoBERTa and its descendants."""
+    return position_offset(config) - 1 if config.model_type in _POSITIONS_AFTER_PADDING else None
+
 
 _NO_LENGTH: Final = 10**9
 """A tokenizer that was given no model_max_length reports a number beyond this."""

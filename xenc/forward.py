@@ -1,12 +1,19 @@
-"""A transformers model -> the logits of a batch: the one function that gets compiled.
+"""A transformers model -> the logits of a batch: the functions that get compiled, one per kind of batch.
 
-Shapes: B = rows, L = padded length, C = labels (1 for a reranker).
+Shapes: B = rows, L = padded length, T = tokens of a packed batch, N = its document slots, H = hidden size,
+C = labels (1 for a reranker).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+from einops import rearrange
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from .families import Packable
 
 
 def classify(
@@ -28,4 +35,88 @@ def classify(
     else:
         output = model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
     logits: Tensor = output.logits
+    return logits
+
+
+def classify_packed(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    token_type_ids: Tensor | None,
+    starts: Tensor,
+    pooled: Tensor,
+    max_tokens: int,
+    traits: Packable,
+    targets: Tensor | None,
+) -> Tensor:
+    """Logits of one packed batch.
+
+    The base model sees one row of T tokens, in which attention is confined to each document; what its head
+    reads of each document is then gathered, and the model's own head runs on that alone.
+
+    Args:
+        model: a model whose attention implementation is `attention.PACKED_ATTENTION`.
+        input_ids: int64 [T].
+        position_ids: int64 [T], starting anew in each document.
+        token_type_ids: int64 [T] or None.
+        starts: int32 [N + 1]; see `attention.packed_attention`.
+        pooled: int64 [N], the token that the head reads of each document.
+        max_tokens: no document is longer.
+        traits: the family's pooling and head.
+        targets: int64 [1] or [2], the token ids that a "vocabulary" head compares; see `head_logits`.
+
+    Returns:
+        [N, C], in the model's dtype; of no meaning for slots without a document.
+    """
+    inputs: dict[str, Any] = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
+    if traits.pooling == "last":
+        inputs["use_cache"] = False
+    hidden = model.base_model(
+        input_ids=input_ids[None],
+        position_ids=position_ids[None],
+        # four-dimensional, so that transformers makes no mask of its own; the packed operator needs none
+        attention_mask=torch.zeros(1, 1, 1, 1, device=input_ids.device),
+        cu_seq_lens_q=starts,
+        cu_seq_lens_k=starts,
+        max_length_q=max_tokens,
+        max_length_k=max_tokens,
+        **inputs,
+    ).last_hidden_state[0]
+    if traits.pooling == "mean":
+        per_document = torch.segment_reduce(hidden.float(), "mean", offsets=starts.long(), initial=0)
+        return head_logits(model, per_document.to(hidden.dtype), traits, targets)
+    return head_logits(model, hidden[pooled], traits, targets)
+
+
+def head_logits(model: Any, pooled: Tensor, traits: Packable, targets: Tensor | None = None) -> Tensor:
+    """The model's own head on pooled hidden states.
+
+    A "vocabulary" head answers with the logit of its first target, less that of the second if there is one:
+    the log-odds of two tokens, as sentence-transformers' `LogitScore` does.
+
+    Args:
+        model: the whole model, head included.
+        pooled: [N, H].
+        traits: which modules the head consists of.
+        targets: int64 [1] or [2], token ids for a "vocabulary" head.
+
+    Returns:
+        [N, C].
+    """
+    as_first_token = rearrange(pooled, "n h -> n 1 h")
+    logits: Tensor
+    match traits.head:
+        case "pooler":
+            logits = model.classifier(model.base_model.pooler(as_first_token))
+        case "features":
+            logits = model.classifier(as_first_token)
+        case "pre-classifier":
+            logits = model.classifier(torch.relu(model.pre_classifier(pooled)))
+        case "prediction-head":
+            logits = model.classifier(model.head(pooled))
+        case "score":
+            logits = model.score(pooled)
+        case "vocabulary":
+            each = torch.nn.functional.linear(pooled, model.lm_head.weight[targets])  # [N, targets]
+            logits = each[:, :1] - each[:, 1:] if each.shape[1] > 1 else each
     return logits

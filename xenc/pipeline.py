@@ -1,67 +1,46 @@
 """The road in one place: pairs -> tokens -> plan -> batches -> forward -> logits in the caller's order.
 
-Shapes: N = pairs of a request, B = rows of a batch, L = padded length, C = labels.
+Readers tokenize, the device's thread takes batches from the stream, and a request is finished off that
+thread again, so that the device never waits for a text or for a caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .collate import Collator, PaddedBatch
 from .compiled import CompiledForward, WarmupReport
-from .errors import ExecutionError, NonFiniteScoreError
+from .errors import CompileError, ExecutionError
 from .execution import Execution
-from .forward import classify
-from .plan import Plan, bucket_lengths, plan_batches, warmup_shapes
-from .tokens import TokenizedPairs, tokenize
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictReport:
-    """What one request cost.
-
-    Attributes:
-        pairs: pairs scored.
-        truncated_pairs: pairs that lost tokens to max_length.
-        token_counts: [N] tokens of each pair, after truncation.
-        all_tokens: tokens the device processed, padding and dummy rows included.
-        waste: padded tokens / all tokens.
-    """
-
-    pairs: int
-    truncated_pairs: int
-    token_counts: tuple[int, ...]
-    all_tokens: int
-    waste: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """Logits [N, C] on the device, in the caller's order and at least float32; and what they cost."""
-
-    logits: Tensor
-    report: PredictReport
+from .layouts import Layout, layout_of
+from .plan import Plan
+from .request import Request, Scored
+from .stream import NextBatch
+from .tokens import PairTokenizer, TokenizedPairs
+from .worker import Worker
 
 
 class Pipeline:
-    """One model under one execution. Its stages are attributes: tokenizer, plan(), collator, forward.
+    """One model under one execution. Its stages are attributes: tokenize(), plan(), collator, forward.
 
     Args:
-        model: a sequence-classification model, on its device.
+        model: on its device.
         tokenizer: the model's tokenizer.
         max_length: the most tokens a pair may have.
-        execution: how to order, pad and run.
-        compiled: graphs to go on using, if they were made for the same model and graph settings.
+        execution: how to order, lay out and run.
+        worker: the threads to run on.
+        targets: for a causal model, the token ids whose logits are the score; see `forward.head_logits`.
+        reuse: a pipeline of the same model whose graphs to go on using where they fit.
 
     Raises:
-        ExecutionError: buckets that end below max_length.
+        ExecutionError: buckets or token budgets that do not hold max_length.
     """
 
     def __init__(
@@ -71,97 +50,133 @@ class Pipeline:
         *,
         max_length: int,
         execution: Execution,
-        compiled: CompiledForward | None = None,
+        worker: Worker,
+        targets: Sequence[int] = (),
+        reuse: Pipeline | None = None,
     ) -> None:
-        self.execution = execution
-        self.max_length = max_length
-        self.device = model.device
-        self.compiled = compiled
-        if execution.compile_mode is not None and compiled is None:
-            self.compiled = CompiledForward(model, execution)
-        if self.compiled is not None:
-            self.compiled.strict = execution.strict
-        self.tokenizer = tokenizer
-        self._buckets = bucket_lengths(execution.buckets, max_length)
-        self.forward: Callable[[PaddedBatch], Tensor] = self.compiled or partial(_run_eagerly, model)
-        pad_id = tokenizer.pad_token_id
-        self.collator = Collator(
-            pad_id=pad_id if isinstance(pad_id, int) else 0,
-            has_token_types="token_type_ids" in tokenizer.model_input_names,
-            device=model.device,
-        )
+        self.execution, self.max_length = execution, max_length
+        self.model, self.device, self.tokenizer = model, model.device, tokenizer
+        self._tokenize = PairTokenizer(tokenizer, max_length)
+        self._worker = worker
+        layout: Layout = layout_of(
+            model, tokenizer, max_length=max_length, execution=execution, targets=targets,
+            compiled=None if reuse is None else reuse.compiled,
+        )  # fmt: skip
+        self._layout = layout
+        self.compiled: CompiledForward | None = layout.compiled
+        self.collator = layout.collator
+        self.forward: Callable[[Any], Tensor] = layout.forward
+        self._stream = layout.stream()
 
-    def warmup(self, batch_size: int, passes: int) -> WarmupReport:
-        """Run every shape that batches of `batch_size` can have; nothing if nothing is compiled."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in."""
+        return self.model.dtype
+
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:
+        """The tokens of N pairs, cut to max_length."""
+        return self._tokenize(pairs)
+
+    def plan(self, tokens: TokenizedPairs, *, batch_size: int) -> Plan:
+        """The batches this execution makes of a request that is alone."""
+        return self._layout.plan(tokens, batch_size)
+
+    def warmup(self, batch_size: int, passes: int | None) -> WarmupReport:
+        """Run every shape that batches can have; nothing if nothing is compiled."""
         _check_batch_size(batch_size)
+        return self._worker.on_device(self._warm_up, batch_size, passes).result()
+
+    def _warm_up(self, batch_size: int, passes: int | None) -> WarmupReport:
         if self.compiled is None:
             return WarmupReport(shapes=(), graphs=0, seconds=0.0)
-        return self.compiled.warmup(warmup_shapes(self._buckets, batch_size), self.collator, passes)
+        self._use_attention()
+        return self.compiled.warmup(self._layout.warmup_batches(batch_size), passes)
 
-    def score(
-        self, pairs: Sequence[tuple[str, str]], *, batch_size: int, show_progress: bool = False
-    ) -> Scored:
-        """Score N >= 1 pairs, `batch_size` at a time.
+    def score(self, pairs: Sequence[tuple[str, str]], *, batch_size: int) -> Scored:
+        """Score N >= 1 pairs and wait for them.
 
         Raises:
             ExecutionError: a batch size below 1.
             NonFiniteScoreError: NaN logits; the message says for which pairs.
             CompileError: something compiled after warm-up, in strict mode.
         """
+        scored: Scored = self.submit(pairs, batch_size=batch_size, convert=lambda scored: scored).result()
+        return scored
+
+    def submit(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        batch_size: int,
+        convert: Callable[[Scored], Any],
+        on_progress: Callable[[int], object] = lambda _: None,
+        tokenize: Callable[[Sequence[tuple[str, str]]], TokenizedPairs] | None = None,
+    ) -> Future[Any]:
+        """Begin to score N >= 1 pairs; see `Request` for the arguments and `score` for the errors."""
         _check_batch_size(batch_size)
-        tokens = self.tokenize(pairs)
-        plan = self.plan(tokens, batch_size=batch_size)
-        batches = tqdm(plan.batches, desc="Batches", disable=not show_progress)
-        # a batch's dummy rows stand behind its real ones
-        logits = [self.forward(self.collator.collate(tokens, batch))[: len(batch.rows)] for batch in batches]
-        restored = _in_callers_order(torch.cat(logits), plan)
-        _check_finite(restored)
-        return Scored(logits=restored, report=_report(tokens, plan))
+        request = Request(
+            pairs, batch_size=batch_size, convert=convert, on_progress=on_progress,
+            tokenize=tokenize or partial(self._tokenize, seen={}),
+        )  # fmt: skip
+        self._worker.read(self._read_on, request)
+        return request.future
 
-    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:
-        """The tokens of N pairs, cut to max_length."""
-        return tokenize(self.tokenizer, pairs, max_length=self.max_length)
+    def _read_on(self, request: Request) -> None:
+        """Reader: tokenize a request chunk by chunk, until it is read or too much waits."""
+        try:
+            while request.unread and not request.dropped:
+                if self._stream.pause(request):
+                    return
+                first = len(request.pairs) - request.unread
+                chunk = request.pairs[first : first + (self._stream.chunk or len(request.pairs))]
+                self._stream.add(request, request.tokenize(chunk))
+                self._worker.on_device(self._run_what_waits)
+        except BaseException as error:
+            request.fail(error)
 
-    def plan(self, tokens: TokenizedPairs, *, batch_size: int) -> Plan:
-        """The batches this execution makes of tokenized pairs."""
-        buckets = self._buckets if self.execution.layout == "bucketed" else None
-        return plan_batches(tokens.counts, batch_size=batch_size, sort=self.execution.sort, buckets=buckets)
+    def _run_what_waits(self) -> None:
+        """Device: run batches until there is none before more is read."""
+        self._use_attention()
+        while True:
+            batch = self._stream.take()
+            for request in self._stream.resume():
+                self._worker.read(self._read_on, request)
+            if batch is None:
+                return
+            self._run(batch)
+
+    def _run(self, batch: NextBatch) -> None:
+        requests = {document.request for document in batch.documents}
+        try:
+            logits = self.forward(self.collator.collate(batch.tokens, batch.plan))
+        except BaseException as error:
+            if len(requests) == 1 or isinstance(error, CompileError):
+                for request in requests:
+                    request.fail(error)
+            else:  # one of them may be at fault: the others shall not know
+                for request in requests:
+                    self._run(_only(batch, request))
+            return
+        per_token = batch.plan.all_tokens / sum(document.count for document in batch.documents)
+        for request in requests:
+            slots = [slot for slot, document in enumerate(batch.documents) if document.request is request]
+            documents = [batch.documents[slot] for slot in slots]
+            share = per_token * sum(document.count for document in documents)
+            rows = [document.row for document in documents]
+            if request.note_scored(logits, slots, rows, all_tokens=share):
+                self._worker.read(request.finish)
+
+    def _use_attention(self) -> None:
+        if self.model.config._attn_implementation != self._layout.attention:
+            self.model.set_attn_implementation(self._layout.attention)
+
+
+def _only(batch: NextBatch, request: Request) -> NextBatch:
+    """The same batch with one request's pairs in it."""
+    documents = [document for document in batch.documents if document.request is request]
+    return NextBatch(documents, replace(batch.plan, rows=tuple(range(len(documents)))))
 
 
 def _check_batch_size(batch_size: int) -> None:
     if batch_size <= 0:
         raise ExecutionError(f"batch_size={batch_size!r} must be a positive number of pairs.")
-
-
-def _run_eagerly(model: PreTrainedModel, batch: PaddedBatch) -> Tensor:
-    return classify(model, batch.input_ids, batch.attention_mask, batch.token_type_ids)
-
-
-def _in_callers_order(logits: Tensor, plan: Plan) -> Tensor:
-    """[N, C] in the order of the batches -> [N, C] in the order of the pairs, at least float32."""
-    if logits.dtype.itemsize < 4:
-        logits = logits.float()
-    rows = torch.tensor([row for batch in plan.batches for row in batch.rows])
-    restored = torch.empty_like(logits)
-    restored[rows.to(logits.device)] = logits
-    return restored
-
-
-def _check_finite(logits: Tensor) -> None:
-    nan_rows = torch.isnan(logits).any(dim=1).nonzero().flatten().tolist()
-    if nan_rows:
-        raise NonFiniteScoreError(
-            f"the model answered NaN for {len(nan_rows)} of {len(logits)} pairs, at indices "
-            f"{nan_rows[:20]}: check the model's weights, or score in float32."
-        )
-
-
-def _report(tokens: TokenizedPairs, plan: Plan) -> PredictReport:
-    counts = tuple(tokens.counts)
-    return PredictReport(
-        pairs=len(counts),
-        truncated_pairs=tokens.truncated_pairs,
-        token_counts=counts,
-        all_tokens=plan.all_tokens,
-        waste=plan.waste,
-    )

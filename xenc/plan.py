@@ -23,18 +23,42 @@ class BatchPlan:
     batch_size: int
     length: int
 
+    @property
+    def all_tokens(self) -> int:
+        """Tokens the device will process."""
+        return self.batch_size * self.length
+
+
+@dataclass(frozen=True, slots=True)
+class PackedPlan:
+    """One packed batch: `rows` are indices of pairs, laid end to end in `tokens` tokens.
+
+    The batch has places for `slots` documents of at most `max_tokens` tokens. Tokens that the pairs leave
+    over become dummy documents when it is collated.
+    """
+
+    rows: Sequence[int]
+    tokens: int
+    slots: int
+    max_tokens: int
+
+    @property
+    def all_tokens(self) -> int:
+        """Tokens the device will process."""
+        return self.tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All batches of one request; each pair stands in exactly one of them."""
 
-    batches: tuple[BatchPlan, ...]
+    batches: tuple[BatchPlan | PackedPlan, ...]
     real_tokens: int
 
     @property
     def all_tokens(self) -> int:
-        """Tokens the device will process: real ones, padding and dummy rows."""
-        return sum(batch.batch_size * batch.length for batch in self.batches)
+        """Tokens the device will process: real ones, padding, dummy rows and dummy documents."""
+        return sum(batch.all_tokens for batch in self.batches)
 
     @property
     def waste(self) -> float:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Number
-from typing import Any
+from typing import Final
 
 from transformers import PreTrainedTokenizerBase
 
-from .errors import PairError
-
-Pair = tuple[str, str] | list[str]
+from .pair_template import pair_template
+from .pairs import refuse_half_characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,43 +33,77 @@ class TokenizedPairs:
         return [len(ids) for ids in self.input_ids]
 
 
-def check_pairs(pairs: Sequence[Any]) -> list[tuple[str, str]] | None:
-    """Check that every input is a pair of two strings.
+MOST_SEEN: Final = 4096
+"""Texts of one request whose ids are kept."""
 
-    Returns:
-        The pairs as tuples; or None if some input is multimodal (a dict, an image, an array), which is
-        for sentence-transformers to score or to refuse.
 
-    Raises:
-        PairError: an input that no cross-encoder can score. The message names it and its index.
+class PairTokenizer:
+    """Tokenizes pairs, each text of a request once, however many pairs it stands in.
+
+    The ids are those of `tokenize`, to which tokenizers go that join two texts in ways of their own.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        max_length: the most tokens a pair may have; the longer of the two texts is cut first.
     """
-    checked: list[tuple[str, str]] = []
-    for index, pair in enumerate(pairs):
-        is_pair = isinstance(pair, (list, tuple)) or type(pair).__name__ == "ndarray"
-        if is_pair and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str):
-            checked.append((pair[0], pair[1]))
-            continue
-        _refuse_unless_multimodal(index, pair, is_pair=is_pair)
-        return None
-    return checked
 
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self._tokenizer, self._max_length = tokenizer, max_length
+        self._template = pair_template(tokenizer)
 
-def _refuse_unless_multimodal(index: int, pair: Any, *, is_pair: bool) -> None:
-    if not is_pair and not isinstance(pair, (str, bytes, Number, type(None))):
-        return
-    if is_pair and len(pair) == 2:
-        wrong = [text for text in pair if isinstance(text, (bytes, Number, list, tuple, type(None)))]
-        if not wrong:
-            return
-        remedy = "decode it first" if isinstance(wrong[0], bytes) else "use '' for an empty text"
-        raise PairError(f"pair {index} holds {_shown(wrong[0])}, which is not a string: {remedy}.")
-    held = f"{len(pair)} texts" if is_pair else _shown(pair)
-    raise PairError(f"input {index} is {held}; expected a pair of two strings (query, document).")
+    def __call__(
+        self, pairs: Sequence[tuple[str, str]], seen: dict[str, list[int]] | None = None
+    ) -> TokenizedPairs:
+        """The tokens of N pairs.
 
+        Args:
+            pairs: the pairs.
+            seen: texts already tokenized and their ids, which grows by the texts of these pairs.
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+        Raises:
+            PairError: a text that holds half of a surrogate pair; the message says which.
+        """
+        template = self._template
+        if template is None or not pairs:
+            return tokenize(self._tokenizer, pairs, max_length=self._max_length)
+        ids = self._texts(pairs, {} if seen is None else seen)
+        room = max(0, self._max_length - template.special_tokens)
+        left = self._tokenizer.truncation_side == "left"
+        input_ids, type_ids, truncated = [], [], 0
+        for query, document in pairs:
+            first, second = ids[query], ids[document]
+            if len(first) + len(second) > room:
+                truncated += 1
+                sizes = _longest_first(len(first), len(second), room)
+                first, second = (
+                    text[len(text) - size :] if left else text[:size]
+                    for text, size in zip((first, second), sizes, strict=True)
+                )
+            input_ids.append(template.ids(first, second))
+            type_ids.append(template.type_ids(len(first), len(second)) or [])
+        return TokenizedPairs(
+            input_ids=input_ids,
+            token_type_ids=None if template.types is None else type_ids,
+            truncated_pairs=truncated,
+        )
+
+    def _texts(self, pairs: Sequence[tuple[str, str]], seen: dict[str, list[int]]) -> dict[str, list[int]]:
+        """`seen`, with every text of these pairs in it, and of earlier ones as long as they are few."""
+        texts = dict.fromkeys(text for pair in pairs for text in pair)
+        if len(seen) > MOST_SEEN:
+            seen.clear()
+        unseen = [text for text in texts if text not in seen]
+        if unseen:
+            try:
+                encoded = self._tokenizer(
+                    unseen, add_special_tokens=False, padding=False, truncation=False,
+                    return_attention_mask=False, return_token_type_ids=False, verbose=False,
+                )  # fmt: skip
+            except TypeError:
+                refuse_half_characters(pairs)
+                raise
+            seen.update(zip(unseen, encoded["input_ids"], strict=True))
+        return seen
 
 
 def tokenize(
@@ -105,7 +137,7 @@ def tokenize(
             verbose=False,
         )
     except TypeError:
-        _refuse_half_characters(pairs)
+        refuse_half_characters(pairs)
         raise
     input_ids: list[list[int]] = encoded["input_ids"]
     type_ids: list[list[int]] | None = encoded.get("token_type_ids")
@@ -150,14 +182,20 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     return (long, short) if first > second else (short, long)
 
 
-def _refuse_half_characters(pairs: Sequence[tuple[str, str]]) -> None:
-    """A Python string may hold half of a surrogate pair, which no encoding and no tokenizer has."""
-    for index, texts in enumerate(pairs):
-        for text in texts:
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise PairError(
-                    f"pair {index} holds {text[error.start]!r}, half of a character: decode the text with "
-                    "errors='replace'."
-                ) from error
+def unpadded(input_ids: list[list[int]], attention_mask: list[list[int]], max_length: int) -> TokenizedPairs:
+    """The tokens of rows that somebody else tokenized, cut and padded.
+
+    Whether a row that fills max_length lost tokens cannot be known any more; it is counted as if it had.
+
+    Args:
+        input_ids: [N, L], padded on either side.
+        attention_mask: [N, L], 1 on real tokens.
+        max_length: where rows were cut.
+    """
+    rows = [
+        [token for token, real in zip(ids, mask, strict=True) if real]
+        for ids, mask in zip(input_ids, attention_mask, strict=True)
+    ]
+    return TokenizedPairs(
+        input_ids=rows, token_type_ids=None, truncated_pairs=sum(len(row) >= max_length for row in rows)
+    )

@@ -1,0 +1,47 @@
+"""Logits -> what the caller of `predict` asked for: activation, softmax, and the type of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One caller's wishes, in sentence-transformers' terms.
+
+    Attributes:
+        activation_fn: applied to the logits.
+        apply_softmax: whether scores of several labels are made to sum to 1.
+        num_labels: of the model; a single one loses its dimension.
+        single: whether one pair was given, rather than a list.
+        tensor: whether the caller wants one tensor.
+        array: else, whether one numpy array; otherwise a list of tensors.
+    """
+
+    activation_fn: Callable[..., Any]
+    apply_softmax: bool
+    num_labels: int
+    single: bool
+    tensor: bool
+    array: bool
+
+    def of(self, logits: Tensor) -> Any:
+        """The result of `predict` for logits [N, C]."""
+        scores = self.activation_fn(logits)
+        if self.num_labels == 1 and scores.ndim > 1:
+            scores = scores.squeeze(-1)
+        elif self.apply_softmax and scores.ndim > 1:
+            scores = torch.softmax(scores, dim=1)
+        result: Any
+        if self.tensor:
+            result = scores
+        elif self.array:
+            result = scores.float().cpu().numpy()
+        else:
+            result = list(scores)
+        return result[0] if self.single else result

@@ -1,0 +1,173 @@
+"""One request: pairs on their way to scores, and the Future that its caller waits on.
+
+Shapes: N = pairs of the request, C = labels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import NonFiniteScoreError
+from .tokens import TokenizedPairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictReport:
+    """What one request cost.
+
+    Attributes:
+        pairs: pairs scored.
+        truncated_pairs: pairs that lost tokens to max_length.
+        token_counts: [N] tokens of each pair, after truncation.
+        all_tokens: tokens the device processed, padding and dummies included; of a batch shared with other
+            requests, a share by real tokens.
+        waste: padded tokens / all tokens.
+        batches: batches in which the pairs ran.
+    """
+
+    pairs: int
+    truncated_pairs: int
+    token_counts: tuple[int, ...]
+    all_tokens: int
+    waste: float
+    batches: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Logits [N, C] on the device, in the caller's order and at least float32; and what they cost."""
+
+    logits: Tensor
+    report: PredictReport
+
+
+class Request:
+    """Collects the logits of N >= 1 pairs from whatever batches they run in.
+
+    Args:
+        pairs: the pairs.
+        batch_size: rows of a padded batch.
+        tokenize: reads a few of the pairs.
+        convert: what becomes of the logits before the caller has them.
+        on_progress: told how many pairs were scored, each time some were.
+
+    Attributes:
+        future: the converted scores, or the error that belongs to this caller.
+        pairs, batch_size, tokenize: as given.
+        unread: how many are yet to be tokenized.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        batch_size: int,
+        tokenize: Callable[[Sequence[tuple[str, str]]], TokenizedPairs],
+        convert: Callable[[Scored], Any],
+        on_progress: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self.future: Future[Any] = Future()
+        self.pairs, self.batch_size = pairs, batch_size
+        self.tokenize = tokenize
+        self.unread = len(pairs)
+        self._convert, self._on_progress = convert, on_progress
+        self._counts: list[int] = []
+        self._truncated = 0
+        self._scored: list[tuple[Tensor, Sequence[int], Sequence[int]]] = []
+        self._missing = len(pairs)
+        self._all_tokens = 0.0
+        self._settled = threading.Lock()
+
+    @property
+    def dropped(self) -> bool:
+        """True once nobody waits for the rest: cancelled, failed or done."""
+        return self.future.done()
+
+    def note_read(self, tokens: TokenizedPairs) -> None:
+        """The next pairs have been tokenized, in the caller's order."""
+        self._counts += tokens.counts
+        self._truncated += tokens.truncated_pairs
+        self.unread -= len(tokens.input_ids)
+
+    def note_scored(
+        self, logits: Tensor, slots: Sequence[int], rows: Sequence[int], *, all_tokens: float
+    ) -> bool:
+        """Some pairs ran.
+
+        Args:
+            logits: [slots of the batch, C], on the device.
+            slots: where in the batch this request's pairs stood.
+            rows: which of this request's pairs they are.
+            all_tokens: this request's share of the tokens that the batch processed.
+
+        Returns:
+            Whether that was the last of them.
+        """
+        self._scored.append((logits, slots, rows))
+        self._missing -= len(rows)
+        self._all_tokens += all_tokens
+        self._on_progress(len(rows))
+        return self._missing == 0
+
+    def finish(self) -> None:
+        """Hand the scores over, in the caller's order; call it off the device's thread, for it waits."""
+        try:
+            with torch.inference_mode():
+                logits = self._in_callers_order()
+                _check_finite(logits)
+                result = self._convert(Scored(logits=logits, report=self._report()))
+        except BaseException as error:
+            self.fail(error)
+            return
+        self._settle(lambda: self.future.set_result(result))
+
+    def fail(self, error: BaseException) -> None:
+        """Hand an error over, unless the request is settled already."""
+        self._settle(lambda: self.future.set_exception(error))
+
+    def _settle(self, settle: Callable[[], None]) -> None:
+        with self._settled:
+            try:
+                if not self.future.done() and self.future.set_running_or_notify_cancel():
+                    settle()
+            except InvalidStateError:  # cancelled a moment ago
+                return
+
+    def _in_callers_order(self) -> Tensor:
+        """[N, C] of all batches' logits, at least float32."""
+        logits = torch.cat([part for part, _, _ in self._scored])
+        if logits.dtype.itemsize < 4:
+            logits = logits.float()
+        where = torch.empty(len(self.pairs), dtype=torch.int64)
+        offset = 0
+        for part, slots, rows in self._scored:
+            where[list(rows)] = torch.tensor(slots) + offset
+            offset += len(part)
+        return logits[where.to(logits.device)]
+
+    def _report(self) -> PredictReport:
+        all_tokens = round(self._all_tokens)
+        return PredictReport(
+            pairs=len(self.pairs),
+            truncated_pairs=self._truncated,
+            token_counts=tuple(self._counts),
+            all_tokens=all_tokens,
+            waste=1 - sum(self._counts) / all_tokens,
+            batches=len(self._scored),
+        )
+
+
+def _check_finite(logits: Tensor) -> None:
+    nan_rows = torch.isnan(logits).any(dim=1).nonzero().flatten().tolist()
+    if nan_rows:
+        raise NonFiniteScoreError(
+            f"the model answered NaN for {len(nan_rows)} of {len(logits)} pairs, at indices "
+            f"{nan_rows[:20]}: check the model's weights, or score in float32."
+        )

@@ -1,0 +1,61 @@
+"""What the fast path does not take, and sentence-transformers scores by itself: the reasons, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sentence_transformers.cross_encoder.modules import LogitScore
+
+from .families import Packable, packable
+
+
+def slow_model(cross_encoder: Any) -> str | None:
+    """Why a model is sentence-transformers' to run; None if the fast path takes it."""
+    first, model = cross_encoder[0], cross_encoder.transformers_model
+    logit_score = log_odds(cross_encoder) is not None
+    task = getattr(first, "transformer_task", None)
+    return _first_that_holds(
+        (f"the {cross_encoder.backend} backend", cross_encoder.backend != "torch"),
+        ("placement by a device map", bool(getattr(model, "hf_device_map", None))),
+        ("processing arguments saved with the model", bool(getattr(first, "processing_kwargs", None))),
+        ("a model of several modules", len(cross_encoder) != 1 and not logit_score),
+        (
+            "a head other than sequence classification",
+            str(task) != "sequence-classification" and not logit_score,
+        ),
+        ("a chat template", "message" in getattr(first, "modality_config", {}) and not logit_score),
+    )
+
+
+def log_odds(cross_encoder: Any) -> LogitScore | None:
+    """The module that turns a causal model's logits into a score, if that is how this one scores.
+
+    Such a model runs packed or not at all: its vocabulary's logits are needed at one token of each pair.
+    """
+    if len(cross_encoder) != 2 or not isinstance(cross_encoder[1], LogitScore):
+        return None
+    traits = packable(cross_encoder.transformers_model)
+    plain = cross_encoder[1].module_input_name == "causal_logits"
+    fits = isinstance(traits, Packable) and traits.head == "vocabulary" and plain
+    return cross_encoder[1] if fits else None
+
+
+def slow_call(
+    cross_encoder: Any, *, pool: Any, device: Any, multimodal: bool, extra: bool, apply_softmax: bool
+) -> str | None:
+    """Why one call is sentence-transformers' to answer; None if the fast path takes it."""
+    device_type = cross_encoder.device.type
+    return _first_that_holds(
+        ("a process pool", pool is not None),
+        ("a list of devices", isinstance(device, list)),
+        ("multimodal inputs", multimodal),
+        ("processing arguments", extra),
+        ("a softmax over one label", apply_softmax and cross_encoder.num_labels == 1),
+        # autocast belongs to the caller's thread, and the fast path has a thread of its own
+        ("autocast", torch.is_autocast_enabled(device_type)),
+    )
+
+
+def _first_that_holds(*reasons: tuple[str, bool]) -> str | None:
+    return next((reason for reason, holds in reasons if holds), None)
