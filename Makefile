@@ -6,6 +6,7 @@ CONSTRAINTS := .ci/constraints.txt
 # With PREINSTALLED=1 the suites run in $(PYTHON)'s own environment, as on a GPU runner that has CUDA's torch.
 RUN := $(if $(PREINSTALLED),$(PYTHON),$(VENV)/bin/python)
 READY := $(if $(PREINSTALLED),,$(VENV)/.ready)
+PEERS := $(if $(PREINSTALLED),,$(VENV)/.peers)
 PYTEST := $(RUN) -m pytest
 PYTEST_ARGS ?=
 GATE_MARKER ?= gpu
@@ -22,17 +23,21 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test,demo,lint]'
 	@touch $@
 
+$(VENV)/.peers: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[peers]'
+	@touch $@
+
 test: lint ## lint, types, workflow lint, correctness laws and the gate's own tests (CPU)
 	$(PYTEST) correctness_tests -m "not slow" $(PYTEST_ARGS)
 
 test-all: lint ## the same, with the slow laws and more Hypothesis examples
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) correctness_tests $(PYTEST_ARGS)
 
-bench: $(READY) ## time the CPU suite on real weights and prose; writes bench-report/
+bench: $(READY) $(PEERS) ## time the CPU suite on real weights and prose; writes bench-report/
 	$(PYTEST) perf_tests -m "cpu and not slow" -p perf_tests.progress -q --no-header \
 		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
 
-bench-all: $(READY) ## the same, with every configuration on every workload
+bench-all: $(READY) $(PEERS) ## the same, with every configuration on every workload
 	$(PYTEST) perf_tests -m cpu -p perf_tests.progress -q --no-header \
 		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
 

@@ -15,9 +15,10 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "execution", "families", "checkpoints", "pairs", "pair_template", "tokens", "plan", "packing",
-    "collate", "packed_collate", "attention", "forward", "watch", "compiled", "cold_start", "request",
-    "stream", "layouts", "worker", "pipeline", "flops", "answer", "slow_path", "cross_encoder",
+    "errors", "execution", "precision", "families", "checkpoints", "pairs", "pair_template", "tokens",
+    "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
+    "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer", "slow_path",
+    "cross_encoder",
     "gate.verdict", "gate.measure", "gate.exact", "gate.baseline", "gate.report", "gate.picture",
     "gate.session", "gate.plugin",
 )  # fmt: skip
@@ -26,7 +27,7 @@ ROOMS = (
 EXPORTED = {
     "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
     "ExecutionError", "ModelError", "NonFiniteScoreError", "PairError", "PredictReport", "WarmupReport",
-    "XencError", "watch_compiles",
+    "XencError", "fastest_dtype", "watch_compiles",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What `test_predict` times: every preset, and sentence-transformers as the peer, on every workload."""
+"""What `test_predict` times: every preset, and the peers that one would use instead, on every workload."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ from typing import Any, Final
 
 import pytest
 
+from perf_tests.peers import FACTORIES
 from perf_tests.workloads import ON_CPU, ON_GPU, Workload
 from xenc import PRESETS
 
-PEER: Final = "sentence-transformers"
-"""The stock CrossEncoder, which sorts by characters and pads to the longest, with SDPA attention."""
+PEERS: Final = tuple(FACTORIES)
 
 REFERENCE: Final = "sdpa-sorted"
 """Speed-ups are over this one: the best that runs without compiling. It is run again before each round."""
 
 ROUNDS: Final = 5
 
-_ALWAYS_ON_CPU: Final = ("eager-sorted", "sdpa-sorted", "compiled-sdpa-sorted", "bucketed", PEER)
+_ALWAYS_ON_CPU: Final = (
+    "eager-sorted", "sdpa-sorted", "compiled-sdpa-sorted", "bucketed", "packed", "sentence-transformers",
+    "onnxruntime", "openvino",
+)  # fmt: skip
 """On two cores the full table takes too long for `make bench`, except on the seed workload."""
+
+_SLOW_TO_WARM_UP: Final = ("sentence-transformers-compiled",)
+
+_ELSEWHERE: Final = {
+    "cpu": ("packed-cudagraphs", "packed-max-autotune"),
+    "cuda": ("onnxruntime", "openvino"),
+}
+"""Rows that would repeat another one on this device, or have nothing to run on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +47,13 @@ def configurations() -> list[Any]:
     parameters = []
     for marker, device, workloads in (("cpu", "cpu", ON_CPU), ("gpu", "cuda", ON_GPU)):
         for workload in workloads:
-            for name in (*PRESETS, PEER):
+            for name in (name for name in (*PRESETS, *PEERS) if name not in _ELSEWHERE[device]):
                 marks = [getattr(pytest.mark, marker)]
-                if device == "cpu" and workload.name != "seed" and name not in _ALWAYS_ON_CPU:
+                short = name in _ALWAYS_ON_CPU or (workload.name == "seed" and name not in _SLOW_TO_WARM_UP)
+                if device == "cpu" and not short:
                     marks.append(pytest.mark.slow)
+                if name in PEERS:
+                    marks.append(pytest.mark.peer)
                 configuration = Configuration(name=name, device=device, workload=workload)
                 label = f"{marker}-{workload.name}-{name}"
                 parameters.append(pytest.param(configuration, marks=marks, id=label))

@@ -1,8 +1,23 @@
-"""Fixtures of the performance suite."""
+"""Fixtures of the performance suite, and what of it the gate leaves alone."""
+
+from __future__ import annotations
 
 import pytest
 
 from perf_tests.scorers import Scorers
+from xenc.gate.plugin import GATE
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A comparison and a baseline are about xenc: how fast other systems are is for the table."""
+    gate = config.pluginmanager.get_plugin(GATE)
+    if gate is None or not (gate.session.comparing or gate.session.recording):
+        return
+    peers = [item for item in items if item.get_closest_marker("peer")]
+    if peers:
+        config.hook.pytest_deselected(items=peers)
+        items[:] = [item for item in items if item not in peers]
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from xenc import CrossEncoder
 from xenc.collate import PaddedBatch
+from xenc.packed_collate import PackedBatch
+from xenc.pipeline import Pipeline
 
-Forward = Callable[[PaddedBatch], torch.Tensor]
+Forward = Callable[[Any], torch.Tensor]
 
 STEP = 16
 
@@ -19,7 +22,9 @@ def inject(fault: str | None, model: CrossEncoder) -> None:
     if fault is None:
         return
     name, _, value = fault.partition(":")
-    if name == "slow":
+    if name == "slow" and model.execution.layout == "packed":
+        model.pipeline.forward = _slowed_packed(model.pipeline, float(value))
+    elif name == "slow":
         model.pipeline.forward = _slowed(model.pipeline.forward, float(value))
     elif name == "recompile":
         model.pipeline.forward = _recompiled(model.pipeline.forward)
@@ -42,6 +47,24 @@ def _slowed(forward: Forward, fraction: float) -> Forward:
             extra = min(length, int(owed) // STEP * STEP)
             owed -= extra
             forward(_cut(batch, extra))
+        return forward(batch)
+
+    return slowed
+
+
+def _slowed_packed(pipeline: Pipeline, fraction: float) -> Forward:
+    """The same, with dummy batches of the sizes there are; what is left over is owed to the next."""
+    forward, owed = pipeline.forward, 0.0  # tokens
+    dummies = {batch.shape[0]: batch for batch in pipeline.every_shape(batch_size=1)}
+
+    def slowed(batch: PackedBatch) -> torch.Tensor:
+        nonlocal owed
+        tokens, _ = batch.shape
+        owed += fraction * tokens
+        while owed >= min(dummies):
+            extra = max(size for size in dummies if size <= owed)
+            owed -= extra
+            forward(dummies[extra])
         return forward(batch)
 
     return slowed

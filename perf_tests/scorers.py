@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentence_transformers
 import torch
 
 from correctness_tests import oracle
-from perf_tests import models
-from perf_tests.configurations import PEER, REFERENCE, Configuration
+from perf_tests import models, peers
+from perf_tests.configurations import PEERS, REFERENCE, Configuration
 from perf_tests.faults import inject
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder
@@ -36,15 +35,22 @@ def checkpoint(device: str) -> Path:
 
 @dataclass(kw_only=True)
 class Scorer:
-    """One configuration, ready to be timed: no shape it will see is left to compile."""
+    """One configuration, ready to be timed: no shape it will see is left to compile.
 
-    model: Any
+    Either xenc's model or a peer.
+    """
+
     batch_size: int
+    model: CrossEncoder | None = None
+    peer: peers.Peer | None = None
     graphs: int = 0
     warmup_s: float = 0.0
 
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
         """[N] float32 logits, in the caller's order."""
+        if self.peer is not None:
+            return self.peer.logits(pairs)
+        assert self.model is not None
         scores: np.ndarray = self.model.predict(
             pairs,
             batch_size=self.batch_size,
@@ -68,8 +74,10 @@ class Scorers:
 
     def ready(self, configuration: Configuration) -> Scorer:
         """A warmed-up scorer of a configuration."""
-        if configuration.name == PEER:
-            return Scorer(model=_peer(configuration.device), batch_size=configuration.workload.batch_size)
+        if configuration.name in PEERS:
+            batch_size = configuration.workload.batch_size
+            peer = _peer(configuration.name, configuration.device, batch_size)
+            return Scorer(peer=peer, batch_size=batch_size)
         execution = PRESETS[configuration.name]
         shared = execution.graph_settings if execution.compile_mode else (configuration.name,)
         return self._warm((configuration.device, *shared), configuration)
@@ -77,7 +85,7 @@ class Scorers:
     @contextmanager
     def broken(self, scorer: Scorer) -> Iterator[None]:
         """Put the session's fault into a scorer while the block runs; nothing, if there is no fault."""
-        if self.fault is None or not isinstance(scorer.model, CrossEncoder):
+        if self.fault is None or scorer.model is None:
             yield
             return
         pipeline = scorer.model.pipeline
@@ -113,8 +121,8 @@ class Scorers:
 
 
 @cache
-def _peer(device: str) -> sentence_transformers.CrossEncoder:
-    return sentence_transformers.CrossEncoder(str(checkpoint(device)), **_placement(device))
+def _peer(name: str, device: str, batch_size: int) -> peers.Peer:
+    return peers.make(name, checkpoint(device), device, DTYPES[device], batch_size)
 
 
 def _placement(device: str) -> dict[str, Any]:

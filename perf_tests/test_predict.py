@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from functools import cache
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from perf_tests.configurations import PEER, REFERENCE, ROUNDS, Configuration, configurations
+from perf_tests import peers
+from perf_tests.configurations import PEERS, REFERENCE, ROUNDS, Configuration, configurations
 from perf_tests.scorers import DTYPES, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair
-from xenc.flops import device_peak, workload_flops
+from xenc.flops import device_peak, gemm_seconds_per_token, workload_flops
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
 from xenc.tokens import tokenize
@@ -20,6 +22,10 @@ from xenc.tokens import tokenize
 @pytest.mark.benchmark(timer=synchronised_seconds)
 @pytest.mark.parametrize("configuration", configurations())
 def test_predict(benchmark: Any, configuration: Configuration, scorers: Scorers) -> None:
+    reason = why_not(configuration)
+    if reason is not None:
+        benchmark.extra_info.update(identity(configuration), not_measured=reason)
+        return
     rounds = [configuration.workload.round(number) for number in range(ROUNDS)]
     scorer = scorers.ready(configuration)
     reference = scorers.reference(configuration)
@@ -36,6 +42,14 @@ def test_predict(benchmark: Any, configuration: Configuration, scorers: Scorers)
         **compile_counts(timing.compiles),
         **throughput(configuration, scorer, timing, rounds),
     )
+
+
+def why_not(configuration: Configuration) -> str | None:
+    """Why a peer cannot be measured; None if it can."""
+    name, device = configuration.name, configuration.device
+    if name not in PEERS:
+        return None
+    return peers.missing(name) or peers.unsupported(name, device, DTYPES[device])
 
 
 def identity(configuration: Configuration) -> dict[str, Any]:
@@ -61,11 +75,12 @@ def throughput(
         "reference_seconds": timing.reference_seconds,
         "peak_bytes": timing.peak_bytes,
     }
-    if configuration.name != PEER:
+    if scorer.model is not None and scorer.model.last_report is not None:
         info["waste"] = scorer.model.last_report.waste
     if timing.seconds:
+        info["gemm_share"] = gemm_share(configuration.device, [sum(c) for c in counts], timing.seconds)
         peak = device_peak(configuration.device, DTYPES[configuration.device])
-        flops = [workload_flops(scorer.model.transformers_model, round_counts) for round_counts in counts]
+        flops = [workload_flops(encoder(configuration.device), round_counts) for round_counts in counts]
         info |= {
             "pairs_per_s": statistics.median(len(c) / s for c, s in zip(counts, timing.seconds, strict=True)),
             "tokens_per_s": statistics.median(
@@ -77,6 +92,20 @@ def throughput(
             "peak_source": peak.source,
         }
     return info
+
+
+@cache
+def encoder(device: str) -> PreTrainedModel:
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint(device), dtype=DTYPES[device])
+    return model.to(device)
+
+
+def gemm_share(device: str, round_tokens: list[int], seconds: tuple[float, ...]) -> float:
+    """The share of the time that the encoder's matrix products would take alone, measured just now."""
+    per_token = gemm_seconds_per_token(encoder(device))
+    return statistics.median(
+        tokens * per_token / second for tokens, second in zip(round_tokens, seconds, strict=True)
+    )
 
 
 def token_counts(configuration: Configuration, pairs: list[Pair]) -> list[int]:

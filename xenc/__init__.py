@@ -13,6 +13,7 @@ from .errors import (
     XencError,
 )
 from .execution import PRESETS, Execution
+from .precision import fastest_dtype
 from .watch import CompileReport, watch_compiles
 from .compiled import WarmupReport
 from .request import PredictReport
@@ -34,5 +35,6 @@ __all__ = [
     "PredictReport",
     "WarmupReport",
     "XencError",
+    "fastest_dtype",
     "watch_compiles",
 ]

@@ -7,11 +7,17 @@ bidirectional encoder of P non-embedding parameters, l layers and hidden size h 
     FLOPs(n) = n x (2 P + 4 l h n)
 
 MFU = FLOPs / (seconds x peak). The pooler and the head run on one token per pair and are left out.
+
+A peak is what a device does on one large product; a model's own products are smaller. What they take by
+themselves on this device, measured and not computed, is the floor that any forward pass stands on: the GEMM
+share of a run is that floor / its seconds.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -76,3 +82,38 @@ def _measured_peak(device: str, dtype: torch.dtype) -> float:
         product[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
+
+
+@torch.inference_mode()
+def gemm_seconds_per_token(model: PreTrainedModel, tokens: int = 2048, repeats: int = 5) -> float:
+    """Seconds that the encoder's matrix products alone take per token, bias included: median of repeats.
+
+    Each distinct product is run on random activations of `tokens` rows, and counted as often as the encoder
+    has it. Run it in the same process and at the same time as what it is compared with.
+    """
+    layers = Counter(
+        (module.in_features, module.out_features, module.bias is not None)
+        for name, module in model.base_model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.startswith("pooler")
+    )
+    products = []
+    for (inputs, outputs, has_bias), count in layers.items():
+        layer = torch.nn.Linear(inputs, outputs, bias=has_bias, device=model.device, dtype=model.dtype)
+        products.append((layer, torch.randn(tokens, inputs, device=model.device, dtype=model.dtype), count))
+
+    def seconds() -> float:
+        _wait(model.device)
+        started = time.perf_counter()
+        for layer, activations, count in products:
+            for _ in range(count):
+                layer(activations)
+        _wait(model.device)
+        return time.perf_counter() - started
+
+    seconds()
+    return statistics.median(seconds() for _ in range(repeats)) / tokens
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

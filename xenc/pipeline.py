@@ -6,7 +6,7 @@ thread again, so that the device never waits for a text or for a caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .compiled import CompiledForward, WarmupReport
+from .compiled import Batch, CompiledForward, WarmupReport
 from .errors import CompileError, ExecutionError
 from .execution import Execution
 from .layouts import Layout, layout_of
@@ -90,7 +90,15 @@ class Pipeline:
         if self.compiled is None:
             return WarmupReport(shapes=(), graphs=0, seconds=0.0)
         self._use_attention()
-        return self.compiled.warmup(self._layout.warmup_batches(batch_size), passes)
+        return self.compiled.warmup(self.every_shape(batch_size), passes)
+
+    def every_shape(self, batch_size: int) -> Iterator[Batch]:
+        """A batch of dummies in every shape that batches can have."""
+        return self._layout.warmup_batches(batch_size)
+
+    def run(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """Logits of collated batches, run one after the other on the device's thread: nothing beside."""
+        return self._worker.on_device(lambda: [self.forward(batch) for batch in batches]).result()
 
     def score(self, pairs: Sequence[tuple[str, str]], *, batch_size: int) -> Scored:
         """Score N >= 1 pairs and wait for them.

@@ -1,4 +1,4 @@
-"""The picture of a run: throughput of each configuration, one panel per workload."""
+"""The pictures of a run: throughput of each configuration, and what requests of many sizes took."""
 
 from __future__ import annotations
 
@@ -42,5 +42,38 @@ def draw(path: Path, records: Sequence[Record], caption: str) -> bool:
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"blue: compiled, grey: eager\n{caption}", fontsize=8)
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def draw_requests(path: Path, records: Sequence[Record], caption: str) -> bool:
+    """Milliseconds of each request over its tokens, with the line that fits them best.
+
+    Returns:
+        Whether there is a picture: not without matplotlib, nor without a record of unequal requests.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    fitted = [record for record in records if "seconds_per_token" in record.info]
+    if not fitted:
+        return False
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for record in fitted:
+        tokens, info = record.info["round_tokens"], record.info
+        axes.scatter(tokens, [1000 * second for second in record.seconds], s=6, alpha=0.5, color=_COMPILED)
+        ends = [0, max(tokens)]
+        line = [1000 * (info["seconds_at_zero"] + info["seconds_per_token"] * end) for end in ends]
+        label = (
+            f"{1 / info['seconds_per_token']:,.0f} tokens/s + {line[0]:.1f} ms, r = {info['correlation']:.3f}"
+        )
+        axes.plot(ends, line, color=_EAGER, label=label)
+    axes.set_xlabel("tokens of the request")
+    axes.set_ylabel("ms from texts to scores")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(caption, fontsize=8)
     figure.savefig(path, dpi=150)
     return True

@@ -16,13 +16,16 @@ import pytest
 from ..errors import BaselineError
 from .exact import broken_laws
 from .measure import versions
-from .picture import draw
+from .picture import draw, draw_requests
 from .report import Record, run_table, stage_table, verdict_table, write_report
 from .session import GateSession, commit_of, devices
 from .verdict import Judgement, Verdict
 
 MEASURED_ON = {"cpu": "cpu", "gpu": "cuda"}
 """Which device a test's marker says it measures."""
+
+GATE = "xenc-gate-session"
+"""The name that the session's hooks are registered under."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
         session = GateSession(directory, compare=compare, record=config.option.record_baseline)
     except BaselineError as error:
         raise pytest.UsageError(str(error)) from error
-    config.pluginmanager.register(GatePlugin(session), "xenc-gate-session")
+    config.pluginmanager.register(GatePlugin(session), GATE)
 
 
 _COMPARE_USAGE = (
@@ -133,11 +136,11 @@ class GatePlugin:
             written = write_report(
                 Path(config.option.report_dir), self.session.records, machine, self.session.judged
             )
-            picture = Path(config.option.report_dir) / "report.png"
-            if draw(
-                picture, self.session.records, ", ".join(f"{name} {value}" for name, value in machine.items())
-            ):
-                written.append(picture)
+            caption = ", ".join(f"{name} {value}" for name, value in machine.items())
+            for name, make in (("report.png", draw), ("requests.png", draw_requests)):
+                picture = Path(config.option.report_dir) / name
+                if make(picture, self.session.records, caption):
+                    written.append(picture)
             self.session.messages.append("wrote " + ", ".join(str(path) for path in written))
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary and self.session.comparing:

@@ -126,7 +126,9 @@ def _row(record: Record) -> dict[str, str]:
     info, times = record.info, speedup(record)
     return {
         "workload": str(info["workload"]),
-        "configuration": record.label,
+        "configuration": f"{record.label} ({info['not_measured']})"
+        if "not_measured" in info
+        else record.label,
         "pairs/s": _number(info.get("pairs_per_s")),
         "tokens/s": _number(info.get("tokens_per_s")),
         "waste": f"{info['waste']:.1%}" if "waste" in info else "",
@@ -134,8 +136,9 @@ def _row(record: Record) -> dict[str, str]:
         "graphs": str(info.get("graphs", "")),
         "recompiles": str(info.get("recompiles", "")),
         "MFU": f"{info['mfu']:.0%}" if "mfu" in info else "",
+        "GEMM share": f"{info['gemm_share']:.0%}" if "gemm_share" in info else "",
         "median s": f"{statistics.median(record.seconds):.3f}" if record.seconds else "",
-        "spread": _flagged(record.spread),
+        "spread": _flagged(record.spread) if record.seconds else "",
         "n": str(len(record.seconds)),
     }
 

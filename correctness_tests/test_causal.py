@@ -1,0 +1,88 @@
+"""Causal rerankers: the log-odds of two tokens after a chat prompt, as sentence-transformers' LogitScore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+import xenc
+from correctness_tests import checkpoints
+from xenc import ExecutionError, watch_compiles
+
+PAIRS = [
+    ("How does Python look up names?", "Names are bound by the following constructs."),
+    ("question", ""),
+    ("", "document"),
+    *[("a", "b " * words) for words in (1, 12, 60, 200)],
+]
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}<|im_start|>assistant\n"
+)
+
+
+def make(directory: Path, true_token_id: int = 10, false_token_id: int | None = 11) -> Path:
+    """A seeded causal reranker, saved as sentence-transformers saves one."""
+    torch.manual_seed(0)
+    tokenizer = checkpoints._unigram()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template, tokenizer.model_max_length = TEMPLATE, 128
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, intermediate_size=64, max_position_embeddings=128,
+        initializer_range=0.3, pad_token_id=1, bos_token_id=0, eos_token_id=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    language_model = directory / "language-model"
+    Qwen3ForCausalLM(config).save_pretrained(language_model)
+    tokenizer.save_pretrained(language_model)
+    modules = [
+        Transformer(str(language_model), transformer_task="text-generation"),
+        LogitScore(true_token_id=true_token_id, false_token_id=false_token_id),
+    ]
+    sentence_transformers.CrossEncoder(modules=modules, device="cpu").save_pretrained(
+        str(directory / "saved")
+    )
+    return directory / "saved"
+
+
+@pytest.fixture(scope="module", params=[11, None], ids=["log-odds", "one logit"])
+def checkpoint(request, tmp_path_factory) -> Path:
+    return make(tmp_path_factory.mktemp("causal"), false_token_id=request.param)
+
+
+def one_by_one(checkpoint: Path, **kwargs: object) -> np.ndarray:
+    """Each pair alone, so that nothing is padded."""
+    model = sentence_transformers.CrossEncoder(str(checkpoint), device="cpu")
+    return np.array([model.predict(pair, activation_fn=torch.nn.Identity(), **kwargs) for pair in PAIRS])
+
+
+@pytest.mark.parametrize("prompt", [None, "Judge this: "])
+def test_a_causal_reranker_scores_as_sentence_transformers_does_one_by_one(checkpoint, prompt):
+    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution="packed-eager")
+    scores = model.predict(PAIRS, activation_fn=torch.nn.Identity(), prompt=prompt)
+    assert model.last_report.waste < 1  # it went packed, where sentence-transformers leaves no report
+    expected = one_by_one(checkpoint, prompt=prompt)
+    assert expected.std() > 0.3
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+
+
+def test_compiled_it_scores_the_same_and_nothing_compiles(checkpoint):
+    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=xenc.Execution(strict=True))
+    assert model.warmup().graphs == 1
+    with watch_compiles() as watch:
+        scores = model.predict(PAIRS, activation_fn=torch.nn.Identity())
+    assert watch.report.clean, watch.report.describe()
+    np.testing.assert_allclose(scores, one_by_one(checkpoint), rtol=0, atol=1e-4)
+
+
+def test_no_padded_batch_is_made_of_one(checkpoint):
+    with pytest.raises(ExecutionError, match=r"layout='padded': a causal reranker runs packed"):
+        xenc.CrossEncoder(str(checkpoint), device="cpu", execution="sdpa-sorted")

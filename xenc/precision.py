@@ -1,0 +1,21 @@
+"""What a device computes fast in. Choosing it is the caller's: nothing is converted unasked."""
+
+from __future__ import annotations
+
+import torch
+
+
+def fastest_dtype(device: str | torch.device) -> torch.dtype:
+    """bfloat16 where the device has instructions for it, float32 elsewhere.
+
+    A processor without them emulates bfloat16, slower than float32.
+
+    Example:
+        >>> CrossEncoder(name, model_kwargs={"dtype": fastest_dtype("cpu")})
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return torch.bfloat16
+    return torch.float32
