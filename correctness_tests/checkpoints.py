@@ -28,6 +28,14 @@ _SMALL = {
 
 _AFTER_PADDING = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "max_position_embeddings": 66}
 
+_CAUSAL = {
+    "pad_token_id": 0,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "num_hidden_layers": 2,  # in the last layer the last token attends to all that came before it anyway
+    "max_position_embeddings": 64,
+}
+
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "bert": {"max_position_embeddings": 64},
     "distilbert": {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 64},
@@ -43,18 +51,40 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
         "global_attn_every_n_layers": 1, "max_position_embeddings": 64,
     },
     "roberta": {**_AFTER_PADDING, "type_vocab_size": 1},
+    "camembert": {**_AFTER_PADDING, "type_vocab_size": 1},
     "xlm-roberta": {**_AFTER_PADDING, "type_vocab_size": 1},
     "mpnet": {**_AFTER_PADDING},
+    "qwen2": _CAUSAL,
+    "qwen3": _CAUSAL,
 }  # fmt: skip
 """64 tokens each, which the tables of RoBERTa's descendants need 66 rows for."""
 
+T5: Mapping[str, Any] = {
+    "num_hidden_layers": None, "num_attention_heads": None, "hidden_size": None, "initializer_range": None,
+    "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "pad_token_id": 0,
+    "eos_token_id": 3, "decoder_start_token_id": 0, "max_position_embeddings": 64,
+}  # fmt: skip
+"""An encoder-decoder, whose classifier pools at <eos>."""
+
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "modernbert-mean": ("modernbert", {"classifier_pooling": "mean"}),
+    "modernbert-windows": (
+        "modernbert",
+        {"local_attention": 8, "global_attn_every_n_layers": 3, "num_hidden_layers": 4},
+    ),
+    "qwen3-windows": ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+}
+"""Architectures in other settings. Windows are much smaller than 64 tokens, and not in every layer."""
+
 
 def make(directory: Path, architecture: str, **changes: Any) -> Path:
-    """A seeded one-layer checkpoint whose logits have unit spread, with a tokenizer of its family."""
+    """A seeded checkpoint of few layers whose logits have unit spread, with a tokenizer of its family."""
     torch.manual_seed(0)
-    settings = {**_SMALL, **ARCHITECTURES[architecture], **changes}
+    architecture, variation = VARIANTS.get(architecture, (architecture, {}))
+    settings = {**_SMALL, **ARCHITECTURES.get(architecture, {}), **variation, **changes}
     tokenizer = _unigram() if settings.get("pad_token_id") == 1 else _wordpiece()
     tokenizer.model_max_length = settings["max_position_embeddings"] - 2 * (settings.get("pad_token_id") == 1)
+    settings = {name: value for name, value in settings.items() if value is not None}
     config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), **settings)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     _spread(model, tokenizer)

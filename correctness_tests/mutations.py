@@ -74,18 +74,12 @@ MUTANTS = (
     mutant(
         "warm-up starts with equal sizes", "plan.py", "shape[0] == shape[1]", "shape[0] != shape[1]", PLAN
     ),
-    mutant(
-        "order not restored",
-        "pipeline.py",
-        "restored[rows.to(logits.device)] = logits",
-        "restored[:] = logits",
-        SCORES,
-    ),
-    mutant("dummy rows returned as scores", "pipeline.py", "[: len(batch.rows)] for", "for", LAYOUTS),
+    mutant("order not restored", "request.py", "where[list(rows)] =", "where[sorted(rows)] =", SCORES),
+    mutant("slots of another batch", "request.py", "offset += len(part)", "offset += len(rows)", LAYOUTS),
     mutant(
         "NaN not checked",
-        "pipeline.py",
-        "        _check_finite(restored)\n",
+        "request.py",
+        "                _check_finite(logits)\n",
         "",
         "test_errors.py::test_nan_logits_name_the_pairs_and_no_others",
     ),
@@ -162,15 +156,15 @@ MUTANTS = (
     mutant(
         "prompt dropped",
         "cross_encoder.py",
-        "prefix + query",
+        '(prompt or "") + query',
         "query",
         "test_drop_in.py::test_every_call_answers_as_sentence_transformers[prompt]",
     ),
     mutant(
         "dropout at inference",
         "cross_encoder.py",
-        "            self.eval()\n            scored",
-        "            scored",
+        "            self.eval()\n            pipeline = self.pipeline\n        if log_odds",
+        "            pipeline = self.pipeline\n        if log_odds",
         "test_life_of_a_model.py::test_training_mode_does_not_leak_into_scores",
     ),
 )

@@ -157,6 +157,18 @@ def test_a_restored_model_scores_as_its_own_network(tmp_path, weights, pairs):
     assert_scores_as_the_reference(restored(directory), weights, pairs)
 
 
+@pytest.mark.parametrize("execution", ["packed-eager", "sdpa-sorted"])
+def test_a_cross_encoder_restores_it_by_itself(tmp_path, weights, tokenizer, execution):
+    """Without the remote code that the checkpoint names."""
+    tokenizer.save_pretrained(save(tmp_path, weights))
+    texts = [("a question", "an answer " * words) for words in (1, 3, 9, 40)]
+    with xenc.CrossEncoder(str(tmp_path), device="cpu", execution=execution, max_length=64) as model:
+        scores = model.predict(texts, activation_fn=torch.nn.Identity(), convert_to_tensor=True)
+    for (query, document), score in zip(texts, scores, strict=True):
+        tokens = dict(tokenizer(query, document, truncation=True, max_length=64, return_tensors="pt"))
+        torch.testing.assert_close(score, reference(weights, tokens)[0, 0], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("part", ["mixer.Wqkv", "norm1", "norm2", "mixer.out_proj", "mlp.fc1", "mlp.fc2"])
 @pytest.mark.parametrize("kind", ["weight", "bias"])
 def test_every_part_of_a_layer_shows_in_the_scores(weights, pairs, part, kind):

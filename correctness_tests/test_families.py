@@ -22,20 +22,48 @@ PAIRS = [
 ]
 
 
-@pytest.fixture(scope="module", params=checkpoints.ARCHITECTURES)
-def checkpoint(request, tmp_path_factory):
-    return checkpoints.make(tmp_path_factory.mktemp(request.param), request.param)
+NOT_PACKED = {"deberta-v2", "mpnet"}
+"""Their attention adds a bias per pair of positions."""
+
+
+@pytest.fixture(scope="module", params=[*checkpoints.ARCHITECTURES, *checkpoints.VARIANTS])
+def architecture(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def checkpoint(architecture, tmp_path_factory):
+    return checkpoints.make(tmp_path_factory.mktemp(architecture), architecture)
 
 
 @pytest.mark.parametrize("layout", ["padded", "bucketed", "packed"])
-def test_every_architecture_scores_as_the_oracle(checkpoint, layout):
+def test_every_architecture_scores_as_the_oracle(architecture, checkpoint, layout, caplog):
     execution = xenc.Execution(layout=layout, compile_mode=None)
     model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution)
     scores = model.predict(PAIRS, batch_size=4, activation_fn=torch.nn.Identity())
+    falls_back = layout == "packed" and architecture in NOT_PACKED
+    assert model.execution.layout == ("bucketed" if falls_back else layout)
+    assert ("execution.layout is now 'bucketed'" in caplog.text) == falls_back
     expected = oracle.logits(checkpoint, PAIRS, max_length=64)
     assert expected.std() > 0.3
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
     assert max(model.last_report.token_counts) == 64
+
+
+@pytest.mark.parametrize("execution", ["packed", "bucketed", "sdpa-sorted"])
+def test_a_classifier_that_looks_up_eos_runs_padded_and_says_so(tmp_path, execution, caplog):
+    checkpoint = checkpoints.make(tmp_path, "t5", **checkpoints.T5)
+    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution)
+    scores = model.predict(PAIRS, batch_size=4, activation_fn=torch.nn.Identity())
+    assert (model.execution.layout, model.execution.compile_mode) == ("padded", None)
+    assert ("looks up <eos>" in caplog.text) == (execution != "sdpa-sorted")
+    np.testing.assert_allclose(scores, oracle.logits(checkpoint, PAIRS, max_length=64), rtol=0, atol=1e-4)
+
+
+def test_what_only_packed_batches_have_is_not_dropped_silently(tmp_path):
+    checkpoint = checkpoints.make(tmp_path, "deberta-v2")
+    with pytest.raises(xenc.ExecutionError, match=r"DebertaV2.*Use layout='bucketed'"):
+        xenc.CrossEncoder(str(checkpoint), device="cpu", execution=xenc.Execution(deterministic=True))
 
 
 def test_positions_that_start_after_padding_seat_two_tokens_fewer(tiny_xlmr):

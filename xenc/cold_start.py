@@ -7,6 +7,8 @@ anew, and its result decides whether they fit, so a stale folder costs time and 
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,16 +21,16 @@ _FILE: Final = "compiled.bin"
 
 def load_graphs(folder: Path) -> bool:
     """Make artifacts in `folder` known to torch.compile; whether there were any to load."""
+    file, reason = folder / _FILE, "it is damaged, or another version's"
     try:
-        artifacts = (folder / _FILE).read_bytes()
+        if torch.compiler.load_cache_artifacts(file.read_bytes()) is not None:
+            return True
     except FileNotFoundError:
         return False
-    try:
-        loaded = torch.compiler.load_cache_artifacts(artifacts)
     except Exception as error:  # whatever is wrong with it, compiling anew is right
-        logger.warning("%s cannot be used and will be replaced: %s", folder / _FILE, error)
-        return False
-    return loaded is not None
+        reason = str(error)
+    logger.warning("%s cannot be used and will be replaced: %s", file, reason)
+    return False
 
 
 def save_graphs(folder: Path) -> None:
@@ -36,7 +38,12 @@ def save_graphs(folder: Path) -> None:
     saved = torch.compiler.save_cache_artifacts()
     if saved is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{_FILE}.partial"
-    partial.write_bytes(saved[0])
-    partial.replace(folder / _FILE)
+    partial = folder / f"{_FILE}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(saved[0])
+        partial.replace(folder / _FILE)
+    except OSError as error:
+        logger.warning("what was compiled cannot be saved in %s: %s", folder, error)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -85,6 +85,7 @@ class CompiledForward:
             dynamic=execution.dynamic,
         )
         self._frozen_weights = _weights_version(self._model) if execution.freeze else None
+        self._frozen_sum = _sum_of_weights(self._model) if execution.freeze else 0.0
 
     @property
     def graphs(self) -> int:
@@ -119,6 +120,8 @@ class CompiledForward:
             passes: None for as many as it takes: one, or CUDAGRAPH_PASSES.
         """
         passes = passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)
+        if self._frozen_weights is not None and self._frozen_sum != _sum_of_weights(self._model):
+            self._compile()
         started, graphs_before = time.perf_counter(), self.graphs
         shapes = []
         for batch in batches:
@@ -162,11 +165,16 @@ class CompiledForward:
 
 
 def _weights_version(model: PreTrainedModel) -> tuple[object, ...]:
-    """Changes whenever a weight is replaced or written to."""
+    """Changes whenever a weight is replaced or written to, unless through `.data`."""
     return tuple(
         (parameter.data_ptr(), None if parameter.is_inference() else parameter._version)
         for parameter in model.parameters()
     )
+
+
+def _sum_of_weights(model: PreTrainedModel) -> float:
+    """Changes with any weight, at the cost of reading them all."""
+    return sum(float(parameter.detach().double().sum()) for parameter in model.parameters())
 
 
 def _own_copy(function: Callable[..., Any]) -> FunctionType:

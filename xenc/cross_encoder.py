@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import sentence_transformers
+import torch
 from sentence_transformers.util.decorators import cross_encoder_predict_rank_args_decorator
 from tqdm.auto import tqdm
 
@@ -27,7 +28,7 @@ from .layouts import possible_execution
 from .pairs import check_pairs
 from .pipeline import Pipeline
 from .request import PredictReport, Scored
-from .slow_path import log_odds, slow_call, slow_model
+from .slow_path import log_odds, slow_call, slow_model, with_callers_autocast
 from .tokens import TokenizedPairs, unpadded
 from .worker import Worker
 
@@ -163,7 +164,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
                 super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
                 apply_softmax, convert_to_numpy, convert_to_tensor,
             )  # fmt: skip
-            return self._worker.on_device(slowly)
+            return self._worker.call(with_callers_autocast(slowly, self.device.type))
         convert = self._answer(
             single=single, tensor=convert_to_tensor, array=convert_to_numpy,
             activation_fn=activation_fn, apply_softmax=apply_softmax,
@@ -217,12 +218,14 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         )  # fmt: skip
         prompt = self._resolve_prompt(prompt, prompt_name)
         with tqdm(total=len(pairs), desc="Pairs", disable=not _wants_progress(show_progress_bar)) as bar:
-            future = self._submit(pairs, prompt, batch_size, convert, on_progress=bar.update)
+            future = self._submit(pairs, prompt, batch_size, lambda scored: scored, on_progress=bar.update)
             try:
-                return future.result()
+                scored = future.result()
             except BaseException:
                 future.cancel()  # an interrupted caller waits for nothing any more
                 raise
+        with torch.inference_mode():
+            return convert(scored)
 
     def _submit(
         self,
@@ -268,7 +271,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         return convert
 
     def close(self) -> None:
-        """Finish what runs, drop what waits, and end the threads. A later call starts new ones."""
+        """Cancel whatever has not been answered, and end the threads. A later call starts new ones."""
         self._worker.close()
 
     def __enter__(self) -> CrossEncoder:

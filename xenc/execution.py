@@ -38,7 +38,8 @@ class Execution:
         deterministic: packed batches of one size only, so that a pair's score is the same to the last bit
             whatever it shares its batch with, and wherever it stands.
         freeze: fold the weights into the compiled graph, prepacked for the CPU's matrix products. Doubles
-            the memory of the weights; a changed weight compiles anew.
+            the memory of the weights; a changed weight compiles anew. After writing through a parameter's
+            `.data`, which leaves no trace, call `warmup` again.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
         dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
             None to let PyTorch start static and generalise.

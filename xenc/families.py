@@ -72,6 +72,18 @@ def packable(model: PreTrainedModel) -> Packable | str:
     return traits
 
 
+_POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})
+
+
+def pools_at_eos(config: PretrainedConfig) -> bool:
+    """Whether a classifier reads the last end-of-sequence token, which it looks up in the ids as it runs.
+
+    Its rows must then have equally many of those, so that no dummy row can stand beside real ones, and what
+    is looked up cannot be compiled.
+    """
+    return config.model_type in _POOLED_AT_EOS
+
+
 def unnumbered_id(config: PretrainedConfig) -> int | None:
     """The token that takes no position where it stands: padding in RoBERTa and its descendants."""
     return position_offset(config) - 1 if config.model_type in _POSITIONS_AFTER_PADDING else None

@@ -17,7 +17,7 @@ from .collate import Collator
 from .compiled import Batch, CompiledForward
 from .errors import ExecutionError
 from .execution import Execution
-from .families import Packable, packable, position_offset, unnumbered_id
+from .families import Packable, packable, pools_at_eos, position_offset, unnumbered_id
 from .forward import classify, classify_packed
 from .packed_collate import PackedCollator
 from .packing import plan_packed, token_budgets, warmup_plans
@@ -42,12 +42,16 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     Raises:
         ExecutionError: something beyond the layout was asked for that would be lost.
     """
-    reason = packable(model) if execution.layout == "packed" else None
-    if isinstance(reason, str):
-        if execution.deterministic or execution.token_budgets is not None:
-            raise ExecutionError(f"layout='packed': {reason}. Use layout='bucketed'.")
-        execution = replace(execution, layout="bucketed")
-        logger.warning("%s: execution.layout is now 'bucketed'", reason)
+    if pools_at_eos(model.config) and (execution.layout != "padded" or execution.compile_mode is not None):
+        reason = f"{type(model).__name__} looks up <eos> as it runs"
+        execution = _plainer(
+            execution, reason, layout="padded", compile_mode=None, freeze=False, buckets=Execution.buckets
+        )
+        logger.warning("%s: execution is now padded and not compiled", reason)
+    unpackable = packable(model) if execution.layout == "packed" else None
+    if isinstance(unpackable, str):
+        execution = _plainer(execution, unpackable, layout="bucketed")
+        logger.warning("%s: execution.layout is now 'bucketed'", unpackable)
     if causal and execution.layout != "packed":
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
@@ -58,6 +62,13 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
         )
         execution = replace(execution, attention="eager")
     return execution
+
+
+def _plainer(execution: Execution, reason: str, **changes: Any) -> Execution:
+    """The execution with other settings, unless what only packed batches have was asked for."""
+    if execution.deterministic or execution.token_budgets is not None:
+        raise ExecutionError(f"layout='packed': {reason}. Use layout={changes['layout']!r}.")
+    return replace(execution, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)

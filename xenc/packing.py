@@ -16,8 +16,8 @@ from .errors import ExecutionError
 from .execution import TokenBudgets
 from .plan import PackedPlan, Plan
 
-TOKENS_PER_SLOT: Final = 16
-"""A batch of T tokens has places for T / 16 documents; shorter ones close it before it is full."""
+TOKENS_PER_SLOT: Final = 8
+"""A batch of T tokens has places for T / 8 documents; shorter ones close it before it is full."""
 
 SMALLEST_BUDGET: Final = 32
 
@@ -120,16 +120,30 @@ def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
     limit = budgets.most_documents(target)
     chosen = [0, *(1 + index for index in _fullest(counts[1:], target - counts[0], limit - 1))]
     tokens = sum(counts[row] for row in chosen)
-    size = budgets.at_least(tokens)
-    while len(chosen) > budgets.most_documents(size):
-        size = budgets.at_least(size + 1)
+    large_enough = [size for size in budgets.sizes if budgets.at_least(tokens) <= size <= target]
+    size = next(
+        size for size in large_enough if len(chosen) <= budgets.most_documents(size) or size == target
+    )
     return budgets.plan(sorted(chosen, key=lambda row: -counts[row]), size)
 
 
 def _fullest(counts: Sequence[int], room: int, limit: int) -> list[int]:
-    """Indices of at most `limit` counts whose sum comes closest to `room` from below; earliest first."""
+    """Indices of counts whose sum comes closest to `room` from below, among them the earliest.
+
+    Where those are more than `limit`, the longest of all go first instead, and at most `limit` of them.
+    """
     if sum(counts) <= room and len(counts) <= limit:
         return list(range(len(counts)))
+    earliest = _fullest_in_order(counts, room)
+    if len(earliest) <= limit:
+        return earliest
+    longest_first = sorted(range(len(counts)), key=lambda index: -counts[index])
+    longest = _fullest_in_order([counts[index] for index in longest_first], room)
+    return sorted(longest_first[index] for index in longest[:limit])
+
+
+def _fullest_in_order(counts: Sequence[int], room: int) -> list[int]:
+    """Indices of counts whose sum comes closest to `room` from below; of all such, those that come first."""
     within = (1 << (room + 1)) - 1
     reachable = [1]  # bit s of the last: some of the counts from here on sum up to s
     for count in reversed(counts):
@@ -137,8 +151,6 @@ def _fullest(counts: Sequence[int], room: int, limit: int) -> list[int]:
     left = reachable[-1].bit_length() - 1
     chosen: list[int] = []
     for index, count in enumerate(counts):
-        if len(chosen) == limit:
-            break
         if count <= left and reachable[len(counts) - index - 1] >> (left - count) & 1:
             chosen.append(index)
             left -= count

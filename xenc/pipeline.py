@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -89,8 +90,9 @@ class Pipeline:
     def _warm_up(self, batch_size: int, passes: int | None) -> WarmupReport:
         if self.compiled is None:
             return WarmupReport(shapes=(), graphs=0, seconds=0.0)
-        self._use_attention()
-        return self.compiled.warmup(self.every_shape(batch_size), passes)
+        with torch.inference_mode():
+            self._use_attention()
+            return self.compiled.warmup(self.every_shape(batch_size), passes)
 
     def every_shape(self, batch_size: int) -> Iterator[Batch]:
         """A batch of dummies in every shape that batches can have."""
@@ -98,7 +100,13 @@ class Pipeline:
 
     def run(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Logits of collated batches, run one after the other on the device's thread: nothing beside."""
-        return self._worker.on_device(lambda: [self.forward(batch) for batch in batches]).result()
+
+        @torch.inference_mode()
+        def run() -> list[Tensor]:
+            self._use_attention()
+            return [self.forward(batch) for batch in batches]
+
+        return self._worker.on_device(run).result()
 
     def score(self, pairs: Sequence[tuple[str, str]], *, batch_size: int) -> Scored:
         """Score N >= 1 pairs and wait for them.
@@ -126,8 +134,16 @@ class Pipeline:
             pairs, batch_size=batch_size, convert=convert, on_progress=on_progress,
             tokenize=tokenize or partial(self._tokenize, seen={}),
         )  # fmt: skip
+        request.future.add_done_callback(self._look_again)
+        self._worker.promise(request.future)
         self._worker.read(self._read_on, request)
         return request.future
+
+    def _read_beside(self, request: Request) -> None:
+        try:
+            self._worker.read(self._read_on, request)
+        except RuntimeError as error:  # the interpreter is ending
+            request.fail(error)
 
     def _read_on(self, request: Request) -> None:
         """Reader: tokenize a request chunk by chunk, until it is read or too much waits."""
@@ -138,17 +154,27 @@ class Pipeline:
                 first = len(request.pairs) - request.unread
                 chunk = request.pairs[first : first + (self._stream.chunk or len(request.pairs))]
                 self._stream.add(request, request.tokenize(chunk))
-                self._worker.on_device(self._run_what_waits)
+                self._worker.on_device(self._run_what_waits, threads=request.threads)
         except BaseException as error:
-            request.fail(error)
+            self._worker.answer(request.fail, error)
+
+    def _look_again(self, settled: Future[Any]) -> None:
+        """A request that was dropped may have been what others waited behind."""
+        if settled.cancelled() or settled.exception() is not None:
+            with suppress(RuntimeError):  # the interpreter is ending
+                self._worker.on_device(self._run_what_waits)
 
     def _run_what_waits(self) -> None:
         """Device: run batches until there is none before more is read."""
+        with torch.inference_mode():
+            self._run_batches()
+
+    def _run_batches(self) -> None:
         self._use_attention()
         while True:
             batch = self._stream.take()
             for request in self._stream.resume():
-                self._worker.read(self._read_on, request)
+                self._read_beside(request)
             if batch is None:
                 return
             self._run(batch)
@@ -160,23 +186,32 @@ class Pipeline:
         except BaseException as error:
             if len(requests) == 1 or isinstance(error, CompileError):
                 for request in requests:
-                    request.fail(error)
+                    self._worker.answer(request.fail, error)
             else:  # one of them may be at fault: the others shall not know
                 for request in requests:
                     self._run(_only(batch, request))
             return
         per_token = batch.plan.all_tokens / sum(document.count for document in batch.documents)
         for request in requests:
-            slots = [slot for slot, document in enumerate(batch.documents) if document.request is request]
-            documents = [batch.documents[slot] for slot in slots]
-            share = per_token * sum(document.count for document in documents)
-            rows = [document.row for document in documents]
-            if request.note_scored(logits, slots, rows, all_tokens=share):
-                self._worker.read(request.finish)
+            try:
+                done = _note(request, batch, logits, per_token)
+            except BaseException as error:
+                self._worker.answer(request.fail, error)
+            else:
+                if done:
+                    self._worker.answer(request.finish)
 
     def _use_attention(self) -> None:
         if self.model.config._attn_implementation != self._layout.attention:
             self.model.set_attn_implementation(self._layout.attention)
+
+
+def _note(request: Request, batch: NextBatch, logits: Tensor, per_token: float) -> bool:
+    """Tell a request what of a batch is its; whether it has everything now."""
+    slots = [slot for slot, document in enumerate(batch.documents) if document.request is request]
+    documents = [batch.documents[slot] for slot in slots]
+    share = per_token * sum(document.count for document in documents)
+    return request.note_scored(logits, slots, [document.row for document in documents], all_tokens=share)
 
 
 def _only(batch: NextBatch, request: Request) -> NextBatch:

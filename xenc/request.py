@@ -5,9 +5,9 @@ Shapes: N = pairs of the request, C = labels.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,7 @@ class Request:
         future: the converted scores, or the error that belongs to this caller.
         pairs, batch_size, tokenize: as given.
         unread: how many are yet to be tokenized.
+        threads: how many CPU threads the caller has.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Request:
         on_progress: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.future: Future[Any] = Future()
+        self.future.add_done_callback(_acknowledge)
         self.pairs, self.batch_size = pairs, batch_size
         self.tokenize = tokenize
         self.unread = len(pairs)
@@ -83,7 +85,7 @@ class Request:
         self._scored: list[tuple[Tensor, Sequence[int], Sequence[int]]] = []
         self._missing = len(pairs)
         self._all_tokens = 0.0
-        self._settled = threading.Lock()
+        self.threads = torch.get_num_threads()
 
     @property
     def dropped(self) -> bool:
@@ -126,19 +128,13 @@ class Request:
         except BaseException as error:
             self.fail(error)
             return
-        self._settle(lambda: self.future.set_result(result))
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         """Hand an error over, unless the request is settled already."""
-        self._settle(lambda: self.future.set_exception(error))
-
-    def _settle(self, settle: Callable[[], None]) -> None:
-        with self._settled:
-            try:
-                if not self.future.done() and self.future.set_running_or_notify_cancel():
-                    settle()
-            except InvalidStateError:  # cancelled a moment ago
-                return
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
 
     def _in_callers_order(self) -> Tensor:
         """[N, C] of all batches' logits, at least float32."""
@@ -162,6 +158,12 @@ class Request:
             waste=1 - sum(self._counts) / all_tokens,
             batches=len(self._scored),
         )
+
+
+def _acknowledge(future: Future[Any]) -> None:
+    """Without this, `concurrent.futures.wait` waits for a cancelled Future for ever."""
+    if future.cancelled():
+        future.set_running_or_notify_cancel()
 
 
 def _check_finite(logits: Tensor) -> None:

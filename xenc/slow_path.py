@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,6 +56,19 @@ def slow_call(
         # autocast belongs to the caller's thread, and the fast path has a thread of its own
         ("autocast", torch.is_autocast_enabled(device_type)),
     )
+
+
+def with_callers_autocast(job: Callable[[], Any], device_type: str) -> Callable[[], Any]:
+    """The job as another thread must run it to answer as this one would: autocast belongs to a thread."""
+    if not torch.is_autocast_enabled(device_type):
+        return job
+    dtype = torch.get_autocast_dtype(device_type)
+
+    def run() -> Any:
+        with torch.autocast(device_type, dtype=dtype):
+            return job()
+
+    return run
 
 
 def _first_that_holds(*reasons: tuple[str, bool]) -> str | None:

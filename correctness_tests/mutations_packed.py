@@ -1,0 +1,152 @@
+"""The small ways in which `mutants` breaks packed batches, and the laws that should notice each."""
+
+from __future__ import annotations
+
+from correctness_tests.mutations import LAYOUTS, mutant
+
+PACKING = "test_packing.py"
+STREAM = "test_stream.py"
+PACKED_COLLATE = "test_packed_collate.py"
+ATTENTION = "test_attention.py"
+
+PACKED_MUTANTS = (
+    mutant(
+        "first pair not mandatory",
+        "packing.py",
+        "[0, *(1 + index for index in _fullest(counts[1:], target - counts[0], limit - 1))]",
+        "_fullest(counts, target, limit)",
+        PACKING,
+    ),
+    mutant(
+        "slots one short",
+        "packing.py",
+        "size, self.slots(size), self.",
+        "size, self.slots(size) - 2, self.",
+        PACKING,
+    ),
+    mutant(
+        "no slots for dummies",
+        "packing.py",
+        "return self.slots(size) - self._dummies(size)",
+        "return self.slots(size)",
+        PACKING,
+    ),
+    mutant(
+        "a batch one token too full", "packing.py", "(1 << (room + 1)) - 1", "(1 << (room + 2)) - 1", PACKING
+    ),
+    mutant("a batch never quite full", "packing.py", "(1 << (room + 1)) - 1", "(1 << room) - 1", PACKING),
+    mutant(
+        "always the usual budget",
+        "packing.py",
+        "if budgets.at_least(tokens) <= size",
+        "if target <= size",
+        PACKING,
+    ),
+    mutant(
+        "packed warm-up skips the smallest",
+        "packing.py",
+        "reversed(budgets.sizes)]",
+        "reversed(budgets.sizes[1:])]",
+        PACKING,
+    ),
+    mutant(
+        "a batch does not wait",
+        "stream.py",
+        "if oldest is None or (oldest.unread and self._tokens < self._budgets.enough):",
+        "if oldest is None:",
+        STREAM,
+    ),
+    mutant(
+        "dropped pairs weigh on",
+        "stream.py",
+        "                self._tokens -= document.count\n",
+        "                pass\n",
+        STREAM,
+    ),
+    mutant(
+        "resting requests forgotten",
+        "stream.py",
+        "self._paused = self._paused, []",
+        "self._paused = self._paused[:1], []",
+        STREAM,
+    ),
+    mutant(
+        "rows counted from each chunk",
+        "stream.py",
+        "first=len(request.pairs) - request.unread)",
+        "first=0)",
+        STREAM,
+    ),
+    mutant(
+        "never rests",
+        "stream.py",
+        "full = self._tokens > MOST_WAITING * self._budgets.usual",
+        "full = False",
+        STREAM,
+    ),
+    mutant(
+        "starts not repeated",
+        "packed_collate.py",
+        "np.full(batch.slots + 1, batch.tokens, dtype=np.int64)",
+        "np.zeros(batch.slots + 1, dtype=np.int64)",
+        PACKED_COLLATE,
+    ),
+    mutant(
+        "positions do not restart",
+        "packed_collate.py",
+        "np.arange(len(ids)) - np.repeat(starts[:-1], counts) + self.first_position",
+        "np.arange(len(ids)) + self.first_position",
+        PACKED_COLLATE,
+    ),
+    mutant(
+        "padding numbered", "packed_collate.py", "= nth * numbered + self", "= nth + self", PACKED_COLLATE
+    ),
+    mutant(
+        "last pools padding",
+        "packed_collate.py",
+        "if self.unread_id is None else ids",
+        "if True else ids",
+        PACKED_COLLATE,
+    ),
+    mutant(
+        "a pair of no tokens shows nothing",
+        "packed_collate.py",
+        "tokens.input_ids[row] or [self.pad_id]",
+        "tokens.input_ids[row]",
+        PACKED_COLLATE,
+    ),
+    mutant("window off by one", "attention.py", "(ahead >= -window)", "(ahead > -window)", ATTENTION),
+    mutant(
+        "causal dropped", "attention.py", "is_causal=causal and mask is None", "is_causal=False", ATTENTION
+    ),
+    mutant(
+        "neighbours of one length seen",
+        "attention.py",
+        "(start, count, tokens))",
+        "(start, 1, count * tokens))",
+        ATTENTION,
+    ),
+    mutant(
+        "padding attended in padded batches",
+        "attention.py",
+        "value, attention_mask, **kwargs",
+        "value, None, **kwargs",
+        ATTENTION,
+    ),
+    mutant("transformers' window taken whole", "attention.py", "else reach - 1", "else reach", LAYOUTS),
+    mutant(
+        "causal families bidirectional",
+        "attention.py",
+        'bool(getattr(module, "is_causal", False))',
+        "False",
+        LAYOUTS,
+    ),
+    mutant("mean takes the first", "families.py", 'return Packable("mean", traits.head)', "pass", LAYOUTS),
+    mutant(
+        "query and key exchanged",
+        "checkpoints.py",
+        ".chunk(3)[third]",
+        ".chunk(3)[(1, 0, 2)[third]]",
+        "test_checkpoints.py::test_a_restored_model_scores_as_its_own_network",
+    ),
+)

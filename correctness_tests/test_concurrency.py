@@ -1,0 +1,188 @@
+"""Calls from many threads share batches, and each caller gets the scores and errors that are its own."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+import xenc
+from correctness_tests import oracle
+from correctness_tests.waiting import SOON, held, read_fully
+from perf_tests import workloads
+from xenc import Execution, NonFiniteScoreError, watch_compiles
+
+THREADS = 16
+TOLERANCE = 1e-4
+FINE = ("a question", "a document")
+POISON = "q"
+
+
+def some_pairs(count: int) -> list[tuple[str, str]]:
+    rounds = workloads.seed(pairs=count, batch_size=4).round(3)
+    return [(query[:50], document[: 4 * index]) for index, (query, document) in enumerate(rounds)]
+
+
+@pytest.fixture(scope="module")
+def expected(tiny) -> dict[tuple[str, str], float]:
+    """The oracle's logit of every pair that these laws draw from."""
+    pairs = list(dict.fromkeys([*some_pairs(60), FINE]))
+    return dict(zip(pairs, oracle.logits(tiny, pairs, max_length=64).tolist(), strict=True))
+
+
+@pytest.fixture
+def model(tiny):
+    with xenc.CrossEncoder(str(tiny), device="cpu", execution="packed-eager") as model:
+        yield model
+
+
+def submit(model, pairs, **kwargs):
+    return model.submit(pairs, activation_fn=kwargs.pop("activation_fn", torch.nn.Identity()), **kwargs)
+
+
+def assert_right(scores, pairs, expected) -> None:
+    np.testing.assert_allclose(scores, [expected[pair] for pair in pairs], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("layout", "requests"), [("packed", 200), ("bucketed", 25)])
+def test_every_score_under_many_threads_is_the_oracles_and_nothing_compiles(
+    tiny, expected, monkeypatch, layout, requests
+):
+    model = xenc.CrossEncoder(str(tiny), device="cpu", execution=Execution(layout=layout, strict=True))
+    model.warmup(batch_size=4)
+    pool, batches = list(expected), []
+    run = model.pipeline.forward
+    monkeypatch.setattr(model.pipeline, "forward", lambda batch: batches.append(batch.shape) or run(batch))
+
+    def client(seed: int) -> None:
+        draw = random.Random(seed)
+        for number in range(requests):
+            pairs = draw.choices(pool, k=draw.randint(1, 6))
+            ask = model.predict if number % 4 else lambda *a, **k: model.submit(*a, **k).result(SOON)
+            assert_right(ask(pairs, batch_size=4, activation_fn=torch.nn.Identity()), pairs, expected)
+
+    with watch_compiles() as watch, ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(client, range(THREADS)))
+    assert watch.report.clean, watch.report.describe()
+    if layout == "packed":
+        assert len(batches) < THREADS * requests / 2
+    else:  # each request is planned by itself
+        assert len(batches) >= THREADS * requests
+    model.close()
+
+
+def test_requests_that_wait_together_share_one_batch(model, expected, monkeypatch):
+    requests = [[pair] for pair in list(expected)[:12]]
+    batches, run = [], model.pipeline._run
+    monkeypatch.setattr(model.pipeline, "_run", lambda batch: batches.append(batch) or run(batch))
+    with held(model):
+        waiting = [submit(model, pairs) for pairs in requests]
+        read_fully(model, 12)
+        assert not any(future.done() for future in waiting)  # submit does not wait
+    for pairs, future in zip(requests, waiting, strict=True):
+        assert_right(future.result(SOON), pairs, expected)
+    assert [len(batch.documents) for batch in batches] == [12]
+
+
+def refuse(_):
+    raise LookupError("this activation only")
+
+
+def test_an_error_reaches_its_own_caller_and_nobody_else(model, expected, monkeypatch):
+    poisoned, run = model.tokenizer.convert_tokens_to_ids(POISON), model.pipeline.forward
+    dynamite = model.tokenizer.convert_tokens_to_ids("x")
+
+    def forward(batch):
+        if (batch.input_ids == dynamite).any():
+            raise RuntimeError("cannot take an x")
+        return run(batch)
+
+    monkeypatch.setattr(model.pipeline, "forward", forward)
+    with torch.no_grad():
+        model.transformers_model.get_input_embeddings().weight[poisoned] = float("nan")
+    fine = [FINE] * 3
+    with held(model):
+        well = submit(model, fine)
+        bad = {
+            NonFiniteScoreError: submit(model, [FINE, (POISON, "")]),
+            LookupError: submit(model, [FINE], activation_fn=refuse),
+            RuntimeError: submit(model, [FINE, ("", "x"), FINE]),
+        }
+        also_well = submit(model, fine)
+        read_fully(model, 12)
+    for future in (well, also_well):
+        assert_right(future.result(SOON), fine, expected)
+    for error, future in bad.items():
+        with pytest.raises(error):
+            future.result(SOON)
+    assert_right(submit(model, fine).result(SOON), fine, expected)
+
+
+def test_a_token_beyond_the_vocabulary_fails_its_own_request_alone(model, expected):
+    model.tokenizer.add_tokens(["beyondthevocabulary"])
+    model._pipeline = None
+    with held(model):
+        bad = submit(model, [FINE, ("a", "beyondthevocabulary")])
+        well = submit(model, [FINE])
+        read_fully(model, 3)
+    with pytest.raises(IndexError):
+        bad.result(SOON)
+    assert_right(well.result(SOON), [FINE], expected)
+
+
+def test_a_cancelled_request_runs_nothing_more_and_the_rest_goes_on(model, expected, monkeypatch):
+    batches, run = [], model.pipeline._run
+    monkeypatch.setattr(model.pipeline, "_run", lambda batch: batches.append(batch) or run(batch))
+    with held(model):
+        dropped, kept = submit(model, [FINE] * 100), submit(model, [FINE])
+        read_fully(model, 101)
+        assert dropped.cancel()
+        assert futures.wait([dropped], timeout=SOON).done, "who waits for a cancelled Future waits for ever"
+    assert_right(kept.result(SOON), [FINE], expected)
+    assert [len(batch.documents) for batch in batches] == [1]
+    assert model.pipeline._stream._tokens == 0
+
+
+def test_an_interrupt_drops_the_callers_work_and_the_model_works_on(model, expected):
+    with held(model):
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            model.predict([FINE] * 500)
+    assert_right(submit(model, [FINE]).result(SOON), [FINE], expected)
+    assert model.pipeline._stream._tokens == 0
+
+
+def test_a_request_that_fails_while_it_is_read_strands_nobody(model, expected, monkeypatch):
+    go, tokenize = threading.Event(), model.pipeline._tokenize
+
+    def stumbling(pairs, seen=None):
+        if ("", "stumble") in pairs:
+            go.wait(SOON)
+            raise LookupError
+        return tokenize(pairs, seen)
+
+    monkeypatch.setattr(model.pipeline, "_tokenize", stumbling)
+    failing = submit(model, [FINE] * 64 + [("", "stumble")])
+    read_fully(model, 64)
+    behind = submit(model, [FINE])
+    read_fully(model, 65)
+    model._worker.on_device(lambda: None).result(SOON)
+    go.set()
+    with pytest.raises(LookupError):
+        failing.result(SOON)
+    assert_right(behind.result(SOON), [FINE], expected)
+
+
+def test_progress_that_cannot_be_told_keeps_no_caller_waiting(model, monkeypatch):
+    def broken(_):
+        raise OSError("stderr is closed")
+
+    future = model.pipeline.submit([FINE], batch_size=1, convert=lambda scored: scored, on_progress=broken)
+    assert future.exception(SOON) is None or isinstance(future.exception(), OSError)

@@ -1,0 +1,184 @@
+"""Threads end with their model, survive forks and exits, and take their settings from the caller."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import pickle
+import threading
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+
+import xenc
+from correctness_tests import oracle
+from correctness_tests.comparison import assert_same
+from correctness_tests.waiting import SOON, held, run_python, threads_of_xenc, until
+from xenc import watch_compiles
+
+PAIRS = [("where is it", "here it is " * words) for words in range(8)]
+
+
+def eager(checkpoint) -> xenc.CrossEncoder:
+    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution="packed-eager")
+
+
+@pytest.fixture
+def begun():
+    """The threads that begin meanwhile and have not ended."""
+    before = threads_of_xenc()
+    return lambda: threads_of_xenc() - before
+
+
+def test_close_ends_the_threads_and_a_later_call_starts_new_ones(tiny, begun):
+    model = eager(tiny)
+    before = model.predict(PAIRS)
+    assert begun()
+    model.close()
+    assert until(lambda: not begun())
+    np.testing.assert_array_equal(model.predict(PAIRS), before)
+    model.close()
+    assert until(lambda: not begun())
+
+
+def test_a_with_block_ends_the_threads(tiny, begun):
+    with eager(tiny) as model, suppress(LookupError):
+        model.predict(PAIRS)
+        assert begun()
+        raise LookupError
+    model.close()
+    assert until(lambda: not begun())
+
+
+@pytest.mark.parametrize("execution", ["packed-eager", "packed"])
+def test_threads_end_with_their_model(one_layer, begun, execution):
+    model = xenc.CrossEncoder(str(one_layer), device="cpu", execution=execution)
+    model.predict(PAIRS)
+    assert begun()
+    del model
+    gc.collect()
+    assert until(lambda: not begun())
+
+
+def test_close_settles_every_future_and_a_later_call_is_answered(tiny):
+    model = eager(tiny)
+    waiting = [model.submit(PAIRS * 600) for _ in range(3)]
+    model.close()
+    done, not_done = futures.wait(waiting, timeout=SOON)
+    assert (len(done), len(not_done)) == (3, 0)
+    assert model.submit(PAIRS).result(SOON).shape == (8,)
+
+
+def test_an_exception_after_submit_ends_the_interpreter(tiny):
+    done = run_python("model.submit(PAIRS * 500)\nraise SystemExit(7)", tiny)
+    assert done.returncode == 7, done.stderr[-2000:]
+
+
+def test_the_interpreter_ends_although_a_thread_goes_on_asking(tiny):
+    script = """
+        def ask():
+            while True:
+                model.predict(PAIRS * 30)
+        model.predict(PAIRS)
+        threading.Thread(target=ask).start()
+        time.sleep(0.3)
+    """
+    run_python(script, tiny, seconds=20)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_answers(tiny):
+    script = """
+        expected = model.predict(PAIRS)
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+            os._exit(0 if abs(model.predict(PAIRS) - expected).max() < 1e-5 else 3)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    done = run_python(script, tiny)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_callers_number_of_threads_reaches_the_device(tiny, monkeypatch):
+    model, seen = eager(tiny), []
+    run, before = model.pipeline.forward, torch.get_num_threads()
+    monkeypatch.setattr(
+        model.pipeline, "forward", lambda batch: seen.append(torch.get_num_threads()) or run(batch)
+    )
+    try:
+        for number in (1, 2, 1):
+            torch.set_num_threads(number)
+            for _ in range(4):
+                model.predict(PAIRS)
+            assert torch.get_num_threads() == number
+            assert seen == [number] * 4
+            seen.clear()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_under_autocast_both_calls_answer_as_sentence_transformers(eager, plain):
+    eager.predict(PAIRS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = plain.predict(PAIRS)
+        assert_same(eager.predict(PAIRS), expected)
+        assert_same(eager.submit(PAIRS).result(SOON), expected)
+    assert np.abs(expected - plain.predict(PAIRS)).max() > 1e-5
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_the_callers_grad_mode_changes_nothing(warm, mode):
+    expected = warm.predict(PAIRS, batch_size=4)
+    with watch_compiles() as watch, mode():
+        scores = warm.predict(PAIRS, batch_size=4, convert_to_tensor=True)
+    assert watch.report.clean, watch.report.describe()
+    assert not scores.requires_grad
+    np.testing.assert_array_equal(scores.cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_model_at_work_has_threads_of_its_own(tiny, duplicate):
+    with eager(tiny) as model:
+        expected = model.predict(PAIRS)
+        with held(model):
+            going = model.submit(PAIRS)
+            with duplicate(model) as twin:
+                np.testing.assert_array_equal(twin.submit(PAIRS).result(SOON), expected)
+            assert not going.done()
+        np.testing.assert_array_equal(going.result(SOON), expected)
+
+
+def test_moving_a_model_leaves_it_fit_for_training(tiny):
+    with eager(tiny) as model:
+        expected = model.predict(PAIRS)
+        model._worker.on_device(model.to, torch.float64).result(SOON)
+        assert not any(parameter.is_inference() for parameter in model.parameters())
+        model.float()
+        np.testing.assert_allclose(model.predict(PAIRS, device="cpu"), expected, rtol=0, atol=1e-5)
+
+
+def test_changing_the_execution_while_others_ask_changes_no_score(tiny):
+    expected = oracle.logits(tiny, PAIRS, max_length=64)
+    stop = threading.Event()
+
+    def ask() -> int:
+        answers = 0
+        while not stop.is_set():
+            scores = model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=4)
+            np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+            answers += 1
+        return answers
+
+    with eager(tiny) as model, ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(ask) for _ in range(4)]
+        for preset in ("sdpa-sorted", "eager-unsorted", "packed-eager", "eager-sorted") * 5:
+            model.execution = preset
+            threading.Event().wait(0.03)
+        stop.set()
+        assert all(asked.result(SOON) > 0 for asked in asking)
