@@ -45,6 +45,8 @@ class Scorer:
     peer: peers.Peer | None = None
     graphs: int = 0
     warmup_s: float = 0.0
+    wastes: list[float] = field(default_factory=list)
+    """Of each list of pairs scored so far."""
 
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
         """[N] float32 logits, in the caller's order."""
@@ -57,6 +59,8 @@ class Scorer:
             activation_fn=torch.nn.Identity(),
             show_progress_bar=False,
         )
+        if self.model.last_report is not None:
+            self.wastes.append(self.model.last_report.waste)
         return scores
 
 

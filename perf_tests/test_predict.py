@@ -75,8 +75,8 @@ def throughput(
         "reference_seconds": timing.reference_seconds,
         "peak_bytes": timing.peak_bytes,
     }
-    if scorer.model is not None and scorer.model.last_report is not None:
-        info["waste"] = scorer.model.last_report.waste
+    if scorer.wastes:
+        info["waste"] = statistics.median(scorer.wastes[-len(rounds) :])
     if timing.seconds:
         info["gemm_share"] = gemm_share(configuration.device, [sum(c) for c in counts], timing.seconds)
         peak = device_peak(configuration.device, DTYPES[configuration.device])
