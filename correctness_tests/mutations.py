@@ -156,7 +156,7 @@ MUTANTS = (
     mutant(
         "prompt dropped",
         "cross_encoder.py",
-        '(prompt or "") + query',
+        "prompt + query",
         "query",
         "test_drop_in.py::test_every_call_answers_as_sentence_transformers[prompt]",
     ),

@@ -17,8 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors", "execution", "precision", "families", "checkpoints", "pairs", "pair_template", "tokens",
     "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
-    "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer", "slow_path",
-    "cross_encoder",
+    "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
+    "causal", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.measure", "gate.exact", "gate.baseline", "gate.report", "gate.picture",
     "gate.session", "gate.plugin",
 )  # fmt: skip

@@ -11,6 +11,12 @@ from .errors import PairError
 Pair = tuple[str, str] | list[str]
 
 
+def as_list(inputs: Any, *, single: bool) -> list[Any]:
+    """One pair, or a collection of them, as a list of pairs."""
+    listed = inputs.tolist() if type(inputs).__name__ == "ndarray" else inputs
+    return [listed] if single else list(listed)
+
+
 def check_pairs(pairs: Sequence[Any]) -> list[tuple[str, str]] | None:
     """Check that every input is a pair of two strings.
 

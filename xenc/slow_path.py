@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sentence_transformers.cross_encoder.modules import LogitScore
 
-from .families import Packable, packable
+from .causal import log_odds
 
 
 def slow_model(cross_encoder: Any) -> str | None:
@@ -27,19 +26,6 @@ def slow_model(cross_encoder: Any) -> str | None:
         ),
         ("a chat template", "message" in getattr(first, "modality_config", {}) and not logit_score),
     )
-
-
-def log_odds(cross_encoder: Any) -> LogitScore | None:
-    """The module that turns a causal model's logits into a score, if that is how this one scores.
-
-    Such a model runs packed or not at all: its vocabulary's logits are needed at one token of each pair.
-    """
-    if len(cross_encoder) != 2 or not isinstance(cross_encoder[1], LogitScore):
-        return None
-    traits = packable(cross_encoder.transformers_model)
-    plain = cross_encoder[1].module_input_name == "causal_logits"
-    fits = isinstance(traits, Packable) and traits.head == "vocabulary" and plain
-    return cross_encoder[1] if fits else None
 
 
 def slow_call(

@@ -180,22 +180,3 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
         if short + long > room:
             short, long = room // 2, room - room // 2
     return (long, short) if first > second else (short, long)
-
-
-def unpadded(input_ids: list[list[int]], attention_mask: list[list[int]], max_length: int) -> TokenizedPairs:
-    """The tokens of rows that somebody else tokenized, cut and padded.
-
-    Whether a row that fills max_length lost tokens cannot be known any more; it is counted as if it had.
-
-    Args:
-        input_ids: [N, L], padded on either side.
-        attention_mask: [N, L], 1 on real tokens.
-        max_length: where rows were cut.
-    """
-    rows = [
-        [token for token, real in zip(ids, mask, strict=True) if real]
-        for ids, mask in zip(input_ids, attention_mask, strict=True)
-    ]
-    return TokenizedPairs(
-        input_ids=rows, token_type_ids=None, truncated_pairs=sum(len(row) >= max_length for row in rows)
-    )

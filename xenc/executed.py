@@ -1,0 +1,143 @@
+"""A sentence-transformers CrossEncoder with an execution: its stages, its graphs and its threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+import sentence_transformers
+
+from .causal import log_odds, target_tokens
+from .checkpoints import restore_flash_weights
+from .cold_start import load_graphs, save_graphs
+from .compiled import WarmupReport
+from .errors import ModelError
+from .execution import DEFAULT_PRESET, Execution, resolve_execution
+from .families import resolve_max_length
+from .layouts import possible_execution
+from .pipeline import Pipeline
+from .slow_path import slow_model
+from .worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+class ExecutedModel(sentence_transformers.CrossEncoder):
+    """What of xenc's `CrossEncoder` says how pairs are scored; see there."""
+
+    def __init__(self, *args: Any, execution: Execution | str = DEFAULT_PRESET, **kwargs: Any) -> None:
+        chosen = resolve_execution(execution)
+        try:
+            super().__init__(*args, **kwargs)
+        except (OSError, ValueError) as error:
+            name = args[0] if args else kwargs.get("model_name_or_path")
+            raise ModelError(
+                f"cannot load {name!r} as a cross-encoder: give a model's name, or a directory with "
+                f"config.json, weights and tokenizer. The loader said: {error}"
+            ) from error
+        self._restore_weights(*args, **kwargs)
+        self._lock = threading.RLock()
+        self._worker = Worker()
+        self._pipeline: Pipeline | None = None
+        self._said: set[str] = set()
+        self.execution = chosen
+
+    def _restore_weights(self, name: str | None = None, *_: Any, **kwargs: Any) -> None:
+        """Weights of flash-attn's XLM-RoBERTa, which transformers leaves at random for its own."""
+        name, given = kwargs.get("model_name_or_path", name), kwargs.get("model_kwargs") or {}
+        model = self.transformers_model
+        if self.backend != "torch" or name is None or model is None:
+            return
+        cache = kwargs.get("cache_folder") or os.getenv("SENTENCE_TRANSFORMERS_HOME")
+        download = {"cache_dir": cache, "revision": kwargs.get("revision"), "subfolder": ""}
+        download |= {key: given[key] for key in download if given.get(key) is not None}
+        if restore_flash_weights(model, str(name), **download):
+            logger.info("%s: weights converted from flash-attn's names to transformers'", name)
+
+    @property
+    def execution(self) -> Execution:
+        """How pairs are scored. Setting it keeps compiled graphs wherever they stay valid."""
+        return self._execution
+
+    @execution.setter
+    def execution(self, execution: Execution | str) -> None:
+        before, self._execution = getattr(self, "_execution", None), resolve_execution(execution)
+        try:
+            if slow_model(self) is None:
+                _ = self.pipeline  # checks lengths and buckets now rather than at the first request
+        except Exception:
+            self._execution = before or self._execution
+            raise
+
+    def warmup(
+        self, batch_size: int = 32, passes: int | None = None, cache_dir: str | Path | None = None
+    ) -> WarmupReport:
+        """Compile, and run every shape that `predict(..., batch_size=batch_size)` can produce.
+
+        Call it before the first request. Packed batches take no batch size, so once is enough; padded and
+        bucketed ones need it once for each batch size in use. An execution that is not compiled has
+        nothing to warm up.
+
+        Args:
+            batch_size: pairs per padded batch.
+            passes: how often each shape runs; None for as often as it takes, three times under CUDA graphs.
+            cache_dir: where to find what an earlier process compiled, and to leave what this one does. Use
+                one folder per model; what another version of PyTorch left there is ignored.
+        """
+        if slow_model(self) is not None:
+            return WarmupReport(shapes=(), graphs=0, seconds=0.0)
+        with self._lock:
+            self.eval()
+            pipeline = self.pipeline
+        if cache_dir is not None:
+            load_graphs(Path(cache_dir))
+        report = pipeline.warmup(batch_size, passes)
+        if cache_dir is not None:
+            save_graphs(Path(cache_dir))
+        logger.info("warmed up %d shapes in %.1f s", len(report.shapes), report.seconds)
+        return report
+
+    def close(self) -> None:
+        """Cancel whatever has not been answered, and end the threads. A later call starts new ones."""
+        self._worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The stages for the present execution, max_seq_length and device; graphs are kept where they fit."""
+        model: Any = self.transformers_model
+        current = self._pipeline
+        max_length = resolve_max_length(
+            self.max_seq_length, model.config, at_least=self.tokenizer.num_special_tokens_to_add(pair=True)
+        )
+        execution = self._execution = possible_execution(
+            model, self._execution, causal=log_odds(self) is not None
+        )
+        reuse = None
+        if current is not None and current.device == model.device:
+            same_texts = current.max_length == max_length and current.tokenizer is self.tokenizer
+            if current.execution == execution and same_texts:
+                return current
+            reuse = current if current.execution.graph_settings == execution.graph_settings else None
+        self._pipeline = Pipeline(
+            model, self.tokenizer, max_length=max_length, execution=execution, worker=self._worker,
+            targets=target_tokens(self), reuse=reuse,
+        )  # fmt: skip
+        return self._pipeline
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A process pool pickles the model; graphs and locks stay behind."""
+        return {**self.__dict__, "_pipeline": None, "_lock": None, "_worker": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._lock = threading.RLock()
+        self._worker = Worker()
