@@ -12,9 +12,10 @@ from xenc import CrossEncoder, watch_compiles
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
 
 
-@pytest.fixture
-def model(tiny):
-    return CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted")
+@pytest.fixture(params=["sdpa-sorted", "packed-eager"])
+def model(tiny, request):
+    with CrossEncoder(str(tiny), device="cpu", execution=request.param) as model:
+        yield model
 
 
 @pytest.mark.parametrize("fraction", [0.3, 1.0, 2.5])
