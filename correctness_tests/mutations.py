@@ -75,7 +75,7 @@ MUTANTS = (
         "warm-up starts with equal sizes", "plan.py", "shape[0] == shape[1]", "shape[0] != shape[1]", PLAN
     ),
     mutant("order not restored", "request.py", "where[list(rows)] =", "where[sorted(rows)] =", SCORES),
-    mutant("slots of another batch", "request.py", "offset += len(part)", "offset += len(rows)", LAYOUTS),
+    mutant("slots of another batch", "request.py", "offset += len(part)", "offset += len(rows)", SCORES),
     mutant(
         "NaN not checked",
         "request.py",

@@ -117,3 +117,14 @@ def test_on_a_gpu_neighbours_and_places_change_no_bit(tiny, dtype, compile_mode)
         for size in (1, 2, 7, 40, 300, 2000):
             pairs = [POOL[index] for index in generator.integers(len(POOL), size=size)]
             assert bits(model, pairs) == [alone[pair] for pair in pairs]
+
+
+def test_the_activation_keeps_the_bits(tiny):
+    """A vectorised sigmoid may round the end of a tensor in another way than its middle."""
+    pairs = [("where is it", "here it is " * (words % 20)) for words in range(120)]
+    execution = Execution(deterministic=True, compile_mode=None)
+    with xenc.CrossEncoder(str(tiny), device="cpu", execution=execution) as model:
+        together = model.predict(pairs)
+        alone = np.array([model.predict(pair) for pair in pairs[:40]])
+        np.testing.assert_array_equal(together[:40], alone)
+        np.testing.assert_array_equal(model.predict(pairs[::-1])[::-1], together)

@@ -21,6 +21,8 @@ class Answer:
         single: whether one pair was given, rather than a list.
         tensor: whether the caller wants one tensor.
         array: else, whether one numpy array; otherwise a list of tensors.
+        one_by_one: apply the activation to each pair's logits alone, since a vectorised sigmoid may round
+            the last elements of a tensor in another way than those before.
     """
 
     activation_fn: Callable[..., Any]
@@ -29,10 +31,12 @@ class Answer:
     single: bool
     tensor: bool
     array: bool
+    one_by_one: bool = False
 
     def of(self, logits: Tensor) -> Any:
         """The result of `predict` for logits [N, C]."""
-        scores = self.activation_fn(logits)
+        parts = torch.split(logits, 1) if self.one_by_one else [logits]
+        scores = torch.cat([self.activation_fn(part) for part in parts])
         if self.num_labels == 1 and scores.ndim > 1:
             scores = scores.squeeze(-1)
         elif self.apply_softmax and scores.ndim > 1:

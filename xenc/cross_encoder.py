@@ -168,6 +168,7 @@ class CrossEncoder(ExecutedModel):
         wishes: Any = {
             "activation_fn": self.activation_fn if activation_fn is None else activation_fn,
             "apply_softmax": bool(apply_softmax),
+            "one_by_one": self.execution.deterministic,
         }
         answer = Answer(num_labels=self.num_labels, single=single, tensor=tensor, array=array, **wishes)
 

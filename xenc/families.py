@@ -53,7 +53,7 @@ _PACKABLE: Final = {
 def packable(model: PreTrainedModel) -> Packable | str:
     """How to run a model on packed batches, or why it cannot be.
 
-    Families whose attention adds a bias per pair of positions (DeBERTa, T5, MPNet), and classes nobody has
+    Families whose attention adds a bias per pair of positions (DeBERTa, MPNet), and classes nobody has
     compared with the oracle, run bucketed.
     """
     name, config = type(model).__name__, model.config

@@ -6,9 +6,9 @@ import torch
 
 
 def fastest_dtype(device: str | torch.device) -> torch.dtype:
-    """bfloat16 where the device has instructions for it, float32 elsewhere.
+    """bfloat16 where the device has instructions for it; else float16 on a GPU and float32 on a processor.
 
-    A processor without them emulates bfloat16, slower than float32.
+    A device without the instructions emulates bfloat16, which is slow.
 
     Example:
         >>> CrossEncoder(name, model_kwargs={"dtype": fastest_dtype("cpu")})
