@@ -16,6 +16,7 @@ import xenc
 from correctness_tests.strategies import FEW
 from perf_tests import workloads
 from xenc import Execution
+from xenc.answer import Answer
 
 ONE_SIZE = Execution(deterministic=True, token_budgets=512)
 """A small budget: more batches, more seams between them."""
@@ -119,12 +120,27 @@ def test_on_a_gpu_neighbours_and_places_change_no_bit(tiny, dtype, compile_mode)
             assert bits(model, pairs) == [alone[pair] for pair in pairs]
 
 
-def test_the_activation_keeps_the_bits(tiny):
+def test_the_activation_keeps_the_bits():
     """A vectorised sigmoid may round the end of a tensor in another way than its middle."""
-    pairs = [("where is it", "here it is " * (words % 20)) for words in range(120)]
+    wishes = {"apply_softmax": False, "num_labels": 1, "single": False, "tensor": True, "array": False}
+    answer = Answer(activation_fn=torch.nn.Sigmoid(), one_by_one=True, **wishes)
+    logits = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))
+    together = answer.of(logits)
+    assert torch.equal(answer.of(logits.flip(0)).flip(0), together)
+    assert all(
+        torch.equal(answer.of(row), score)
+        for row, score in zip(logits.split(1), together.split(1), strict=True)
+    )
+
+
+def test_a_deterministic_execution_asks_for_that(tiny):
     execution = Execution(deterministic=True, compile_mode=None)
+    shapes = []
+
+    def activation(logits):
+        shapes.append(tuple(logits.shape))
+        return logits
+
     with xenc.CrossEncoder(str(tiny), device="cpu", execution=execution) as model:
-        together = model.predict(pairs)
-        alone = np.array([model.predict(pair) for pair in pairs[:40]])
-        np.testing.assert_array_equal(together[:40], alone)
-        np.testing.assert_array_equal(model.predict(pairs[::-1])[::-1], together)
+        model.predict([("a", "b"), ("c", "d")], activation_fn=activation)
+    assert shapes == [(1, 1), (1, 1)]
