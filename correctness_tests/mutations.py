@@ -163,8 +163,8 @@ MUTANTS = (
     mutant(
         "dropout at inference",
         "cross_encoder.py",
-        "            self.eval()\n            pipeline = self.pipeline\n        if log_odds",
-        "            pipeline = self.pipeline\n        if log_odds",
+        "            self.eval()\n            pipeline",
+        "            pipeline",
         "test_life_of_a_model.py::test_training_mode_does_not_leak_into_scores",
     ),
 )
