@@ -121,6 +121,15 @@ def test_every_preset_scores_as_the_oracle(executed, tiny, preset):
     assert (report.pairs, report.truncated_pairs) == (len(pairs), _longer_than_64(tiny, pairs))
 
 
+def test_a_request_that_fills_many_packed_batches_scores_as_the_oracle(tiny):
+    pairs = [*SKEWED, *EDGES, *some_prose(24)]
+    execution = xenc.Execution(token_budgets=(64, 128), compile_mode=None)
+    with xenc.CrossEncoder(str(tiny), device="cpu", execution=execution) as model:
+        scores = logits(model, pairs)
+    assert model.last_report.batches > 5
+    np.testing.assert_allclose(scores, oracle.logits(tiny, pairs, max_length=64), rtol=0, atol=TOLERANCE)
+
+
 def _longer_than_64(checkpoint, pairs: Pairs) -> int:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     return sum(len(tokenizer([query], [document])["input_ids"][0]) > 64 for query, document in pairs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -34,7 +33,7 @@ def target_tokens(cross_encoder: Any) -> list[int]:
 
 
 def prompted(
-    cross_encoder: Any, prompt: str | None, max_length: int, lock: threading.RLock
+    cross_encoder: Any, prompt: str | None, max_length: int
 ) -> Callable[[Sequence[tuple[str, str]]], TokenizedPairs]:
     """Reads pairs as sentence-transformers' own preprocessing does, chat template included.
 
@@ -42,18 +41,15 @@ def prompted(
         cross_encoder: whose.
         prompt: the instruction that goes with the pairs.
         max_length: where pairs are cut.
-        lock: held meanwhile, since preprocessing changes the tokenizer's settings as it goes.
     """
-    return partial(_read, cross_encoder, prompt, max_length, lock)
+    return partial(_read, cross_encoder, prompt, max_length)
 
 
 def _read(
-    cross_encoder: Any, prompt: str | None, max_length: int, lock: threading.RLock,
-    pairs: Sequence[tuple[str, str]],
+    cross_encoder: Any, prompt: str | None, max_length: int, pairs: Sequence[tuple[str, str]],
 ) -> TokenizedPairs:  # fmt: skip
     """Whether a row that fills max_length lost tokens cannot be known; it is counted as if it had."""
-    with lock:
-        features = cross_encoder.preprocess(list(pairs), prompt=prompt)
+    features = cross_encoder.preprocess(list(pairs), prompt=prompt)
     padded = zip(features["input_ids"].tolist(), features["attention_mask"].tolist(), strict=True)
     rows = [[token for token, real in zip(*row, strict=True) if real] for row in padded]
     truncated = sum(len(row) >= max_length for row in rows)

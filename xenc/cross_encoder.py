@@ -155,7 +155,7 @@ class CrossEncoder(ExecutedModel):
             pipeline = self.pipeline
         tokenize = None
         if log_odds(self) is not None:
-            tokenize = prompted(self, prompt, pipeline.max_length, self._lock)
+            tokenize = prompted(self, prompt, pipeline.max_length)
         elif prompt:
             pairs = [(prompt + query, document) for query, document in pairs]
         return pipeline.submit(

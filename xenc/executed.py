@@ -18,7 +18,8 @@ from .errors import ModelError
 from .execution import DEFAULT_PRESET, Execution, resolve_execution
 from .families import resolve_max_length
 from .layouts import possible_execution
-from .pipeline import Pipeline
+from .pair_template import tokenizer_lock
+from .pipeline import Pipeline, signature
 from .slow_path import slow_model
 from .worker import Worker
 
@@ -100,6 +101,11 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
         logger.info("warmed up %d shapes in %.1f s", len(report.shapes), report.seconds)
         return report
 
+    def preprocess(self, *args: Any, **kwargs: Any) -> Any:
+        """As sentence-transformers', one caller at a time: it changes the tokenizer's settings as it goes."""
+        with tokenizer_lock(self.tokenizer):
+            return super().preprocess(*args, **kwargs)
+
     def close(self) -> None:
         """Cancel whatever has not been answered, and end the threads. A later call starts new ones."""
         self._worker.close()
@@ -122,14 +128,15 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
             model, self._execution, causal=log_odds(self) is not None
         )
         reuse = None
-        if current is not None and current.device == model.device:
+        targets = target_tokens(self)
+        if current is not None and current.signature == signature(model, self.tokenizer, targets):
             same_texts = current.max_length == max_length and current.tokenizer is self.tokenizer
             if current.execution == execution and same_texts:
                 return current
             reuse = current if current.execution.graph_settings == execution.graph_settings else None
         self._pipeline = Pipeline(
             model, self.tokenizer, max_length=max_length, execution=execution, worker=self._worker,
-            targets=target_tokens(self), reuse=reuse,
+            targets=targets, reuse=reuse,
         )  # fmt: skip
         return self._pipeline
 

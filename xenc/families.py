@@ -64,6 +64,11 @@ def packable(model: PreTrainedModel) -> Packable | str:
         return f"{name} with position_embedding_type={config.position_embedding_type!r}"
     if getattr(config, "is_decoder", False):
         return f"{name} as a decoder"
+    text_config = config.get_text_config()
+    if traits.pooling == "last" and not getattr(text_config, "is_causal", True):
+        return f"{name} with is_causal=False"
+    if "longrope" in str(getattr(text_config, "rope_parameters", None)):
+        return f"{name} with longrope, whose factors depend on the longest text beside it,"
     windowed = getattr(config, "sliding_window", None) is not None
     if model.device.type == "cuda" and model.dtype.itemsize == 4 and windowed:
         return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"

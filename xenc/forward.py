@@ -117,6 +117,14 @@ def head_logits(model: Any, pooled: Tensor, traits: Packable, targets: Tensor | 
         case "score":
             logits = model.score(pooled)
         case "vocabulary":
-            each = torch.nn.functional.linear(pooled, model.lm_head.weight[targets])  # [N, targets]
+            each = _target_logits(model.lm_head, pooled, targets)  # [N, targets]
             logits = each[:, :1] - each[:, 1:] if each.shape[1] > 1 else each
+    return logits
+
+
+def _target_logits(lm_head: torch.nn.Module, pooled: Tensor, targets: Tensor | None) -> Tensor:
+    """The logits of a few tokens; of all of them first, where the head is more than a matrix."""
+    if type(lm_head) is torch.nn.Linear and lm_head.bias is None:
+        return torch.nn.functional.linear(pooled, lm_head.weight[targets])
+    logits: Tensor = lm_head(pooled)[:, targets]
     return logits

@@ -6,9 +6,15 @@ fixed tokens before the first text, between the two and behind the second.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from typing import Final
+from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
+
+_locks: Final[WeakKeyDictionary[PreTrainedTokenizerBase, threading.RLock]] = WeakKeyDictionary()
+_making_a_lock: Final = threading.Lock()
 
 _PROBES = (("a b", "b a"), ("", "a"), ("a", ""), ("", ""))
 
@@ -47,10 +53,21 @@ class PairTemplate:
         return [*before, *[of_first] * first, *between, *[of_second] * second, *behind]
 
 
+def tokenizer_lock(tokenizer: PreTrainedTokenizerBase) -> threading.RLock:
+    """Held by whoever calls a tokenizer: transformers keeps padding and truncation in it, not in the call."""
+    with _making_a_lock:
+        return _locks.setdefault(tokenizer, threading.RLock())
+
+
 def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate | None:
     """The template a tokenizer follows; None if it follows none, or cannot say which token is whose."""
     if not tokenizer.is_fast:
         return None
+    with tokenizer_lock(tokenizer):
+        return _checked(tokenizer)
+
+
+def _checked(tokenizer: PreTrainedTokenizerBase) -> PairTemplate | None:
     encoded = tokenizer(*(list(texts) for texts in zip(*_PROBES, strict=True)), verbose=False)
     template = _read_off(encoded, 0)
     if template is None:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .compiled import Batch, CompiledForward, WarmupReport
 from .errors import CompileError, ExecutionError
 from .execution import Execution
+from .families import packable
 from .layouts import Layout, layout_of
 from .plan import Plan
 from .request import Request, Scored
@@ -57,11 +58,12 @@ class Pipeline:
     ) -> None:
         self.execution, self.max_length = execution, max_length
         self.model, self.device, self.tokenizer = model, model.device, tokenizer
+        self.signature = signature(model, tokenizer, targets)
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
         layout: Layout = layout_of(
             model, tokenizer, max_length=max_length, execution=execution, targets=targets,
-            compiled=None if reuse is None else reuse.compiled,
+            compiled=reuse.compiled if reuse is not None and reuse.signature == self.signature else None,
         )  # fmt: skip
         self._layout = layout
         self.compiled: CompiledForward | None = layout.compiled
@@ -204,6 +206,19 @@ class Pipeline:
     def _use_attention(self) -> None:
         if self.model.config._attn_implementation != self._layout.attention:
             self.model.set_attn_implementation(self._layout.attention)
+
+
+def signature(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, targets: Sequence[int]
+) -> tuple[object, ...]:
+    """What a pipeline has read off its model and tokenizer: if it changes, another pipeline is needed."""
+    backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
+    joining = None if backend is None else backend.post_processor
+    return (
+        id(model), model.device, model.dtype, packable(model), tuple(targets),
+        model.config.get_text_config().pad_token_id, tokenizer.pad_token_id,
+        tuple(tokenizer.model_input_names), None if joining is None else joining.__getstate__(),
+    )  # fmt: skip
 
 
 def _note(request: Request, batch: NextBatch, logits: Tensor, per_token: float) -> bool:

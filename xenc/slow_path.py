@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from sentence_transformers.base.modules import Transformer
 
 from .causal import log_odds
 
@@ -19,6 +20,7 @@ def slow_model(cross_encoder: Any) -> str | None:
         (f"the {cross_encoder.backend} backend", cross_encoder.backend != "torch"),
         ("placement by a device map", bool(getattr(model, "hf_device_map", None))),
         ("processing arguments saved with the model", bool(getattr(first, "processing_kwargs", None))),
+        ("a forward pass or preprocessing of its own", _has_its_own_steps(cross_encoder)),
         ("a model of several modules", len(cross_encoder) != 1 and not logit_score),
         (
             "a head other than sequence classification",
@@ -26,6 +28,15 @@ def slow_model(cross_encoder: Any) -> str | None:
         ),
         ("a chat template", "message" in getattr(first, "modality_config", {}) and not logit_score),
     )
+
+
+def _has_its_own_steps(cross_encoder: Any) -> bool:
+    """Whether a step that the fast path does by itself has been overridden."""
+    steps = [getattr(type(cross_encoder), name) for name in ("forward", "preprocess")]
+    packages = {step.__module__.partition(".")[0] for step in steps}
+    overridden = {"forward", "preprocess"} & {*vars(cross_encoder), *vars(cross_encoder[0])}
+    known = {"sentence_transformers", (__package__ or "xenc").partition(".")[0], "torch"}
+    return type(cross_encoder[0]) is not Transformer or bool(overridden) or not packages <= known
 
 
 def slow_call(

@@ -8,7 +8,7 @@ from typing import Final
 
 from transformers import PreTrainedTokenizerBase
 
-from .pair_template import pair_template
+from .pair_template import pair_template, tokenizer_lock
 from .pairs import refuse_half_characters
 
 
@@ -95,7 +95,8 @@ class PairTokenizer:
         unseen = [text for text in texts if text not in seen]
         if unseen:
             try:
-                encoded = self._tokenizer(
+                with tokenizer_lock(self._tokenizer):
+                    encoded = self._tokenizer(
                     unseen, add_special_tokens=False, padding=False, truncation=False,
                     return_attention_mask=False, return_token_type_ids=False, verbose=False,
                 )  # fmt: skip
@@ -125,6 +126,13 @@ def tokenize(
     """
     if not pairs:
         return TokenizedPairs(input_ids=[], token_type_ids=None, truncated_pairs=0)
+    with tokenizer_lock(tokenizer):
+        return _tokenize(tokenizer, pairs, max_length)
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], max_length: int
+) -> TokenizedPairs:
     cut_here = tokenizer.is_fast
     try:
         encoded = tokenizer(
