@@ -30,7 +30,10 @@ def test_predict(benchmark: Any, configuration: Configuration, scorers: Scorers)
     scorer = scorers.ready(configuration)
     reference = scorers.reference(configuration)
     reference.logits(rounds[0])
-    error = output_error(scorer.logits(rounds[0]), rounds[0], configuration)
+    error = output_error(
+        scorer.logits(rounds[0]), rounds[0],
+        device=configuration.device, max_length=configuration.workload.max_length,
+    )  # fmt: skip
     with scorers.broken(scorer):
         timing = time_rounds(benchmark, scorer.logits, rounds, reference=reference.logits)
     benchmark.extra_info.update(

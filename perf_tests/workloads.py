@@ -75,6 +75,11 @@ def _short_query_pair(generator: random.Random, _: int) -> Pair:
     return "How does Python look up names?", _some_sentences(generator, 1, 4)
 
 
+def _short_documents_pair(generator: random.Random, _: int) -> Pair:
+    """One sentence against one to three."""
+    return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 3)
+
+
 def _skewed_pair(generator: random.Random, index: int) -> Pair:
     """Seven short documents, then one that fills the model: what padding to the longest pays for."""
     query = _some_sentences(generator, 1, 1)
@@ -104,6 +109,17 @@ def skewed(*, pairs: int, batch_size: int) -> Workload:
     """One long document in eight."""
     return Workload(
         name="skewed", pairs_per_round=pairs, batch_size=batch_size, max_length=512, draw=_skewed_pair
+    )
+
+
+def short_documents(*, pairs: int, batch_size: int) -> Workload:
+    """Questions against a paragraph each, cut to 128 tokens."""
+    return Workload(
+        name="short-documents",
+        pairs_per_round=pairs,
+        batch_size=batch_size,
+        max_length=128,
+        draw=_short_documents_pair,
     )
 
 

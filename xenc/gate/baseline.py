@@ -22,8 +22,8 @@ class Baseline:
     """Accepted samples of one device.
 
     Attributes:
-        device: `measure.device_name` of the machine that recorded it.
-        versions: `measure.versions` of that machine.
+        device: `machine.device_name` of the machine that recorded it.
+        versions: `machine.versions` of that machine.
         commit: the revision that was measured.
         entries: samples by pytest node id.
     """

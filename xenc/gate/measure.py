@@ -1,14 +1,11 @@
-"""Synchronised timing of rounds, and the facts of the machine they ran on."""
+"""Synchronised timing of rounds."""
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
@@ -90,27 +87,3 @@ def time_rounds(
 def relative_spread(values: Sequence[float]) -> float:
     """Standard deviation / median, as a fraction; 0 for fewer than two values."""
     return statistics.stdev(values) / statistics.median(values) if len(values) > 1 else 0.0
-
-
-def device_name(device: str) -> str:
-    """What a baseline belongs to: the GPU's name, or the processor's and how many threads torch uses."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{_processor()}, {torch.get_num_threads()} threads"
-
-
-def versions() -> dict[str, str]:
-    """The versions that can change a timing."""
-    found = {name: version(name) for name in ("torch", "transformers", "sentence-transformers")}
-    found["python"] = platform.python_version()
-    if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{names[0] if names else platform.processor() or platform.machine()} ({capability})"

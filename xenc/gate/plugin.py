@@ -15,7 +15,7 @@ import pytest
 
 from ..errors import BaselineError
 from .exact import broken_laws
-from .measure import versions
+from .machine import versions
 from .picture import draw, draw_requests
 from .report import Record, run_table, stage_table, verdict_table, write_report
 from .session import GateSession, commit_of, devices

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import BaselineError
 from .baseline import Baseline, SchemaError, baseline_path, read_baseline, write_baseline
-from .measure import device_name, versions
+from .machine import device_name, versions
 from .report import Record
 from .verdict import Judgement, Samples, Verdict, judge
 

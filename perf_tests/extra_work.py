@@ -1,0 +1,63 @@
+"""Device work to add on purpose, of a known share of what a block takes: matrix products, counted."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+
+from xenc.gate.measure import synchronised_seconds
+
+SIDES: Final = {"cpu": 192, "cuda": 2048}
+"""Sides of the square matrices: some hundred microseconds for a product."""
+
+Forward = Callable[[Any], torch.Tensor]
+
+
+class ExtraWork:
+    """Adds `share` of a block's own device time to each block.
+
+    Args:
+        device: torch's device type.
+        dtype: what the products compute in.
+        share: of `block_s`, 0.05 for five percent.
+        block_s: device seconds of an unchanged block.
+    """
+
+    def __init__(self, device: str, dtype: torch.dtype, *, share: float, block_s: float) -> None:
+        side = SIDES[device]
+        self._matrix = torch.randn(side, side, device=device).to(dtype)
+        self._products = 1
+        self.products = max(1, round(share * block_s / self._seconds_of_one()))
+        self._due = False
+
+    def begin_block(self) -> None:
+        """The next forward pass carries the extra work."""
+        self._due = True
+
+    def around(self, forward: Forward) -> Forward:
+        """The same answers, later."""
+
+        def slowed(batch: Any) -> torch.Tensor:
+            if self._due:
+                self._due = False
+                self._run(self.products)
+            return forward(batch)
+
+        return slowed
+
+    def _run(self, products: int) -> None:
+        with torch.inference_mode():
+            for _ in range(products):
+                torch.mm(self._matrix, self._matrix)
+
+    def _seconds_of_one(self) -> float:
+        def timed(products: int) -> float:
+            started = synchronised_seconds()
+            self._run(products)
+            return (synchronised_seconds() - started) / products
+
+        timed(20)
+        return statistics.median(timed(50) for _ in range(9))

@@ -1,0 +1,110 @@
+"""One measuring process: two revisions side by side, warmed up, timed in turns. Started by the gate.
+
+python -m perf_tests.measuring REQUEST.json RESULT.json
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from perf_tests.against import PAIRED, Paired, PairedConfiguration
+from perf_tests.arms import Arm
+from perf_tests.workloads import Pair
+from xenc.gate.campaign import end_with_parent, read_request, write_result
+from xenc.gate.machine import Machine
+from xenc.gate.paired import run_blocks
+from xenc.gate.revision import RevisionError, import_package
+
+Run = Callable[[Sequence[Pair]], float]
+
+
+def main(request_path: str, result_path: str) -> None:
+    """Measure what the request asks for and write what came of it."""
+    end_with_parent()
+    request = read_request(Path(request_path))
+    paired = PAIRED[request["device"]]
+    if paired.threads is not None:
+        torch.set_num_threads(paired.threads)
+    try:
+        packages = {
+            "base": import_package(Path(request["base"]), "xenc_base"),
+            "head": import_package(Path(request["head"]), "xenc_head"),
+            "same": import_package(Path(request["base"]), "xenc_same"),
+        }
+        result = measure(request, paired, packages)
+    except RevisionError as error:
+        result = {"unmeasurable": str(error)}
+    write_result(Path(result_path), result)
+    sys.stdout.flush()
+    os._exit(0)  # nothing is left to do, and threads of six models need not be waited for
+
+
+def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, ModuleType]) -> dict[str, Any]:
+    """All configurations that the request names, the one with the controls first."""
+    machine = Machine(request["device"])
+    wanted = [each for each in paired.configurations if each.name in request["configurations"]]
+    ready = {each.name: arms_of(each, packages, request) for each in wanted}
+    found = {}
+    for configuration in wanted:
+        arms = ready[configuration.name]
+        rounds = [configuration.workload.round(number) for number in range(request["palindromes"])]
+        runs = runs_of(arms, configuration, request, rounds[0])
+        for run in runs.values():
+            run(rounds[0])
+        blocks = run_blocks(
+            runs, rounds,
+            throttled=machine.throttled,
+            around=lambda arm, _, arms=arms: arms["same" if arm == "slowed" else arm].watched(),
+        )  # fmt: skip
+        found[configuration.name] = {
+            "blocks": [block.as_json() for block in blocks],
+            "facts": {name: arm.facts(rounds[0]) for name, arm in arms.items()},
+            "findings": {name: arm.findings for name, arm in arms.items()},
+        }
+    return {"machine": machine.facts(), "configurations": found}
+
+
+def arms_of(
+    configuration: PairedConfiguration, packages: Mapping[str, ModuleType], request: Mapping[str, Any]
+) -> dict[str, Arm]:
+    """The models that take part, warmed up.
+
+    Raises:
+        RevisionError: the base revision cannot run this configuration.
+    """
+    arms = {}
+    for name in ("base", "head", "same") if configuration.control else ("base", "head"):
+        try:
+            arms[name] = Arm(packages[name], configuration, request["device"])
+        except Exception as error:
+            if name == "head":
+                raise
+            raise RevisionError(
+                f"the base revision cannot run {configuration.name}: {type(error).__name__}: {error}"
+            ) from error
+    return arms
+
+
+def runs_of(
+    arms: Mapping[str, Arm],
+    configuration: PairedConfiguration,
+    request: Mapping[str, Any],
+    pairs: Sequence[Pair],
+) -> dict[str, Run]:
+    """What is timed, by arm: the models, and the one that is slowed on purpose."""
+    runs: dict[str, Run] = {name: arm.run for name, arm in arms.items()}
+    for name, share in request.get("slowed", {}).items():
+        if "same" in arms:
+            runs[name] = arms["same"].slowed(share, pairs)
+    return runs
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

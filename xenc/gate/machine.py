@@ -1,0 +1,124 @@
+"""What machine this is, and what it did while it measured. Nothing of it is ever set."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+_SLOWED_DOWN: Final = {
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+"""NVML's reasons (nvmlClocksEventReasons) that mean the device could not hold its speed. The power cap
+(0x04) is not among them: large matrix products always reach it."""
+
+
+def device_name(device: str) -> str:
+    """What a baseline belongs to: the GPU's name, or the processor's and how many threads torch uses."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """The versions that can change a timing."""
+    found = {name: version(name) for name in ("torch", "transformers", "sentence-transformers")}
+    found["python"] = platform.python_version()
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+class Machine:
+    """Watches a device while blocks run on it.
+
+    Args:
+        device: torch's device type.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._nvml, self._handle = _nvml() if device == "cuda" else (None, None)
+        self._load_before, self._busy_before = os.getloadavg()[0], _busy_seconds()
+        self._clocks: list[int] = []
+        self._reasons: set[str] = set()
+
+    def throttled(self) -> bool:
+        """Whether the device says that it is slowing itself down now; False where nothing can be asked."""
+        if self._nvml is None:
+            return False
+        self._clocks.append(self._nvml.nvmlDeviceGetClockInfo(self._handle, self._nvml.NVML_CLOCK_SM))
+        mask = self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
+        found = {name for bit, name in _SLOWED_DOWN.items() if mask & bit}
+        self._reasons |= found
+        return bool(found)
+
+    def facts(self) -> dict[str, Any]:
+        """Name, versions, threads, other load, clocks and why they fell."""
+        own, other, stolen = (
+            after - before for after, before in zip(_busy_seconds(), self._busy_before, strict=True)
+        )
+        facts: dict[str, Any] = {
+            "device": device_name(self._device),
+            **versions(),
+            "threads": torch.get_num_threads(),
+            "load_before": self._load_before,
+            "cpu_seconds": {
+                "own": round(own, 2),
+                "others": round(other - own, 2),
+                "stolen": round(stolen, 2),
+            },
+        }
+        if self._device == "cuda":
+            facts |= self._gpu_facts()
+        return facts
+
+    def _gpu_facts(self) -> dict[str, Any]:
+        if self._nvml is None:
+            return {"clocks": "unknown: nvidia-ml-py is not installed"}
+        processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        others = [process.pid for process in processes if process.pid != os.getpid()]
+        return {
+            "sm_clocks_mhz": [min(self._clocks), max(self._clocks)] if self._clocks else [],
+            "throttled_by": sorted(self._reasons),
+            "other_processes": len(others),
+        }
+
+
+def _nvml() -> tuple[Any, Any]:
+    """NVML and the handle of torch's current device; (None, None) without the library or the driver."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except Exception:  # NVML has an error class for each of its many reasons
+        return None, None
+
+
+def _busy_seconds() -> tuple[float, float, float]:
+    """CPU seconds so far: of this process, of all that ran, and stolen by the host. Zeros without /proc."""
+    own = sum(os.times()[:2])
+    try:
+        fields = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    except OSError:
+        return own, own, 0.0
+    tick = os.sysconf("SC_CLK_TCK")
+    user, nice, system, _idle, _iowait, irq, softirq, stolen = fields[:8]
+    return own, (user + nice + system + irq + softirq) / tick, stolen / tick
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{names[0] if names else platform.processor() or platform.machine()} ({capability})"

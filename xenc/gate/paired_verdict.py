@@ -1,0 +1,216 @@
+"""What the measuring processes found -> one judgement for each configuration. Pure: no torch, no files.
+
+First the controls: the base against a second import of itself must come out even, and that import with a known
+share of extra device work must come out REGRESSED. A run whose controls say otherwise has measured nothing.
+What is exact is judged all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+from .exact import changed_facts
+from .kernels import grown_kernels
+from .paired_rule import Channel, Rule, change_in_process, judge_changes
+from .stages import grown_stage
+from .verdict import Judgement, Verdict
+
+CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
+
+_NAMES: Final[Mapping[str, str]] = {"wall_s": "wall time", "device_s": "device time"}
+
+Result = Mapping[str, Any]
+"""What one measuring process wrote."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A comparison whose outcome is known beforehand.
+
+    Attributes:
+        name: what was compared.
+        expected: what it had to come out as.
+        judgement: what it came out as.
+    """
+
+    name: str
+    expected: tuple[Verdict, ...]
+    judgement: Judgement
+
+    @property
+    def held(self) -> bool:
+        """Whether it came out as it had to."""
+        return self.judgement.verdict in self.expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedVerdicts:
+    """All that a run says.
+
+    Attributes:
+        configurations: one judgement each, by name.
+        controls: in both channels.
+        timed: the timed judgements behind `configurations`, by name and channel.
+        processes: how many measured.
+    """
+
+    configurations: Mapping[str, Judgement]
+    controls: tuple[Control, ...]
+    timed: Mapping[tuple[str, Channel], Judgement]
+    processes: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether more processes could change nothing but the digits."""
+        held = all(control.held for control in self.controls)
+        return held and all(each.verdict is not Verdict.INCONCLUSIVE for each in self.timed.values())
+
+
+def comparisons(configurations: int) -> int:
+    """How many judgements a run makes: each configuration and the A/A control, in each channel."""
+    return len(CHANNELS) * (configurations + 1)
+
+
+def judge_campaign(
+    results: Sequence[Result],
+    rules: Mapping[str, Rule],
+    accepted: Mapping[str, Mapping[str, Any]] | None = None,
+) -> PairedVerdicts:
+    """Judge every configuration and the controls.
+
+    Args:
+        results: one of each process, all of the same configurations.
+        rules: by configuration.
+        accepted: exact counts that the reviewed stored baseline holds, by configuration.
+    """
+    number = comparisons(len(rules))
+    timed = {
+        (name, channel): _timed(results, name, channel, rule, number)
+        for name, rule in rules.items()
+        for channel in CHANNELS
+    }
+    controls = tuple(
+        control
+        for name, rule in rules.items()
+        if _has_controls(results[0], name)
+        for control in _controls(results, name, rule, number)
+    )
+    failed = [
+        f"{control.name}: {control.judgement.verdict} ({control.judgement.reason})"
+        for control in controls
+        if not control.held
+    ]
+    if not controls:
+        failed = ["no control ran"]
+    judged = {}
+    for name in rules:
+        by_channel = {channel: timed[name, channel] for channel in CHANNELS}
+        found = [result["configurations"][name] for result in results]
+        judged[name] = _judge_one(by_channel, found, failed, (accepted or {}).get(name))
+    return PairedVerdicts(
+        configurations=judged, controls=controls, timed=timed, processes=len(results)
+    )
+
+
+def _timed(
+    results: Sequence[Result], name: str, channel: Channel, rule: Rule, number: int,
+    head: str = "head", base: str = "base",
+) -> Judgement:  # fmt: skip
+    changes = [
+        change_in_process(result["configurations"][name]["blocks"], channel, head=head, base=base)
+        for result in results
+    ]
+    return judge_changes(changes, rule, comparisons=number, what=_NAMES[channel])
+
+
+def _controls(results: Sequence[Result], name: str, rule: Rule, number: int) -> list[Control]:
+    even = (Verdict.PASS,)
+    found = []
+    for channel in CHANNELS:
+        same = _timed(results, name, channel, rule, number, head="same", base="base")
+        slow = _timed(results, name, channel, rule, number, head="slowed", base="same")
+        found += [
+            Control(name="the base against itself", expected=even, judgement=same),
+            Control(name="a slowdown made on purpose", expected=(Verdict.REGRESSED,), judgement=slow),
+        ]
+    return found
+
+
+def _judge_one(
+    timed: Mapping[Channel, Judgement],
+    found: Sequence[Mapping[str, Any]],
+    failed: Sequence[str],
+    accepted: Mapping[str, Any] | None,
+) -> Judgement:
+    exact = changed_facts(_worst_facts(found, "head"), _worst_facts(found, "base"), accepted)
+    slow = [each for each in timed.values() if each.verdict is Verdict.REGRESSED and not failed]
+    reasons = "; ".join(each.reason for each in timed.values())
+    notes = (*exact.better, *_findings(found))
+    if exact.worse or slow:
+        return Judgement(
+            verdict=Verdict.REGRESSED,
+            reason="; ".join([*exact.worse, reasons]),
+            ratio=timed["device_s"].ratio,
+            uncertainty=timed["device_s"].uncertainty,
+            notes=(*_attribution(found), *notes),
+        )
+    if failed:
+        return Judgement(
+            verdict=Verdict.NOT_MEASURED, reason="the controls failed: " + "; ".join(failed), notes=notes
+        )
+    if exact.unmeasured:
+        reason = "the base has what the head has not: " + ", ".join(exact.unmeasured)
+        return Judgement(verdict=Verdict.NOT_MEASURED, reason=reason, notes=notes)
+    return Judgement(
+        verdict=_combined([each.verdict for each in timed.values()]),
+        reason=reasons,
+        ratio=timed["device_s"].ratio,
+        uncertainty=timed["device_s"].uncertainty,
+        notes=notes,
+    )
+
+
+def _combined(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of channels that are not REGRESSED: undecided if one is, better if one is."""
+    for verdict in (Verdict.INCONCLUSIVE, Verdict.IMPROVED):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.PASS
+
+
+def _worst_facts(found: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
+    """Facts over all processes: the largest of each, so that one late recompile is not averaged away."""
+    worst: dict[str, Any] = {}
+    for facts in (process["facts"][arm] for process in found):
+        for name, value in facts.items():
+            worst[name] = max(worst.get(name), value, key=_badness)
+    return worst
+
+
+def _badness(value: float | None) -> float:
+    """None was not measured, and a later process may have; NaN is worse than any number."""
+    return -math.inf if value is None else math.inf if math.isnan(value) else value
+
+
+def _findings(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(process["findings"]["head"] for process in found if process["findings"]["head"]))
+
+
+def _attribution(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where it became slower, as far as the processes that looked can tell."""
+    notes = []
+    for process in found:
+        stages, kernels = process.get("stages"), process.get("kernels")
+        if stages:
+            stage = grown_stage(stages["head"], stages["base"])
+            notes += [f"stage {stage}"] if stage else []
+        if kernels:
+            notes += [f"kernel {line}" for line in grown_kernels(kernels["head"], kernels["base"])]
+    return notes
+
+
+def _has_controls(result: Result, name: str) -> bool:
+    return any(block["arm"] == "slowed" for block in result["configurations"][name]["blocks"])
