@@ -5,6 +5,7 @@ python -m perf_tests.measuring REQUEST.json RESULT.json
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +14,16 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from xenc.gate.campaign import end_with_parent, write_result
+from xenc.gate.revision import RevisionError, import_package
 
 from perf_tests.against import PAIRED, Paired, PairedConfiguration
 from perf_tests.arms import Arm
+from perf_tests.explain import one_pass, stage_seconds
+from perf_tests.faults import inject
 from perf_tests.workloads import Pair
-from xenc.gate.campaign import end_with_parent, read_request, write_result
 from xenc.gate.machine import Machine
 from xenc.gate.paired import run_blocks
-from xenc.gate.revision import RevisionError, import_package
 
 Run = Callable[[Sequence[Pair]], float]
 
@@ -28,7 +31,7 @@ Run = Callable[[Sequence[Pair]], float]
 def main(request_path: str, result_path: str) -> None:
     """Measure what the request asks for and write what came of it."""
     end_with_parent()
-    request = read_request(Path(request_path))
+    request = json.loads(Path(request_path).read_text())
     paired = PAIRED[request["device"]]
     if paired.threads is not None:
         torch.set_num_threads(paired.threads)
@@ -55,11 +58,10 @@ def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, M
     for configuration in wanted:
         arms = ready[configuration.name]
         rounds = [configuration.workload.round(number) for number in range(request["palindromes"])]
-        runs = runs_of(arms, configuration, request, rounds[0])
-        for run in runs.values():
-            run(rounds[0])
+        if not rounds:
+            continue
         blocks = run_blocks(
-            runs, rounds,
+            runs_of(arms, request, rounds[0]), rounds,
             throttled=machine.throttled,
             around=lambda arm, _, arms=arms: arms["same" if arm == "slowed" else arm].watched(),
         )  # fmt: skip
@@ -68,7 +70,19 @@ def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, M
             "facts": {name: arm.facts(rounds[0]) for name, arm in arms.items()},
             "findings": {name: arm.findings for name, arm in arms.items()},
         }
+        if request["explain"]:
+            explain(found[configuration.name], arms, rounds)
     return {"machine": machine.facts(), "configurations": found}
+
+
+def explain(found: dict[str, Any], arms: Mapping[str, Arm], rounds: Sequence[Sequence[Pair]]) -> None:
+    """Add what the time goes to in base and head, how many kernels they launch and the memory they take."""
+    compared = {name: arms[name] for name in ("base", "head")}
+    passes = {name: one_pass(arm, rounds[0]) for name, arm in compared.items()}
+    found["kernels"] = {name: dict(seen.kernels) for name, seen in passes.items()}
+    found["stages"] = {name: stage_seconds(arm, rounds) for name, arm in compared.items()}
+    for name, seen in passes.items():
+        found["facts"][name] |= {"kernels": seen.kernel_count, "peak_bytes": seen.peak_bytes}
 
 
 def arms_of(
@@ -92,17 +106,18 @@ def arms_of(
     return arms
 
 
-def runs_of(
-    arms: Mapping[str, Arm],
-    configuration: PairedConfiguration,
-    request: Mapping[str, Any],
-    pairs: Sequence[Pair],
-) -> dict[str, Run]:
-    """What is timed, by arm: the models, and the one that is slowed on purpose."""
+def runs_of(arms: Mapping[str, Arm], request: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Run]:
+    """What is timed, by arm, each run once: the models, and the one that is slowed on purpose."""
     runs: dict[str, Run] = {name: arm.run for name, arm in arms.items()}
-    for name, share in request.get("slowed", {}).items():
-        if "same" in arms:
-            runs[name] = arms["same"].slowed(share, pairs)
+    for run in runs.values():
+        run(pairs)
+    fault = request["fault"] or ""
+    if fault.startswith("slow:"):
+        runs["head"] = arms["head"].slowed(float(fault.removeprefix("slow:")), pairs)
+    elif fault:
+        inject(fault, arms["head"].model)
+    if "same" in arms:
+        runs["slowed"] = arms["same"].slowed(request["slowed"], pairs)
     return runs
 
 

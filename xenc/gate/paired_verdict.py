@@ -110,9 +110,7 @@ def judge_campaign(
         by_channel = {channel: timed[name, channel] for channel in CHANNELS}
         found = [result["configurations"][name] for result in results]
         judged[name] = _judge_one(by_channel, found, failed, (accepted or {}).get(name))
-    return PairedVerdicts(
-        configurations=judged, controls=controls, timed=timed, processes=len(results)
-    )
+    return PairedVerdicts(configurations=judged, controls=controls, timed=timed, processes=len(results))
 
 
 def _timed(
@@ -196,7 +194,9 @@ def _badness(value: float | None) -> float:
 
 
 def _findings(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(process["findings"]["head"] for process in found if process["findings"]["head"]))
+    return list(
+        dict.fromkeys(process["findings"]["head"] for process in found if process["findings"]["head"])
+    )
 
 
 def _attribution(found: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,0 +1,162 @@
+"""REF -> verdicts: both revisions copied, measured in fresh processes until everything is decided, judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import XencError
+from .campaign import LOCK, Campaign
+from .paired_rule import Rule
+from .paired_verdict import PairedVerdicts, Result, comparisons, judge_campaign
+from .revision import two_revisions
+
+
+class UnpairableError(XencError):
+    """The base revision cannot be measured beside the head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedRequest:
+    """What to measure on both revisions.
+
+    Attributes:
+        command: starts a measuring process; the paths of request and result are added.
+        device: torch's device type.
+        rules: how each configuration is judged, by name; the looks must be alike.
+        palindromes: inputs of each configuration and process.
+        seeded: the slowdown of the control that is slowed on purpose, as a fraction.
+        timeout_s: after which a measuring process counts as hung.
+        fault: what to break in the head on purpose; None for nothing.
+    """
+
+    command: Sequence[str]
+    device: str
+    rules: Mapping[str, Rule]
+    palindromes: int
+    seeded: float
+    timeout_s: float
+    fault: str | None = None
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many processes to judge."""
+        (looks,) = {rule.looks for rule in self.rules.values()}
+        return looks
+
+    def check(self) -> None:
+        """Refuse what could never become REGRESSED.
+
+        Raises:
+            UnreachableError: with the reason.
+        """
+        for rule in self.rules.values():
+            rule.check(comparisons(len(self.rules)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedRun:
+    """What a run found.
+
+    Attributes:
+        base_commit: 40 hex digits.
+        head_commit: what is checked out.
+        dirty: files of the head that differ from it.
+        results: one of each process.
+        verdicts: what they say.
+    """
+
+    base_commit: str
+    head_commit: str
+    dirty: tuple[str, ...]
+    results: Sequence[Result]
+    verdicts: PairedVerdicts
+
+
+def measure_paired(
+    request: PairedRequest,
+    ref: str,
+    repository: Path,
+    *,
+    accepted: Mapping[str, Mapping[str, Any]] | None = None,
+    say: Callable[[str], object] = lambda _: None,
+    lock: Path | None = LOCK,
+) -> PairedRun:
+    """Measure and judge.
+
+    Args:
+        request: what to measure.
+        ref: the base revision.
+        repository: its working tree is the head.
+        accepted: exact counts that the stored baseline holds, by configuration.
+        say: told of each process that has measured.
+        lock: see `Campaign`.
+
+    Raises:
+        UnreachableError: no slowdown could ever be called REGRESSED.
+        RevisionError: no such revision.
+        UnpairableError: the base cannot run beside the head.
+        CampaignError: a measuring process failed, or another gate is measuring.
+    """
+    request.check()
+    with (
+        two_revisions(ref, repository) as revisions,
+        Campaign(request.command, timeout_s=request.timeout_s, lock=lock) as campaign,
+    ):
+        results: list[Result] = []
+        for look in request.looks:
+            while len(results) < look:
+                started = time.monotonic()
+                results.append(_process(campaign, request, revisions.base, revisions.head, first=not results))
+                seconds = time.monotonic() - started
+                say(f"measuring process {len(results)} of {request.looks[0]}: {seconds:.0f} s")
+            verdicts = judge_campaign(results, request.rules, accepted)
+            if verdicts.decided:
+                break
+            say(f"undecided after {look} processes")
+        return PairedRun(
+            base_commit=revisions.base_commit,
+            head_commit=revisions.head_commit,
+            dirty=revisions.dirty,
+            results=results,
+            verdicts=verdicts,
+        )
+
+
+def check_pairable(request: PairedRequest, ref: str, repository: Path, *, lock: Path | None = LOCK) -> None:
+    """Bring both revisions up side by side and time nothing.
+
+    Raises:
+        UnpairableError: that fails.
+        RevisionError: no such revision.
+        CampaignError: the process failed otherwise.
+    """
+    with (
+        two_revisions(ref, repository) as revisions,
+        Campaign(request.command, timeout_s=request.timeout_s, lock=lock) as campaign,
+    ):
+        _process(campaign, request, revisions.base, revisions.head, first=False, palindromes=0)
+
+
+def _process(
+    campaign: Campaign, request: PairedRequest, base: Path, head: Path, *,
+    first: bool, palindromes: int | None = None,
+) -> Result:  # fmt: skip
+    result = campaign.run_process(
+        {
+            "device": request.device,
+            "base": str(base),
+            "head": str(head),
+            "configurations": list(request.rules),
+            "palindromes": request.palindromes if palindromes is None else palindromes,
+            "slowed": request.seeded,
+            "fault": request.fault,
+            "explain": first,
+        }
+    )
+    if "unmeasurable" in result:
+        raise UnpairableError(str(result["unmeasurable"]))
+    return result
