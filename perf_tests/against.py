@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from typing import Any, Final
 from perf_tests import workloads
 from perf_tests.workloads import Workload
 from xenc.gate.paired_rule import Rule
+from xenc.gate.paired_session import PairedRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +21,14 @@ class PairedConfiguration:
     Attributes:
         preset: the preset's name.
         workload: what a block scores; one palindrome, one round of it.
+        palindromes: rounds of the workload in one process, each run twice by each arm.
         changes: fields of `Execution` that differ from the preset's.
         control: whether the controls run on it.
     """
 
     preset: str
     workload: Workload
+    palindromes: int
     changes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     control: bool = False
 
@@ -36,38 +40,45 @@ class PairedConfiguration:
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """The configurations of one device and how they are judged.
+    """The configurations of one device, the one with the controls first, and how they are judged.
 
     Attributes:
-        configurations: the first is the one that the controls run on.
-        palindromes: blocks of each arm are twice as many.
+        configurations: what is measured.
         rule: the margins and the errors.
         threads: CPU threads of a measuring process; None for the device's usual.
         timeout_s: after which a measuring process counts as hung.
     """
 
     configurations: tuple[PairedConfiguration, ...]
-    palindromes: int
     rule: Rule
     threads: int | None
     timeout_s: float
 
 
 _SMALL = MappingProxyType({"token_budgets": 1024})
-"""Fewer shapes to warm up in each of many processes, and enough for blocks of some hundred milliseconds."""
+"""Fewer shapes to warm up in each of many processes."""
 
 ON_CPU: Final = Paired(
     configurations=(
         PairedConfiguration(
-            preset="packed", workload=workloads.seed(pairs=2, batch_size=4), changes=_SMALL, control=True
+            preset="packed",
+            workload=workloads.short_documents(pairs=6, batch_size=4, max_length=512),
+            palindromes=12,
+            changes=_SMALL,
+            control=True,
         ),
         PairedConfiguration(
-            preset="packed", workload=workloads.skewed(pairs=8, batch_size=4), changes=_SMALL
+            preset="packed", workload=workloads.skewed(pairs=8, batch_size=4), palindromes=6, changes=_SMALL
         ),
-        PairedConfiguration(preset="bucketed", workload=workloads.short_documents(pairs=8, batch_size=4)),
-        PairedConfiguration(preset="sdpa-sorted", workload=workloads.seed(pairs=2, batch_size=4)),
+        PairedConfiguration(
+            preset="bucketed",
+            workload=workloads.short_documents(pairs=4, batch_size=4, max_length=128),
+            palindromes=14,
+        ),
+        PairedConfiguration(
+            preset="sdpa-sorted", workload=workloads.seed(pairs=2, batch_size=4), palindromes=6
+        ),
     ),
-    palindromes=8,
     rule=Rule(margin=0.02, must_see=0.05),
     threads=1,
     timeout_s=300,
@@ -77,16 +88,34 @@ ON_CPU: Final = Paired(
 ON_GPU: Final = Paired(
     configurations=(
         PairedConfiguration(
-            preset="packed", workload=workloads.seed(pairs=1024, batch_size=64), control=True
+            preset="packed", workload=workloads.seed(pairs=1024, batch_size=64), palindromes=8, control=True
         ),
-        PairedConfiguration(preset="packed", workload=workloads.skewed(pairs=1024, batch_size=64)),
-        PairedConfiguration(preset="packed-cudagraphs", workload=workloads.short_query(batch_size=64)),
-        PairedConfiguration(preset="bucketed", workload=workloads.seed(pairs=1024, batch_size=64)),
+        PairedConfiguration(
+            preset="packed", workload=workloads.skewed(pairs=1024, batch_size=64), palindromes=8
+        ),
+        PairedConfiguration(
+            preset="packed-cudagraphs", workload=workloads.short_query(batch_size=64), palindromes=20
+        ),
+        PairedConfiguration(
+            preset="bucketed", workload=workloads.seed(pairs=1024, batch_size=64), palindromes=8
+        ),
     ),
-    palindromes=8,
     rule=Rule(margin=0.005, must_see=0.02, usual_spread=0.002),
     threads=None,
     timeout_s=420,
 )
 
 PAIRED: Final = MappingProxyType({"cpu": ON_CPU, "cuda": ON_GPU})
+
+
+def paired_request(device: str, fault: str | None) -> PairedRequest:
+    """What a gate on this device ("cpu" or "cuda") measures."""
+    paired = PAIRED[device]
+    return PairedRequest(
+        command=(sys.executable, "-m", "perf_tests.measuring"),
+        device=device,
+        rules={configuration.name: paired.rule for configuration in paired.configurations},
+        seeded=paired.rule.must_see,
+        timeout_s=paired.timeout_s,
+        fault=fault,
+    )

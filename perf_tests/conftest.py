@@ -1,11 +1,20 @@
-"""Fixtures of the performance suite, and what of it the gate leaves alone."""
+"""Fixtures of the performance suite, what of it the gate leaves alone, and what the gate measures in pairs."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
+from perf_tests.against import paired_request
 from perf_tests.scorers import Scorers
+from xenc.gate.paired_plugin import PAIRED, PAIRED_REQUEST, PairedPlugin
 from xenc.gate.plugin import GATE
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what `--against` measures."""
+    config.stash[PAIRED_REQUEST] = partial(paired_request, fault=config.getoption("--fault"))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,3 +32,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def scorers(request: pytest.FixtureRequest) -> Scorers:
     return Scorers(fault=request.config.getoption("--fault"))
+
+
+@pytest.fixture(scope="session")
+def paired(request: pytest.FixtureRequest) -> PairedPlugin:
+    plugin: PairedPlugin = request.config.pluginmanager.get_plugin(PAIRED)
+    return plugin

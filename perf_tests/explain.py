@@ -1,4 +1,4 @@
-"""Where an arm's time goes: by stage and by kernel. Apart from the timed blocks, which nothing shall burden."""
+"""Where an arm's time goes: by stage and by kernel. Apart from the timed blocks, which it would burden."""
 
 from __future__ import annotations
 

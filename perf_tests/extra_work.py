@@ -34,19 +34,14 @@ class ExtraWork:
         self._due = False
 
     def begin_block(self) -> None:
-        """The next forward pass carries the extra work."""
+        """The next forward pass carries the work."""
         self._due = True
 
-    def around(self, forward: Forward) -> Forward:
-        """The same answers, later."""
-
-        def slowed(batch: Any) -> torch.Tensor:
-            if self._due:
-                self._due = False
-                self._run(self.products)
-            return forward(batch)
-
-        return slowed
+    def run_if_due(self) -> None:
+        """Do it, once a block."""
+        if self._due:
+            self._due = False
+            self._run(self.products)
 
     def _run(self, products: int) -> None:
         with torch.inference_mode():

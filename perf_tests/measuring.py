@@ -21,6 +21,7 @@ from perf_tests.against import PAIRED, Paired, PairedConfiguration
 from perf_tests.arms import Arm
 from perf_tests.explain import one_pass, stage_seconds
 from perf_tests.faults import inject
+from perf_tests.ready_models import ReadyModel
 from perf_tests.workloads import Pair
 from xenc.gate.machine import Machine
 from xenc.gate.paired import run_blocks
@@ -53,12 +54,13 @@ def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, M
     """All configurations that the request names, the one with the controls first."""
     machine = Machine(request["device"])
     wanted = [each for each in paired.configurations if each.name in request["configurations"]]
-    ready = {each.name: arms_of(each, packages, request) for each in wanted}
+    models: dict[tuple[object, ...], ReadyModel] = {}
+    ready = {each.name: arms_of(each, packages, request, models) for each in wanted}
     found = {}
     for configuration in wanted:
         arms = ready[configuration.name]
-        rounds = [configuration.workload.round(number) for number in range(request["palindromes"])]
-        if not rounds:
+        rounds = [configuration.workload.round(number) for number in range(configuration.palindromes)]
+        if request["only_warm_up"]:
             continue
         blocks = run_blocks(
             runs_of(arms, request, rounds[0]), rounds,
@@ -86,23 +88,30 @@ def explain(found: dict[str, Any], arms: Mapping[str, Arm], rounds: Sequence[Seq
 
 
 def arms_of(
-    configuration: PairedConfiguration, packages: Mapping[str, ModuleType], request: Mapping[str, Any]
+    configuration: PairedConfiguration,
+    packages: Mapping[str, ModuleType],
+    request: Mapping[str, Any],
+    models: dict[tuple[object, ...], ReadyModel],
 ) -> dict[str, Arm]:
-    """The models that take part, warmed up.
+    """Who takes part, warmed up. Configurations that differ in their texts alone share a model.
 
     Raises:
         RevisionError: the base revision cannot run this configuration.
     """
     arms = {}
     for name in ("base", "head", "same") if configuration.control else ("base", "head"):
+        key = (name, configuration.preset, *configuration.changes.items(), configuration.workload.max_length)
         try:
-            arms[name] = Arm(packages[name], configuration, request["device"])
+            if key not in models:
+                models[key] = ReadyModel(packages[name], configuration, request["device"])
         except Exception as error:
             if name == "head":
                 raise
             raise RevisionError(
                 f"the base revision cannot run {configuration.name}: {type(error).__name__}: {error}"
             ) from error
+        other = request["base" if name == "head" else "head"]
+        arms[name] = Arm(models[key], configuration, other=other)
     return arms
 
 
@@ -113,11 +122,12 @@ def runs_of(arms: Mapping[str, Arm], request: Mapping[str, Any], pairs: Sequence
         run(pairs)
     fault = request["fault"] or ""
     if fault.startswith("slow:"):
-        runs["head"] = arms["head"].slowed(float(fault.removeprefix("slow:")), pairs)
+        share = float(fault.removeprefix("slow:"))
+        arms["head"].ready.extra = arms["head"].extra_work(share, pairs)
     elif fault:
         inject(fault, arms["head"].model)
     if "same" in arms:
-        runs["slowed"] = arms["same"].slowed(request["slowed"], pairs)
+        runs["slowed"] = arms["same"].slowed(arms["same"].extra_work(request["slowed"], pairs))
     return runs
 
 

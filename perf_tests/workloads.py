@@ -112,13 +112,13 @@ def skewed(*, pairs: int, batch_size: int) -> Workload:
     )
 
 
-def short_documents(*, pairs: int, batch_size: int) -> Workload:
-    """Questions against a paragraph each, cut to 128 tokens."""
+def short_documents(*, pairs: int, batch_size: int, max_length: int) -> Workload:
+    """A sentence against a few."""
     return Workload(
         name="short-documents",
         pairs_per_round=pairs,
         batch_size=batch_size,
-        max_length=128,
+        max_length=max_length,
         draw=_short_documents_pair,
     )
 

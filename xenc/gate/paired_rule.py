@@ -4,10 +4,10 @@ The model. In process p and palindrome i, with A and B the mean log seconds of t
 
     B_pi - A_pi = d + u_p + e_pi,        u_p ~ N(0, tau^2),   e_pi independent of each other
 
-where d is what the change costs, u_p what this process happens to do to one copy and not to the other (where
-its code and its memory came to lie), and e_pi the noise of one palindrome. A palindrome (A B B A) cancels
-whatever drifts in a straight line, and being a difference of neighbours it hardly sees the rest. Blocks of one
-process share u_p, so more of them measure it better and do not average it away: the process is the unit.
+where d is what the change costs, u_p what this process happens to do to one copy and not to the other
+(where its code and its memory came to lie), and e_pi the noise of one palindrome. A palindrome (A B B A) cancels
+whatever drifts in a straight line, and being a difference of neighbours it hardly sees the rest. Blocks of
+one process share u_p, so more of them measure it better and do not average it away: the process is the unit.
 Each gives one number, x_p, the mean of its palindromes without the fifth at either end (one outlier block is
 not news), and x_p ~ N(d, tau^2 + sigma^2 / n) are independent. So with P processes, mean m and standard
 deviation s of the x_p, the one-sided confidence bounds of d are Student's
@@ -19,10 +19,10 @@ IMPROVED      upper bound < -margin
 PASS          upper bound < must_see     surely less than what must not pass
 INCONCLUSIVE  otherwise
 
-The error. `error` is the chance that anything at all is falsely called REGRESSED, or passed at a slowdown
-of must_see. It is divided by the number of comparisons (Bonferroni; each reports before the others are known)
-and by the number of looks: after each of `looks` processes the run may end, if everything is decided, and what
-looking more than once costs is paid in advance.
+The error. `error` is the chance that anything at all is falsely called REGRESSED, or passed at a slowdown of
+must_see. It is divided by the number of comparisons (Bonferroni; each reports before the others are known)
+and by the number of looks: after each of `looks` processes the run may end, if everything is decided, and
+what looking more than once costs is paid in advance.
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ class PairedRequest:
         command: starts a measuring process; the paths of request and result are added.
         device: torch's device type.
         rules: how each configuration is judged, by name; the looks must be alike.
-        palindromes: inputs of each configuration and process.
         seeded: the slowdown of the control that is slowed on purpose, as a fraction.
         timeout_s: after which a measuring process counts as hung.
         fault: what to break in the head on purpose; None for nothing.
@@ -36,7 +35,6 @@ class PairedRequest:
     command: Sequence[str]
     device: str
     rules: Mapping[str, Rule]
-    palindromes: int
     seeded: float
     timeout_s: float
     fault: str | None = None
@@ -138,12 +136,12 @@ def check_pairable(request: PairedRequest, ref: str, repository: Path, *, lock: 
         two_revisions(ref, repository) as revisions,
         Campaign(request.command, timeout_s=request.timeout_s, lock=lock) as campaign,
     ):
-        _process(campaign, request, revisions.base, revisions.head, first=False, palindromes=0)
+        _process(campaign, request, revisions.base, revisions.head, first=False, only_warm_up=True)
 
 
 def _process(
     campaign: Campaign, request: PairedRequest, base: Path, head: Path, *,
-    first: bool, palindromes: int | None = None,
+    first: bool, only_warm_up: bool = False,
 ) -> Result:  # fmt: skip
     result = campaign.run_process(
         {
@@ -151,7 +149,7 @@ def _process(
             "base": str(base),
             "head": str(head),
             "configurations": list(request.rules),
-            "palindromes": request.palindromes if palindromes is None else palindromes,
+            "only_warm_up": only_warm_up,
             "slowed": request.seeded,
             "fault": request.fault,
             "explain": first,

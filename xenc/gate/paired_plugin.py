@@ -1,0 +1,159 @@
+"""`--against REF`: pytest's hooks for judging by pairs, and nothing else. Loaded by conftest.py.
+
+A suite says what to measure (`config.stash[PAIRED_REQUEST]`) and marks its items `paired`. Whichever of them
+runs first starts the measuring; each reports one configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from ..errors import XencError
+from .paired_picture import draw_paired
+from .paired_report import paired_markdown
+from .paired_session import PairedRequest, PairedRun, UnpairableError, check_pairable, measure_paired
+from .plugin import GATE, MEASURED_ON
+from .session import GateSession
+from .verdict import Judgement, Verdict
+
+PAIRED_REQUEST: Final = pytest.StashKey[Callable[[str], PairedRequest]]()
+"""Where a suite leaves what to measure on a device ("cpu" or "cuda")."""
+
+PAIRED: Final = "xenc-gate-paired"
+"""The name that this plugin's state is registered under."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options beside the gate's own."""
+    group = parser.getgroup("xenc gate")
+    group.addoption(
+        "--against",
+        metavar="REF",
+        help="with --benchmark-compare: measure the working tree and REF side by side in the same processes",
+    )
+    group.addoption(
+        "--accept-unpaired",
+        metavar="REASON",
+        help="should REF not run beside the working tree, judge by the stored baseline alone; REASON is shown",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options."""
+    against, reason = config.option.against, config.option.accept_unpaired
+    gate = config.pluginmanager.get_plugin(GATE)
+    if against is None and reason is not None:
+        raise pytest.UsageError("--accept-unpaired is for --against REF: without it nothing is paired.")
+    if against is not None and (gate is None or not gate.session.comparing):
+        raise pytest.UsageError("--against REF needs --benchmark-compare: nothing else gives a verdict.")
+    if reason is not None and not reason.strip():
+        raise pytest.UsageError("--accept-unpaired needs a reason that a reviewer can read.")
+    config.pluginmanager.register(PairedPlugin(config, against, reason), PAIRED)
+
+
+class PairedPlugin:
+    """The state of one run. Without --against it only leaves out what reports pairs."""
+
+    def __init__(self, config: pytest.Config, against: str | None, reason: str | None) -> None:
+        self._config, self._against, self._reason = config, against, reason
+        self._runs: dict[str, PairedRun | XencError] = {}
+
+    @property
+    def gate(self) -> GateSession:
+        """What the run is judged in."""
+        session: GateSession = self._config.pluginmanager.get_plugin(GATE).session
+        return session
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Keep either the items that report pairs or the others."""
+        benchmarks = [item for item in items if "benchmark" in getattr(item, "fixturenames", ())]
+        paired = [item for item in benchmarks if item.get_closest_marker("paired")]
+        if self._against is not None and self._reason is not None:
+            self._fall_back({device_of(item) for item in paired})
+        unwanted = paired if self._against is None else [item for item in benchmarks if item not in paired]
+        if unwanted:
+            self._config.hook.pytest_deselected(items=unwanted)
+            items[:] = [item for item in items if item not in unwanted]
+        self.gate.paired = self._against is not None
+
+    def run(self, device: str) -> PairedRun:
+        """What measuring on a device found; measured once.
+
+        Raises:
+            pytest.fail.Exception: nothing was measured; the verdict says why.
+        """
+        if device not in self._runs:
+            try:
+                self._runs[device] = self._measure(device)
+            except XencError as error:
+                self._runs[device] = error
+        found = self._runs[device]
+        if isinstance(found, XencError):
+            raise found
+        return found
+
+    def _measure(self, device: str) -> PairedRun:
+        assert self._against is not None
+        request = self._config.stash[PAIRED_REQUEST](device)
+        run = measure_paired(
+            request, self._against, self._config.rootpath, accepted=self.gate.accepted(device), say=self._say
+        )
+        machine = run.results[-1].get("machine", {})
+        self.gate.chapters.append(
+            paired_markdown(
+                run.verdicts, base=run.base_commit, head=run.head_commit, dirty=run.dirty, machine=machine
+            )
+        )
+        if self._config.option.report_dir:
+            folder = Path(self._config.option.report_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            caption = f"{run.head_commit[:12]} against {run.base_commit[:12]}, {machine.get('device', device)}"
+            picture = folder / f"against-{device}.png"
+            if draw_paired(picture, run.results, run.verdicts, request.rules, caption):
+                self.gate.messages.append(f"wrote {picture}")
+        return run
+
+    def _fall_back(self, devices: set[str]) -> None:
+        """Whether pairs can be had at all; if not, go on as if --against had not been given."""
+        assert self._against is not None
+        for device in sorted(devices):
+            try:
+                check_pairable(
+                    self._config.stash[PAIRED_REQUEST](device), self._against, self._config.rootpath
+                )
+            except UnpairableError as error:
+                self.gate.messages.append(
+                    f"UNPAIRED, judged by the stored baseline alone ({error}). Accepted: {self._reason}"
+                )
+                self._against = None
+                return
+            except XencError as error:
+                raise pytest.UsageError(str(error)) from error
+        self.gate.messages.append("--accept-unpaired was not needed: both revisions run side by side")
+
+    def _say(self, line: str) -> None:
+        """Print a line now, between the dots."""
+        terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        capture: Any = self._config.pluginmanager.get_plugin("capturemanager")
+        if terminal is None:
+            return
+        if capture is None:
+            terminal.write_line(line)
+            return
+        with capture.global_and_fixture_disabled():
+            terminal.write_line(line)
+
+
+def not_measured(error: XencError) -> Judgement:
+    """The verdict on a configuration whose measuring failed."""
+    return Judgement(verdict=Verdict.NOT_MEASURED, reason=f"{type(error).__name__}: {error}")
+
+
+def device_of(item: pytest.Item) -> str:
+    """Torch's name for the device that an item's marker names."""
+    return next((device for marker, device in MEASURED_ON.items() if item.get_closest_marker(marker)), "cpu")
