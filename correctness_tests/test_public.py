@@ -19,7 +19,7 @@ ROOMS = (
     "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
     "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
-    "gate.verdict", "gate.measure", "gate.revision", "gate.exact",
+    "gate.verdict", "gate.measure", "gate.revision", "gate.campaign", "gate.exact",
     "gate.baseline", "gate.report", "gate.picture", "gate.session", "gate.plugin",
 )  # fmt: skip
 """A room imports only rooms that stand before it."""
