@@ -227,6 +227,7 @@ def test_a_result_that_does_not_fit_the_disk_is_named(run):
 def test_a_result_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "RESULT.json"
     write_result(path, {"old": 1})
+    assert [file.name for file in tmp_path.iterdir()] == ["RESULT.json"]
     with files_of_at_most(1000), pytest.raises(CampaignError):
         write_result(path, {"new": "a" * 10_000})
     assert json.loads(path.read_text()) == {"old": 1}
@@ -336,3 +337,9 @@ def test_a_child_that_nobody_waits_for_runs_on(script, tmp_path):
     command = script("time.sleep(0.1)\nwrite_result(result, {'ended': 'well'})")
     subprocess.run([*command, "unused", tmp_path / "result"], stdin=subprocess.DEVNULL, check=True)
     assert json.loads((tmp_path / "result").read_text()) == {"ended": "well"}
+
+
+def test_a_child_in_the_group_of_others_ends_alone(script):
+    child = subprocess.Popen([*script("time.sleep(600)"), "unused", "unused"], stdin=subprocess.PIPE)
+    child.stdin.close()
+    assert child.wait(PATIENCE_S) == 1

@@ -87,6 +87,12 @@ def test_what_names_no_commit_is_named(repository, ref):
     assert repr(ref) in str(raised.value)
 
 
+@pytest.mark.parametrize("ref", ["", "-h", "--all"])
+def test_an_option_is_never_given_to_git(repository, ref):
+    with pytest.raises(RevisionError, match=f"{ref!r} names no commit"):
+        resolve(ref, repository)
+
+
 def test_an_unknown_name_comes_with_the_remedy(repository):
     with pytest.raises(RevisionError, match=r"no commit 'nowhere'.*fetch it: git fetch"):
         resolve("nowhere", repository)

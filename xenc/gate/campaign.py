@@ -191,10 +191,12 @@ def _take(lock: FileLock) -> None:
 
 def _write_holder(lock: FileLock, text: str) -> None:
     """Say in the lock file who holds it; a gate measures without that too."""
-    with suppress(OSError):
-        descriptor = os.open(lock.lock_file, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+    with (
+        suppress(OSError),
+        Path(lock.lock_file).open("r+") as file,
+    ):  # "w" is forbidden on others' files in /tmp
+        file.truncate()
+        file.write(text)
 
 
 def _read_result(path: Path, output: Path) -> dict[str, Any]:
