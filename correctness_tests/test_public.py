@@ -19,9 +19,11 @@ ROOMS = (
     "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
     "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
-    "gate.verdict", "gate.paired_rule", "gate.measure", "gate.machine", "gate.exact", "gate.paired",
-    "gate.baseline", "gate.report", "gate.picture",
-    "gate.session", "gate.plugin",
+    "gate.verdict", "gate.paired_rule", "gate.stored_rule", "gate.measure", "gate.machine", "gate.revision",
+    "gate.campaign", "gate.exact", "gate.stages", "gate.kernels", "gate.paired", "gate.paired_verdict",
+    "gate.paired_session", "gate.checkout", "gate.baseline", "gate.report", "gate.picture",
+    "gate.paired_report", "gate.paired_picture", "gate.session", "gate.record", "gate.plugin",
+    "gate.paired_plugin",
 )  # fmt: skip
 """A room imports only rooms that stand before it."""
 

@@ -1,0 +1,228 @@
+"""N fresh measuring processes, one after the other -> their results. No process outlives its campaign.
+
+A child runs in a process group of its own, which is killed whenever `run_process` ends, and holds the end of
+a pipe from its parent: should the parent be killed, the child sees the pipe close, and ends its group itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from filelock import FileLock, Timeout
+
+from ..errors import XencError
+
+LOCK: Final = Path(tempfile.gettempdir()) / "xenc-gate.lock"
+"""Held while a campaign measures on this machine. The kernel lets go of it when its process ends."""
+
+GRACE_S: Final = 2.0
+"""Between asking a process to end and killing it."""
+
+GONE_S: Final = 10.0
+"""How long a killed process may take to go; one that hangs in a driver is left behind."""
+
+SHOWN_LINES: Final = 15
+"""How much of a failed process's output is shown."""
+
+_FOLDER: Final = "xenc-gate-process-"
+
+
+class CampaignError(XencError, RuntimeError):
+    """A measuring process that gave no result, or a machine that another gate is measuring on."""
+
+
+class Campaign:
+    """Runs measuring processes one at a time. Enter it before the first.
+
+    Args:
+        command: the program and its first arguments; the paths of request and result are added.
+        timeout_s: how long one process may take.
+        lock: what no two campaigns hold at once, usually `LOCK`; None for none.
+
+    Raises:
+        CampaignError: on entering, if another campaign holds the lock, or it cannot be taken.
+    """
+
+    def __init__(self, command: Sequence[str], *, timeout_s: float, lock: Path | None) -> None:
+        self._command, self._timeout_s = tuple(command), timeout_s
+        self._lock = None if lock is None else FileLock(lock, mode=0o666)
+
+    def __enter__(self) -> Self:
+        if self._lock is not None:
+            _take(self._lock)
+            now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+            _write_holder(self._lock, f"process {os.getpid()}, since {now}")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            _write_holder(self._lock, "")
+            self._lock.release()
+
+    def run_process(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Run one process, to its end or to the timeout.
+
+        Args:
+            request: what the child reads, as JSON.
+
+        Returns:
+            What the child gave to `write_result`.
+
+        Raises:
+            CampaignError: it could not start, died, hung, or wrote no result or half of one.
+        """
+        if self._lock is not None and not self._lock.is_locked:
+            raise RuntimeError("a campaign must be entered before it runs a process")
+        try:
+            with tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True) as folder:
+                return self._run_in(Path(folder), dict(request))
+        except OSError as error:
+            where = f"{tempfile.gettempdir()} ({error})"
+            raise CampaignError(f"no measuring process can be run from {where}: is the disk full?") from error
+
+    def _run_in(self, folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+        asked, answered, output = (folder / name for name in ("REQUEST.json", "RESULT.json", "output.txt"))
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        try:
+            status = self._run((*self._command, str(asked), str(answered)), output)
+        except subprocess.TimeoutExpired as error:
+            happened = f"hung, and was killed after {self._timeout_s:g} s"
+            raise CampaignError(f"a measuring process {happened}{_last_lines(output)}") from error
+        if status != 0:
+            raise CampaignError(f"a measuring process {_ending(status)}{_last_lines(output)}")
+        return _read_result(answered, output)
+
+    def _run(self, command: Sequence[str], output: Path) -> int:
+        with output.open("wb") as written:
+            try:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=written, stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise CampaignError(
+                    f"the measuring process {command[0]} cannot be started ({error})."
+                ) from error
+            try:
+                return process.wait(self._timeout_s)
+            finally:
+                _end(process)
+
+
+def write_result(path: Path, content: Mapping[str, Any]) -> None:
+    """The child's last act: write its result in one step, whole or not at all.
+
+    Raises:
+        CampaignError: it cannot be written, as on a full disk.
+    """
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(json.dumps(dict(content)), encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise CampaignError(f"the result cannot be written to {path} ({error}): is the disk full?") from error
+
+
+def end_with_parent() -> None:
+    """The child's first act: from now on it ends, with all it started, when its parent ends.
+
+    Its standard input is what tells. If that is no pipe, nobody runs a campaign, and nothing is watched.
+    """
+    with suppress(OSError):
+        if stat.S_ISFIFO(os.fstat(0).st_mode):
+            threading.Thread(target=_end_at_eof, name="end-with-parent", daemon=True).start()
+
+
+def _end_at_eof() -> None:
+    while os.read(0, 1):  # not sys.stdin, whose lock would be held as the interpreter ends
+        pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process's whole group; a second Ctrl-C only cuts the grace short."""
+    try:
+        if process.poll() is None:
+            _signal_group(process, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+    finally:
+        _signal_group(process, signal.SIGKILL)  # also what a process that ended has left behind
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GONE_S)
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # macOS forbids signals to a group of the dead
+        os.killpg(process.pid, number)
+
+
+def _take(lock: FileLock) -> None:
+    path = Path(lock.lock_file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        holder = path.read_text(errors="replace").strip() or "which has only just begun"
+        raise CampaignError(
+            f"another gate is measuring on this machine ({holder}): wait until it ends, or end it."
+        ) from error
+    except PermissionError as error:
+        raise CampaignError(
+            f"the lock {path} belongs to another user ({error}): if no gate of theirs runs, have it removed."
+        ) from error
+    except OSError as error:
+        raise CampaignError(f"the lock {path} cannot be taken ({error}): remove it, or make room.") from error
+
+
+def _write_holder(lock: FileLock, text: str) -> None:
+    """Say in the lock file who holds it; a gate measures without that too."""
+    with (
+        suppress(OSError),
+        Path(lock.lock_file).open("r+") as file,
+    ):  # "w" is forbidden on others' files in /tmp
+        file.truncate()
+        file.write(text)
+
+
+def _read_result(path: Path, output: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CampaignError(f"a measuring process ended without a result{_last_lines(output)}") from error
+    except ValueError as error:
+        happened = f"wrote a result that is not JSON or was cut short ({error})"
+        raise CampaignError(f"a measuring process {happened}{_last_lines(output)}") from error
+    if not isinstance(content, dict):
+        raise CampaignError(f"a measuring process wrote a {type(content).__name__}, not an object.")
+    return content
+
+
+def _ending(status: int) -> str:
+    if status > 0:
+        return f"ended with exit status {status}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was killed by {names.get(-status, f'signal {-status}')}"
+
+
+def _last_lines(output: Path) -> str:
+    with output.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 100 * SHOWN_LINES))
+        lines = file.read().decode(errors="replace").splitlines()[-SHOWN_LINES:]
+    return (
+        "; its last lines:\n" + "\n".join(f"  {line}" for line in lines) if lines else "; it printed nothing."
+    )
