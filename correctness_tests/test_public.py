@@ -19,8 +19,8 @@ ROOMS = (
     "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
     "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
-    "gate.verdict", "gate.measure", "gate.exact", "gate.baseline", "gate.report", "gate.picture",
-    "gate.session", "gate.plugin",
+    "gate.verdict", "gate.measure", "gate.exact", "gate.stages", "gate.kernels", "gate.baseline",
+    "gate.report", "gate.picture", "gate.session", "gate.plugin",
 )  # fmt: skip
 """A room imports only rooms that stand before it."""
 
