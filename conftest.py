@@ -21,7 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fault",
         default=None,
-        help="break the code under measurement on purpose: slow:0.3, recompile (see perf_tests/faults.py)",
+        help="break the code under measurement on purpose: slow:0.3, recompile, eager, kernel, "
+        "memory:5000000 (see perf_tests/faults.py)",
     )
 
 

@@ -1,35 +1,52 @@
-"""Faults to put into the code under measurement, so that one can watch the gate go red (--fault)."""
+"""Faults to put into the code under measurement, so that one can watch the gate go red (--fault).
+
+They know a model by its `pipeline` alone, so that they break a model of any copy of xenc.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import FunctionType
 from typing import Any
 
 import torch
-
-from xenc import CrossEncoder
-from xenc.collate import PaddedBatch
-from xenc.packed_collate import PackedBatch
-from xenc.pipeline import Pipeline
+from torch._dynamo.eval_frame import remove_from_cache
 
 Forward = Callable[[Any], torch.Tensor]
 
 STEP = 16
 
+KNOWN = "slow:FRACTION, recompile, eager, kernel and memory:BYTES"
 
-def inject(fault: str | None, model: CrossEncoder) -> None:
-    """Break a warmed-up model as `fault` says: "slow:FRACTION", "recompile", or None for not at all."""
+
+def inject(fault: str | None, model: Any) -> None:
+    """Break a warmed-up model as `fault` says, or not at all if it is None.
+
+    Args:
+        fault: "slow:FRACTION", that much more device work; "recompile", graphs dropped and compiled under
+            two states; "eager", a compiled function that has used up its recompile limit; "kernel", one
+            more, negligible kernel per forward pass; "memory:BYTES", so much more held in each of them.
+        model: a CrossEncoder of any revision.
+    """
     if fault is None:
         return
+    pipeline = model.pipeline
     name, _, value = fault.partition(":")
     if name == "slow" and model.execution.layout == "packed":
-        model.pipeline.forward = _slowed_packed(model.pipeline, float(value))
+        pipeline.forward = _slowed_packed(pipeline, float(value))
     elif name == "slow":
-        model.pipeline.forward = _slowed(model.pipeline.forward, float(value))
+        pipeline.forward = _slowed(pipeline.forward, float(value))
     elif name == "recompile":
-        model.pipeline.forward = _recompiled(model.pipeline.forward)
+        pipeline.forward = _recompiled(pipeline)
+    elif name == "eager":
+        pipeline.forward = _eager(pipeline.forward)
+    elif name == "kernel":
+        pipeline.forward = _one_kernel_more(pipeline.forward)
+    elif name == "memory":
+        pipeline.forward = _holding(pipeline.forward, int(value))
     else:
-        raise ValueError(f"--fault={fault}: know slow:FRACTION and recompile")
+        raise ValueError(f"--fault={fault}: know {KNOWN}")
 
 
 def _slowed(forward: Forward, fraction: float) -> Forward:
@@ -39,7 +56,7 @@ def _slowed(forward: Forward, fraction: float) -> Forward:
     """
     owed = 0.0  # padded length, in tokens
 
-    def slowed(batch: PaddedBatch) -> torch.Tensor:
+    def slowed(batch: Any) -> torch.Tensor:
         nonlocal owed
         _, length = batch.shape
         owed += fraction * length
@@ -52,12 +69,12 @@ def _slowed(forward: Forward, fraction: float) -> Forward:
     return slowed
 
 
-def _slowed_packed(pipeline: Pipeline, fraction: float) -> Forward:
+def _slowed_packed(pipeline: Any, fraction: float) -> Forward:
     """The same, with dummy batches of the sizes there are; what is left over is owed to the next."""
     forward, owed = pipeline.forward, 0.0  # tokens
     dummies = {batch.shape[0]: batch for batch in pipeline.every_shape(batch_size=1)}
 
-    def slowed(batch: PackedBatch) -> torch.Tensor:
+    def slowed(batch: Any) -> torch.Tensor:
         nonlocal owed
         tokens, _ = batch.shape
         owed += fraction * tokens
@@ -70,24 +87,25 @@ def _slowed_packed(pipeline: Pipeline, fraction: float) -> Forward:
     return slowed
 
 
-def _cut(batch: PaddedBatch, length: int) -> PaddedBatch:
+def _cut(batch: Any, length: int) -> Any:
     types = batch.token_type_ids
-    return PaddedBatch(
+    return replace(
+        batch,
         input_ids=batch.input_ids[:, :length].contiguous(),
         attention_mask=batch.attention_mask[:, :length].contiguous(),
         token_type_ids=None if types is None else types[:, :length].contiguous(),
     )
 
 
-def _recompiled(forward: Forward) -> Forward:
+def _recompiled(pipeline: Any) -> Forward:
     """The same answers, with graphs dropped once and then compiled under two global states in turn."""
-    done = False
+    forward, done = pipeline.forward, False
 
-    def recompiled(batch: PaddedBatch) -> torch.Tensor:
+    def recompiled(batch: Any) -> torch.Tensor:
         nonlocal done
         if not done:
             done = True
-            torch._dynamo.reset()
+            _drop_graphs(pipeline)
             before = torch.are_deterministic_algorithms_enabled()
             torch.use_deterministic_algorithms(not before, warn_only=True)
             try:
@@ -97,3 +115,54 @@ def _recompiled(forward: Forward) -> Forward:
         return forward(batch)
 
     return recompiled
+
+
+def _drop_graphs(pipeline: Any) -> None:
+    """This model's graphs only, where one can tell which they are: a sound model may run beside it."""
+    function = getattr(pipeline.compiled, "_own_function", None)
+    if function is None:
+        torch._dynamo.reset()
+    else:
+        remove_from_cache(function)
+
+
+def _eager(forward: Forward) -> Forward:
+    """The same answers, and in each pass a compiled function that runs eagerly and never says so."""
+    code = _doubled.__code__.replace(co_name="exhausted")  # its own graphs, gone with it
+    function = FunctionType(code, _doubled.__globals__, "exhausted")
+    exhausted = torch.compile(function, backend="eager", dynamic=False)
+    for size in range(2, 3 + torch._dynamo.config.recompile_limit):  # 0 and 1 are special to Dynamo
+        exhausted(torch.ones(size))
+
+    def eager(batch: Any) -> torch.Tensor:
+        exhausted(torch.ones(1000))
+        return forward(batch)
+
+    return eager
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+def _one_kernel_more(forward: Forward) -> Forward:
+    """The same answers, and one kernel on the first row of the logits, whose result is dropped."""
+
+    def one_kernel_more(batch: Any) -> torch.Tensor:
+        logits = forward(batch)
+        logits[:1].neg()
+        return logits
+
+    return one_kernel_more
+
+
+def _holding(forward: Forward, count: int) -> Forward:
+    """The same answers, with `count` bytes more of the device's memory held while a batch runs."""
+
+    def holding(batch: Any) -> torch.Tensor:
+        held = torch.empty(count, dtype=torch.uint8, device=batch.input_ids.device)
+        logits = forward(batch)
+        del held
+        return logits
+
+    return holding

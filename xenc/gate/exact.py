@@ -1,11 +1,153 @@
-"""The counts that need no statistics: a change passes or fails on them exactly."""
+"""Facts that need no statistics: old value -> new value, and a change passes or fails on them exactly."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
 
 from ..watch import CompileReport
+
+Number = float | int
+
+
+class Rule(Enum):
+    """How a fact of the head is judged."""
+
+    NONE_ALLOWED = "none is allowed, whatever the base did"
+    NO_GROWTH = "no more than the base's"
+    OWN_TOLERANCE = "within output_tolerance, whatever the base's is"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A known fact.
+
+    Attributes:
+        label: its name in words.
+        rule: how it is judged.
+        unit: "" for counts, "share" for fractions of one, "bytes".
+        absolute, relative: growth that is none: the larger of the two counts.
+    """
+
+    label: str
+    rule: Rule = Rule.NO_GROWTH
+    unit: str = ""
+    absolute: float = 0.0
+    relative: float = 0.0
+
+
+FACTS: Final[Mapping[str, Fact]] = {
+    "graphs": Fact(label="graphs"),
+    "recompiles": Fact(label="recompiles", rule=Rule.NONE_ALLOWED),
+    "graph_breaks": Fact(label="graph breaks", rule=Rule.NONE_ALLOWED),
+    "eager_fallbacks": Fact(label="eager fallbacks", rule=Rule.NONE_ALLOWED),
+    "cudagraph_recordings": Fact(label="CUDA graph recordings", rule=Rule.NONE_ALLOWED),
+    "cudagraph_skips": Fact(label="CUDA graph skips", rule=Rule.NONE_ALLOWED),
+    "kernels": Fact(label="kernels"),
+    # sums of integers, divided: the same batches give the same share but for the last bits
+    "padded_share": Fact(label="padded share", unit="share", absolute=1e-9),
+    # allocators round blocks up and libraries pick workspaces: less than that is no change of the code
+    "peak_bytes": Fact(label="peak memory", unit="bytes", relative=0.01),
+    "output_error": Fact(label="output error", rule=Rule.OWN_TOLERANCE),
+}
+"""What can be compared, by name. `output_tolerance` may stand beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactComparison:
+    """The facts of head against base, one line each.
+
+    Attributes:
+        worse: broken; a change must not merge with any.
+        better: smaller than the base's.
+        unmeasured: the base has a number and the head none, or one that is not finite.
+        notes: growth that the stored baseline accepts, and facts that the base has no number for.
+    """
+
+    worse: tuple[str, ...]
+    better: tuple[str, ...]
+    unmeasured: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def changed_facts(
+    head: Mapping[str, Number | None],
+    base: Mapping[str, Number | None],
+    accepted: Mapping[str, Number | None] | None = None,
+) -> ExactComparison:
+    """Compare the facts of one configuration.
+
+    Args:
+        head: facts by the names of FACTS, with output_tolerance where there is an output_error.
+        base: the same of the base; None or absent where it has none.
+        accepted: what the head's reviewed stored baseline holds. Growth up to it is no break.
+
+    Raises:
+        ValueError: a name that is not in FACTS, for a fact that nobody judges would pass silently.
+    """
+    unknown = (set(head) | set(base)) - set(FACTS) - {"output_tolerance"}
+    if unknown:
+        raise ValueError(f"unknown facts {sorted(unknown)}: add them to FACTS")
+    lines: dict[str, list[str]] = {"worse": [], "better": [], "unmeasured": [], "notes": []}
+    for name, fact in FACTS.items():
+        ours, theirs = head.get(name), base.get(name)
+        if ours is None and theirs is None:
+            continue
+        if fact.rule is Rule.OWN_TOLERANCE:
+            where, why = _within(ours, head.get("output_tolerance"))
+        else:
+            where, why = _compare(fact, ours, theirs, (accepted or {}).get(name))
+        if where:
+            lines[where].append(f"{fact.label}: {_change(fact, theirs, ours)}{why}")
+    return ExactComparison(**{where: tuple(found) for where, found in lines.items()})
+
+
+def _compare(
+    fact: Fact, ours: Number | None, theirs: Number | None, accepted: Number | None
+) -> tuple[str, str]:
+    """Which list a fact belongs in, "" for none, and what is added to its line."""
+    if ours is None or not math.isfinite(ours):
+        return "unmeasured", ""
+    if fact.rule is Rule.NONE_ALLOWED and ours > 0:
+        return "worse", ", and none is allowed"
+    if theirs is None or not math.isfinite(theirs):
+        return ("notes", ", nothing to compare with") if ours or fact.rule is Rule.NO_GROWTH else ("", "")
+    if _grew(fact, theirs, ours):
+        if accepted is not None and not _grew(fact, accepted, ours):
+            return "notes", ", accepted by the stored baseline"
+        return "worse", ""
+    return ("better", "") if _grew(fact, ours, theirs) else ("", "")
+
+
+def _within(error: Number | None, tolerance: Number | None) -> tuple[str, str]:
+    if error is None or tolerance is None:
+        return "unmeasured", "" if error is None else ", no tolerance is known"
+    return ("", "") if error <= tolerance else ("worse", f", beyond the tolerance {tolerance:.3g}")
+
+
+def _grew(fact: Fact, old: Number, new: Number) -> bool:
+    return new - old > max(fact.absolute, fact.relative * abs(old))
+
+
+def _change(fact: Fact, old: Number | None, new: Number | None) -> str:
+    grown = f" ({new / old - 1:+.1%})" if fact.unit == "bytes" and old and new is not None else ""
+    texts = _number(fact, old), _number(fact, new)
+    if texts[0] == texts[1] and None not in (old, new) and old != new:  # print what differs
+        texts = f"{old:.9g}", f"{new:.9g}"
+    return f"{texts[0]} -> {texts[1]}{grown}"
+
+
+def _number(fact: Fact, value: Number | None) -> str:
+    if value is None:
+        return "none"
+    if fact.unit == "share":
+        return f"{value:.1%}"
+    if fact.unit == "bytes":
+        return f"{value / 1e6:.1f} MB" if abs(value) >= 1e6 else f"{value:,.0f} bytes"
+    return f"{value:.3g}" if fact.rule is Rule.OWN_TOLERANCE else f"{value:g}"
 
 
 def compile_counts(report: CompileReport) -> dict[str, Any]:

@@ -1,0 +1,227 @@
+"""What one pass ran, by torch.profiler: kernels, their counts and times, peak memory; and what grew.
+
+On CUDA a kernel is what ran on the device, by its own name; copies and fills are "memcpy HtoD", "memset".
+
+On a CPU a kernel is an outermost operator that computes: not what only combines others (aten::linear, regions
+of torch.compile, operators in other namespaces that call aten's), not views, not allocations; and what it
+calls in its turn (the copy of a scalar, say) is its own affair. Inductor's fused kernels are seen only if
+torch._inductor.config.cpp.enable_kernel_profile was on when they were compiled. Operators are recorded where
+they are called, not in the threads that they spread over, so that neither threads nor time change a count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+Kernels = Mapping[str, tuple[int, float]]
+"""Launches and seconds by name."""
+
+SLOWER_SHOWN: Final = 3
+"""How many kernels that only became slower are named."""
+
+_ALLOCATING: Final = frozenset(
+    f"aten::{name}"
+    for name in ("empty", "empty_like", "empty_strided", "new_empty", "resize_", "_unsafe_view")
+)
+
+_INDUCTOR: Final = re.compile(r"(graph_\d+_)?(cpp|triton)_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassProfile:
+    """What a pass ran.
+
+    Attributes:
+        kernels: launches and seconds by name.
+        peak_bytes: the most bytes held at once of what the pass itself allocated. On CUDA: above what was
+            held when it began, in the allocator's rounding; what a CUDA graph replays in was held before.
+    """
+
+    kernels: Kernels
+    peak_bytes: int
+
+    @property
+    def kernel_count(self) -> int:
+        """Launches of all kernels."""
+        return sum(count for count, _ in self.kernels.values())
+
+
+def profile_pass(
+    run: Callable[[], object],
+    *,
+    device: str,
+    on_device: Callable[[Callable[[], object]], object] = lambda job: job(),
+) -> PassProfile:
+    """Run one pass under the profiler. Warm it up first: what compiles would be counted too.
+
+    Args:
+        run: the pass. It ends when everything it started has ended; on CUDA, when it is launched.
+        device: "cpu" or "cuda".
+        on_device: runs a job on the thread that runs the operators, and waits for it. PyTorch's profiler sees
+            the thread that it was started on: allocations of no other, on a CPU.
+
+    Raises:
+        RuntimeError: no kernel was seen, which is another thread's work if there was any.
+    """
+    cuda = device == "cuda"
+    _initialise()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    profiler = profile(activities=activities, profile_memory=not cuda, acc_events=True)
+    before = _reset_cuda_peak() if cuda else 0
+    on_device(profiler.start)
+    try:
+        run()
+        if cuda:
+            torch.cuda.synchronize()
+    finally:
+        on_device(profiler.stop)
+    peak = torch.cuda.max_memory_allocated() - before if cuda else 0
+    results: Any = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    if cuda:
+        kernels = _added(_device_kernels(results.events()))
+    else:
+        roots = results.experimental_event_tree()
+        kernels, peak = _added(_operators(roots)), _peak(roots)
+    if not kernels:
+        raise RuntimeError(
+            "the profiler saw no kernel: does the pass run on another thread than on_device's?"
+        )
+    return PassProfile(kernels=kernels, peak_bytes=peak)
+
+
+@cache
+def _initialise() -> None:
+    """Kineto wants its first profile in the thread that imported torch, and says so otherwise."""
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True):
+        pass
+
+
+def _reset_cuda_peak() -> int:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def _added(launches: Iterable[tuple[str, float]]) -> dict[str, tuple[int, float]]:
+    added: dict[str, tuple[int, float]] = {}
+    for name, seconds in launches:
+        count, total = added.get(name, (0, 0.0))
+        added[name] = count + 1, total + seconds
+    return added
+
+
+def _device_kernels(events: Iterable[Any]) -> Iterator[tuple[str, float]]:
+    for event in events:
+        if event.device_type() != DeviceType.CUDA or event.is_user_annotation():
+            continue
+        copied = re.match(r"(Memcpy \w+|Memset)", event.name())
+        name = copied.group(1).replace("Mem", "mem") if copied else event.name()
+        yield name, event.duration_ns() / 1e9
+
+
+def _operators(nodes: Iterable[Any]) -> Iterator[tuple[str, float]]:
+    for node in nodes:
+        name = node.name
+        if node.tag != torch._C._profiler._EventType.TorchOp or name in _ALLOCATING:
+            continue
+        inner = list(_operators(node.children)) if _may_combine(name) or _may_view(name) else []
+        if inner:
+            yield from inner
+        elif not _may_view(name) and not _only_combines(name):
+            yield name, node.duration_time_ns / 1e9
+
+
+def _peak(roots: Iterable[Any]) -> int:
+    """The largest sum of the blocks allocated by then and not freed, in the order of time."""
+    allocations = sorted(_allocations(roots), key=lambda node: int(node.start_time_ns))
+    held: dict[int, int] = {}
+    total = peak = 0
+    for fields in (node.extra_fields for node in allocations):
+        total -= held.pop(fields.ptr, 0)  # also where another thread freed it unseen
+        if fields.alloc_size > 0:
+            held[fields.ptr] = fields.alloc_size
+            total += fields.alloc_size
+        peak = max(peak, total)
+    return peak
+
+
+def _allocations(nodes: Iterable[Any]) -> Iterator[Any]:
+    for node in nodes:
+        if node.tag == torch._C._profiler._EventType.Allocation:
+            yield node
+        yield from _allocations(node.children)
+
+
+@cache
+def _overloads(name: str) -> tuple[Any, ...]:
+    return tuple(torch._C._jit_get_schemas_for_operator(name)) if "::" in name else ()
+
+
+@cache
+def _may_view(name: str) -> bool:
+    """Whether an operator that calls none has computed nothing and answers with a view of its argument."""
+    returned = [value.alias_info for schema in _overloads(name) for value in schema.returns]
+    return any(alias is not None and not alias.is_write for alias in returned)
+
+
+@cache
+def _composites(name: str) -> tuple[bool, ...]:
+    """Of each overload, whether it is written in terms of other operators."""
+    names = (f"{name}.{schema.overload_name}".rstrip(".") for schema in _overloads(name))
+    known = filter(torch._C._dispatch_has_kernel, names)  # not TorchScript's own
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return tuple(has_kernel(overload, "CompositeImplicitAutograd") for overload in known)
+
+
+def _may_combine(name: str) -> bool:
+    return not name.startswith("aten::") or any(_composites(name))
+
+
+def _only_combines(name: str) -> bool:
+    """Whether an operator that calls none has done nothing: dropout that drops nothing, an empty region."""
+    return all(_composites(name)) and not _INDUCTOR.match(name)
+
+
+def grown_kernels(head: Kernels, base: Kernels) -> tuple[str, ...]:
+    """What the head launches that the base does not, or more often; and the few that became slowest.
+
+    Names are made alike first: of either revision's operators, and of Inductor's numbered kernels.
+    """
+    ours, theirs = _alike(head), _alike(base)
+    appeared = [
+        f"appeared: {name} x{count} ({1000 * seconds:.1f} ms)"
+        for name, (count, seconds) in sorted(ours.items(), key=lambda item: -item[1][1])
+        if name not in theirs
+    ]
+    both = [name for name in ours if name in theirs]
+    oftener = [
+        f"more often: {name} {theirs[name][0]} -> {ours[name][0]}"
+        for name in sorted(both, key=lambda name: theirs[name][0] - ours[name][0])
+        if ours[name][0] > theirs[name][0]
+    ]
+    growth = {name: ours[name][1] - theirs[name][1] for name in both}
+    slower = [
+        f"slower: {name} {1000 * theirs[name][1]:.1f} ms -> {1000 * ours[name][1]:.1f} ms"
+        for name in sorted(both, key=lambda name: -growth[name])[:SLOWER_SHOWN]
+        if growth[name] > 0
+    ]
+    return (*appeared, *oftener, *slower)
+
+
+def _alike(kernels: Kernels) -> dict[str, tuple[int, float]]:
+    added: dict[str, tuple[int, float]] = {}
+    for name, (count, seconds) in kernels.items():
+        name = re.sub(r"\bxenc_(base|head|same|slowed)\b", "xenc", name)
+        if _INDUCTOR.match(name):
+            name = re.sub(r"^graph_\d+_|_\d+$", "", name)
+        before, total = added.get(name, (0, 0.0))
+        added[name] = before + count, total + seconds
+    return added
