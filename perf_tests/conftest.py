@@ -1,4 +1,4 @@
-"""Fixtures of the performance suite, what of it the gate leaves alone, and what the gate measures in pairs."""
+"""Fixtures of the performance suite, what of it the gate leaves alone, and what it measures in pairs."""
 
 from __future__ import annotations
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from xenc.gate.kernels import PassProfile, profile_pass
-from xenc.gate.stages import StageClock
 
 from perf_tests.arms import Arm
 from perf_tests.workloads import Pair
+from xenc.gate.kernels import PassProfile, profile_pass
+from xenc.gate.stages import StageClock
 
 
 def stage_seconds(arm: Arm, rounds: Sequence[Sequence[Pair]]) -> dict[str, float]:
@@ -36,25 +38,28 @@ def one_pass(arm: Arm, pairs: Sequence[Pair]) -> PassProfile:
 @contextmanager
 def _on_the_clock(pipeline: Any, clock: StageClock) -> Iterator[None]:
     """Time the stages' callables where they hang on the pipeline; an older revision may lack some."""
-    seams = {
-        "tokenize": (pipeline, "_tokenize"),
-        "plan": (getattr(pipeline, "_stream", None), "take"),
-        "collate": (pipeline.collator, "collate"),
-        "forward": (pipeline, "forward"),
-    }
-    worker = getattr(pipeline, "_worker", None)
-    replaced = []
-    for stage, (owner, name) in seams.items():
-        with suppress(AttributeError):
-            timed = clock.timed(stage, getattr(owner, name))
-            replaced.append((owner, name, vars(owner).get(name)))
-            setattr(owner, name, timed)
-    if hasattr(worker, "answer"):
-        answer = worker.answer
-        replaced.append((worker, "answer", None))
-        worker.answer = lambda job, *args: answer(clock.timed("collect", job), *args)
+    collator, worker = pipeline.collator, getattr(pipeline, "_worker", None)
+    timed_collator = SimpleNamespace(collate=clock.timed("collate", collator.collate))
+    replaced = [
+        _replace(pipeline, "collator", lambda _: timed_collator),
+        _replace(pipeline, "forward", partial(clock.timed, "forward")),
+        _replace(pipeline, "_tokenize", partial(clock.timed, "tokenize")),
+        _replace(getattr(pipeline, "_stream", None), "take", partial(clock.timed, "plan")),
+        _replace(
+            worker, "answer", lambda answer: lambda job, *args: answer(clock.timed("collect", job), *args)
+        ),
+    ]
     try:
         yield
     finally:
-        for owner, name, own in replaced:
-            delattr(owner, name) if own is None else setattr(owner, name, own)
+        for restore in replaced:
+            restore()
+
+
+def _replace(owner: Any, name: str, by: Callable[[Any], Any]) -> Callable[[], None]:
+    """Put something else in an attribute's place, if it is there; call what is returned to undo it."""
+    if not hasattr(owner, name):
+        return lambda: None
+    own = vars(owner).get(name)
+    setattr(owner, name, by(getattr(owner, name)))
+    return lambda: delattr(owner, name) if own is None else setattr(owner, name, own)

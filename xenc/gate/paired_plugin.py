@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--accept-unpaired",
         metavar="REASON",
-        help="should REF not run beside the working tree, judge by the stored baseline alone; REASON is shown",
+        help="if REF cannot run beside the working tree, judge by the stored baseline alone; REASON is shown",
     )
 
 
@@ -112,9 +112,9 @@ class PairedPlugin:
         if self._config.option.report_dir:
             folder = Path(self._config.option.report_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            caption = f"{run.head_commit[:12]} against {run.base_commit[:12]}, {machine.get('device', device)}"
-            picture = folder / f"against-{device}.png"
-            if draw_paired(picture, run.results, run.verdicts, request.rules, caption):
+            commits = f"{run.head_commit[:12]} against {run.base_commit[:12]}"
+            picture, name = folder / f"against-{device}.png", machine.get("device", device)
+            if draw_paired(picture, run.results, run.verdicts, request.rules, f"{commits}, {name}"):
                 self.gate.messages.append(f"wrote {picture}")
         return run
 

@@ -5,9 +5,9 @@ The model. In process p and palindrome i, with A and B the mean log seconds of t
     B_pi - A_pi = d + u_p + e_pi,        u_p ~ N(0, tau^2),   e_pi independent of each other
 
 where d is what the change costs, u_p what this process happens to do to one copy and not to the other
-(where its code and its memory came to lie), and e_pi the noise of one palindrome. A palindrome (A B B A) cancels
-whatever drifts in a straight line, and being a difference of neighbours it hardly sees the rest. Blocks of
-one process share u_p, so more of them measure it better and do not average it away: the process is the unit.
+(where its code and its memory came to lie), and e_pi the noise of one palindrome. A palindrome (A B B A)
+cancels what drifts in a straight line, and, a difference of neighbours, hardly sees the rest. Blocks of one
+process share u_p, so more of them measure it better and do not average it away: the process is the unit.
 Each gives one number, x_p, the mean of its palindromes without the fifth at either end (one outlier block is
 not news), and x_p ~ N(d, tau^2 + sigma^2 / n) are independent. So with P processes, mean m and standard
 deviation s of the x_p, the one-sided confidence bounds of d are Student's
@@ -32,6 +32,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
 from scipy import optimize, stats
@@ -93,14 +94,20 @@ class Rule:
     def detectable(self, spread: float, processes: int, comparisons: int) -> float:
         """The smallest slowdown that is called REGRESSED with probability POWER at this spread."""
         critical = self.critical(processes, comparisons)
+        return self.margin + _noncentrality(critical, processes - 1) * spread / math.sqrt(processes)
 
-        def missing(noncentrality: float) -> float:
-            return float(stats.nct.sf(critical, processes - 1, noncentrality)) - POWER
 
-        high = 2 * critical + 10
-        while missing(high) < 0:
-            high *= 2
-        return self.margin + float(optimize.brentq(missing, 0, high)) * spread / math.sqrt(processes)
+@cache
+def _noncentrality(critical: float, freedom: int) -> float:
+    """How many standard errors beyond the margin a slowdown lies that POWER of all runs call REGRESSED."""
+
+    def missing(noncentrality: float) -> float:
+        return float(stats.nct.sf(critical, freedom, noncentrality)) - POWER
+
+    high = 2 * critical + 10
+    while missing(high) < 0:
+        high *= 2
+    return float(optimize.brentq(missing, 0, high))
 
 
 def change_in_process(

@@ -1,8 +1,8 @@
 """What the measuring processes found -> one judgement for each configuration. Pure: no torch, no files.
 
 First the controls: the base against a second import of itself must come out even, and that import with a
-known share of extra device work must come out REGRESSED. A run whose controls say otherwise has measured nothing.
-What is exact is judged all the same.
+known share of extra device work must come out REGRESSED. A run whose controls say otherwise has measured
+nothing. What is exact is judged all the same.
 """
 
 from __future__ import annotations
