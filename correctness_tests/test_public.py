@@ -19,11 +19,11 @@ ROOMS = (
     "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
     "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
-    "gate.verdict", "gate.paired_rule", "gate.stored_rule", "gate.measure", "gate.machine", "gate.revision",
-    "gate.campaign", "gate.exact", "gate.stages", "gate.kernels", "gate.paired", "gate.paired_verdict",
-    "gate.paired_session", "gate.checkout", "gate.baseline", "gate.report", "gate.picture",
-    "gate.paired_report", "gate.paired_picture", "gate.session", "gate.record", "gate.plugin",
-    "gate.paired_plugin",
+    "gate.verdict", "gate.entry", "gate.stored_rule", "gate.paired_rule", "gate.measure", "gate.machine",
+    "gate.revision", "gate.campaign", "gate.exact", "gate.stages", "gate.kernels", "gate.paired",
+    "gate.paired_verdict", "gate.paired_session", "gate.baseline", "gate.report", "gate.picture",
+    "gate.paired_report", "gate.paired_picture", "gate.checkout", "gate.session", "gate.record",
+    "gate.plugin", "gate.paired_plugin",
 )  # fmt: skip
 """A room imports only rooms that stand before it."""
 
@@ -126,10 +126,15 @@ def test_no_stage_imports_the_gate(file):
         assert not [room for room in rooms_imported(file) if room.startswith("gate")]
 
 
-@pytest.mark.parametrize("room", ["plan", "packing", "gate.verdict", "execution", "errors"])
+@pytest.mark.parametrize("room", ["plan", "packing", "gate.verdict", "gate.entry", "execution", "errors"])
 def test_the_subtle_rooms_need_nothing_but_python(room):
     file = PACKAGE.joinpath(*room.split(".")).with_suffix(".py")
     assert packages_imported(file) <= set(sys.stdlib_module_names)
+
+
+def test_the_stored_rule_needs_nothing_but_python_and_scipy():
+    packages = packages_imported(PACKAGE / "gate" / "stored_rule.py")
+    assert packages <= {*sys.stdlib_module_names, "scipy"}
 
 
 @pytest.mark.parametrize("room", ["pairs", "pair_template", "tokens", "stream"])

@@ -12,26 +12,28 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import BaselineError
-from .verdict import Samples
+from .entry import Entry, Speedup
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Accepted samples of one device.
+    """Accepted samples of one device; with `sessions` = 1 also what one session leaves to be merged.
 
     Attributes:
         device: `machine.device_name` of the machine that recorded it.
         versions: `machine.versions` of that machine.
         commit: the revision that was measured.
-        entries: samples by pytest node id.
+        sessions: how many fresh processes measured it.
+        entries: by pytest node id.
     """
 
     device: str
     versions: Mapping[str, str]
     commit: str
-    entries: Mapping[str, Samples]
+    sessions: int
+    entries: Mapping[str, Entry]
 
 
 class SchemaError(BaselineError):
@@ -50,10 +52,10 @@ def read_baseline(path: Path) -> Baseline:
         SchemaError: written in another schema.
         BaselineError: not JSON, cut short, or not a baseline; the message names the file and the remedy.
     """
-    remedy = "restore it from git, or record a new one with --record-baseline"
+    remedy = "restore it from git, or record a new one with `make baseline`"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BaselineError(f"baseline {path} is not JSON or was cut short ({error}): {remedy}.") from error
     except OSError as error:
         raise BaselineError(f"baseline {path} cannot be read ({error}): {remedy}.") from error
@@ -61,53 +63,118 @@ def read_baseline(path: Path) -> Baseline:
     if schema != SCHEMA:
         raise SchemaError(f"baseline {path} has schema {schema!r}, this gate reads {SCHEMA}: {remedy}.")
     try:
+        sessions = content["sessions"]
+        if type(sessions) is not int or sessions < 1:
+            raise ValueError(f"sessions {sessions!r} must be a count from 1")
         return Baseline(
             device=str(content["device"]),
             versions={str(name): str(value) for name, value in content["versions"].items()},
             commit=str(content["commit"]),
-            entries={str(name): _samples(entry) for name, entry in content["entries"].items()},
+            sessions=sessions,
+            entries={str(name): _read_entry(entry, sessions) for name, entry in content["entries"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BaselineError(f"baseline {path} is damaged ({error!r}): {remedy}.") from error
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Write a baseline in one step, so that an interrupted run leaves the old one as it was."""
+    """Write a baseline in one step, so that a run that is interrupted or fails leaves the old one as it was.
+
+    Raises:
+        BaselineError: it cannot be written, for instance because the disk is full; nothing partial is left.
+    """
     head = {
         "schema": SCHEMA,
         "device": baseline.device,
         "versions": dict(baseline.versions),
         "commit": baseline.commit,
+        "sessions": baseline.sessions,
     }
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     entries = [
-        f"    {json.dumps(name)}: {json.dumps(_entry(samples))}"
-        for name, samples in sorted(baseline.entries.items())
+        f"    {json.dumps(name)}: {json.dumps(_written(entry))}"
+        for name, entry in sorted(baseline.entries.items())
     ]
     text = "\n".join(["{", *lines, '  "entries": {', ",\n".join(entries), "  }", "}", ""])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, text)
+    except OSError as error:
+        raise BaselineError(
+            f"baseline {path} cannot be written ({error.strerror or error}); what was stored is as it was: "
+            "make room, or name another folder with --baseline-dir, and record again."
+        ) from error
 
 
-def _samples(entry: Mapping[str, Any]) -> Samples:
-    seconds = tuple(float(value) for value in entry["seconds"])
-    margin = float(entry["margin"])
-    if not all(math.isfinite(value) and value > 0 for value in seconds):
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # some file systems say only here that the disk is full
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_entry(entry: Mapping[str, Any], sessions: int) -> Entry:
+    seconds = tuple(float(_number(value, "seconds")) for value in entry["seconds"])
+    margin = _number(entry["margin"], "margin")
+    if not seconds or not all(value > 0 for value in seconds):
         raise ValueError(f"seconds {seconds} must be positive")
     if not 0 < margin < 1:
         raise ValueError(f"margin {margin} must lie between 0 and 1")
-    return Samples(
+    speedup = entry.get("speedup")
+    return Entry(
         seconds=seconds,
         protocol={str(name): str(value) for name, value in entry["protocol"].items()},
         margin=margin,
+        spread=_read_spread(entry["spread"], sessions),
+        speedup=None if speedup is None else _read_speedup(speedup, sessions),
+        exact={str(name): _number(value, name) for name, value in entry.get("exact", {}).items()},
     )
 
 
-def _entry(samples: Samples) -> dict[str, Any]:
-    return {
-        "margin": samples.margin,
-        "protocol": dict(samples.protocol),
-        "seconds": [float(f"{value:.6g}") for value in samples.seconds],
+def _read_speedup(speedup: Mapping[str, Any], sessions: int) -> Speedup:
+    times = _number(speedup["times"], "speedup")
+    if not times > 0:
+        raise ValueError(f"speedup {times} must be positive")
+    spread = _read_spread(speedup["spread"], sessions)
+    return Speedup(reference=str(speedup["reference"]), times=times, spread=spread)
+
+
+def _read_spread(value: object, sessions: int) -> float | None:
+    if (value is None) != (sessions == 1):
+        raise ValueError(f"spread {value!r} of {sessions} sessions: one session has none, several have one")
+    return None if value is None else _number(value, "spread")
+
+
+def _number(value: object, name: str) -> float:
+    """A finite number from 0; whole ones stay whole."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} {value!r} must be a number from 0")
+    return value
+
+
+def _written(entry: Entry) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "margin": entry.margin,
+        "protocol": dict(entry.protocol),
+        "seconds": [_rounded(value) for value in entry.seconds],
+        "spread": None if entry.spread is None else _rounded(entry.spread),
     }
+    if entry.speedup is not None:
+        spread = entry.speedup.spread
+        written["speedup"] = {
+            "reference": entry.speedup.reference,
+            "times": _rounded(entry.speedup.times),
+            "spread": None if spread is None else _rounded(spread),
+        }
+    if entry.exact:
+        written["exact"] = dict(entry.exact)
+    return written
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from ..errors import BaselineError
+from .checkout import clean_commit, commit_of
 from .exact import broken_laws
 from .machine import versions
 from .picture import draw, draw_requests
+from .record import store_run
 from .report import Record, run_table, stage_table, verdict_table, write_report
-from .session import GateSession, commit_of, devices
+from .session import GateSession, devices
 from .verdict import Judgement, Verdict
 
 MEASURED_ON = {"cpu": "cpu", "gpu": "cuda"}
@@ -27,6 +29,9 @@ MEASURED_ON = {"cpu": "cpu", "gpu": "cuda"}
 GATE = "xenc-gate-session"
 """The name that the session's hooks are registered under."""
 
+JUDGEMENT = pytest.StashKey[Judgement]()
+"""Where a benchmark leaves a verdict that it brings along; no stored baseline is asked then."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options beside pytest-benchmark's own."""
@@ -34,7 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--record-baseline",
         action="store_true",
-        help="store this run as the device's baseline, if every test passes",
+        help="store this run as the device's baseline of one session, if every test passes",
+    )
+    group.addoption(
+        "--record-session",
+        default=None,
+        metavar="FILE",
+        help="leave this run in FILE, if every test passes, for `python -m xenc.gate.record` to merge",
     )
     group.addoption("--baseline-dir", default=None, help="where baselines live (default: .benchmarks)")
     group.addoption("--report-dir", default=None, help="write report.md, report.json and report.png here")
@@ -50,13 +61,18 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--benchmark-compare={compare}: no such baseline file. {_COMPARE_USAGE}")
     if isinstance(compare, str) and not compare.endswith(".json"):
         raise pytest.UsageError(f"--benchmark-compare took {compare} as its value. {_COMPARE_USAGE}")
-    if compare is not None and config.option.record_baseline:
+    recording = config.option.record_baseline or bool(config.option.record_session)
+    if (compare is not None and recording) or (
+        config.option.record_baseline and config.option.record_session
+    ):
         raise pytest.UsageError(
-            "give either --benchmark-compare or --record-baseline: a run is judged or stored."
+            "give one of --benchmark-compare, --record-baseline, --record-session: a run is judged or stored."
         )
     directory = Path(config.option.baseline_dir or config.rootpath / ".benchmarks")
     try:
-        session = GateSession(directory, compare=compare, record=config.option.record_baseline)
+        session = GateSession(directory, compare=compare, record=recording)
+        if recording:
+            session.commit = clean_commit(config.rootpath)
     except BaselineError as error:
         raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(GatePlugin(session), GATE)
@@ -125,7 +141,12 @@ class GatePlugin:
         config = session.config
         done = True
         if self.session.recording:
-            done = self.session.store(passed=exitstatus == 0, commit=commit_of(config.rootpath))
+            done = store_run(
+                self.session,
+                passed=exitstatus == 0,
+                session_file=Path(file) if (file := config.option.record_session) else None,
+                commit_now=commit_of(config.rootpath),
+            )
         if self.session.comparing:
             done = self.session.green
         if exitstatus == 0 and not done:
@@ -155,7 +176,7 @@ class GatePlugin:
         broken = broken_laws(info)
         record = Record(name=item.nodeid, device=_device_of(item), seconds=seconds, info=info)
         self.session.records.append(record)
-        judgement = self.session.judge(record, broken)
+        judgement = self.session.judge(record, broken, item.stash.get(JUDGEMENT, None))
         if broken:
             pytest.fail(f"{Verdict.REGRESSED}: " + "; ".join(broken), pytrace=False)
         if judgement is not None and not judgement.verdict.green:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,16 +10,21 @@ from typing import Final, Literal
 import torch
 
 from ..errors import BaselineError
-from .baseline import Baseline, SchemaError, baseline_path, read_baseline, write_baseline
+from .baseline import Baseline, SchemaError, baseline_path, read_baseline
+from .entry import Samples, entry_of
 from .machine import device_name, versions
 from .report import Record
-from .verdict import Judgement, Samples, Verdict, judge
+from .stored_rule import judge
+from .verdict import Judgement, Verdict
 
 DEFAULT_MARGINS: Final = {"cpu": 0.15, "cuda": 0.05}
 """Slowdown that a new baseline entry tolerates: what separate sessions of one machine differ by."""
 
 PROTOCOL: Final = ("workload_fingerprint", "model", "dtype")
 """What of a benchmark's `extra_info` must equal the baseline's."""
+
+EXACT: Final = ("graphs", "kernels", "peak_bytes", "waste", "padded_share")
+"""What of a benchmark's `extra_info` a baseline keeps besides times, to be reviewed with them."""
 
 NOTHING: Final = "gate::nothing-measured"
 
@@ -31,7 +35,12 @@ class GateSession:
     Args:
         directory: where baselines live.
         compare: None not to judge, True to judge by this device's baseline, or the path of one.
-        record: whether to store this run as the baseline.
+        record: whether to store this run as the baseline, or as one session of it.
+
+    Attributes:
+        commit: the revision when the run began, if it is stored.
+        paired: whether the run measures another revision beside this one, whatever the baselines hold.
+        chapters: Markdown to be shown before the tables.
 
     Raises:
         BaselineError: the baseline named by `compare`, or this machine's, cannot be read.
@@ -41,6 +50,9 @@ class GateSession:
         self.directory = directory
         self.comparing = compare is not None
         self.recording = record
+        self.commit = ""
+        self.paired = False
+        self.chapters: list[str] = []
         self.records: list[Record] = []
         self.judged: dict[str, Judgement] = {}
         self.messages: list[str] = []
@@ -66,6 +78,8 @@ class GateSession:
         if not selected:
             reason = "no benchmark was selected; is the marker right (-m cpu, -m gpu)?"
             return {NOTHING: Judgement(verdict=Verdict.NOT_MEASURED, reason=reason)}
+        if self.paired:
+            return {}
         absent = {}
         for device in set(selected.values()):
             baseline = self._baselines.get(device)
@@ -78,11 +92,17 @@ class GateSession:
                     absent[name] = Judgement(verdict=Verdict.MISSING, reason=reason)
         return absent
 
-    def judge(self, record: Record, broken: list[str]) -> Judgement | None:
-        """The verdict on one benchmark that ran; None if this run does not compare."""
+    def judge(self, record: Record, broken: list[str], brought: Judgement | None = None) -> Judgement | None:
+        """The verdict on one benchmark that ran; None if this run does not compare.
+
+        Args:
+            record: what it measured.
+            broken: laws that it broke.
+            brought: its verdict, if the stored baseline is not what it is judged by.
+        """
         if not self.comparing:
             return None
-        judgement = self._verdict(record)
+        judgement = brought or self._verdict(record)
         if broken:
             judgement = Judgement(verdict=Verdict.REGRESSED, reason="; ".join(broken))
         self.judged[record.name] = judgement
@@ -102,25 +122,22 @@ class GateSession:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tally.items()))
         return f"gate {'GREEN' if self.green else 'NOT GREEN'}: {counts or 'nothing was measured'}"
 
-    def store(self, *, passed: bool, commit: str) -> bool:
-        """Write the baseline of each device measured, if every test passed and none was left out.
+    def measured(self) -> list[Baseline]:
+        """What this run measured, as one session of each device."""
+        return [
+            Baseline(
+                device=devices()[device],
+                versions=versions(),
+                commit=self.commit,
+                sessions=1,
+                entries={r.name: entry_of(_samples(r)) for r in self.records if r.device == device},
+            )
+            for device in sorted({record.device for record in self.records})
+        ]
 
-        Returns:
-            Whether everything that was measured is stored now.
-        """
-        refusal = self._refusal(passed=passed)
-        if refusal is not None:
-            self.messages.append(f"baseline NOT recorded: {refusal}")
-            return False
-        for device in sorted({record.device for record in self.records}):
-            entries = {record.name: _samples(record) for record in self.records if record.device == device}
-            baseline = Baseline(device=devices()[device], versions=versions(), commit=commit, entries=entries)
-            write_baseline(self._paths[device], baseline)
-            self.messages.append(f"recorded {len(entries)} benchmarks in {self._paths[device]}")
-        return True
-
-    def _refusal(self, *, passed: bool) -> str | None:
-        measured = {record.name for record in self.records if record.seconds}
+    def refusal(self, *, passed: bool) -> str | None:
+        """Why this run must not be stored: a test failed, or something was left out. None if it may be."""
+        measured = {record.name for record in self.records if _took_time(record)}
         if not measured:
             return "nothing was measured"
         if not passed:
@@ -134,16 +151,20 @@ class GateSession:
         baseline = self._baselines.get(record.device)
         if record.device in self._unreadable:
             return Judgement(verdict=Verdict.INCOMPARABLE, reason=self._unreadable[record.device])
-        if not record.seconds:
-            return Judgement(verdict=Verdict.NOT_MEASURED, reason="benchmarks are disabled")
+        if not _took_time(record):
+            reason = "a round took no time" if record.seconds else "benchmarks are disabled"
+            return Judgement(verdict=Verdict.NOT_MEASURED, reason=reason)
         if baseline is None:
             reason = f"this device has no baseline ({self._paths[record.device]}); record one"
             return Judgement(verdict=Verdict.NEW, reason=reason)
         if baseline.device != devices()[record.device]:
-            reason = f"the baseline is of {baseline.device}, this is {devices()[record.device]}"
+            path = self._paths[record.device]
+            reason = (
+                f"the baseline {path} is of {baseline.device}, this is {devices()[record.device]}; record one"
+            )
             return Judgement(verdict=Verdict.INCOMPARABLE, reason=reason)
         return judge(
-            _samples(record), baseline.entries.get(record.name),
+            _samples(record), baseline.entries.get(record.name), sessions=baseline.sessions,
             head_versions=versions(), base_versions=baseline.versions,
         )  # fmt: skip
 
@@ -168,19 +189,20 @@ def devices() -> dict[str, str]:
     return {device: device_name(device) for device in present}
 
 
-def commit_of(directory: Path) -> str:
-    """The checked-out revision, with "+dirty" if files differ from it; "unknown" outside git."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+dirty", "--exclude=*"],
-            cwd=directory, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
+def _took_time(record: Record) -> bool:
+    return bool(record.seconds) and min(record.seconds) > 0
 
 
 def _samples(record: Record) -> Samples:
-    protocol = {name: str(record.info[name]) for name in PROTOCOL if name in record.info}
-    margin = record.info.get("margin", DEFAULT_MARGINS[record.device])
-    return Samples(seconds=record.seconds, protocol=protocol, margin=float(margin))
+    info = record.info
+    reference = tuple(info.get("reference_seconds", ()))
+    paired = len(reference) == len(record.seconds) and all(second > 0 for second in reference)
+    counts = {name: info[name] for name in EXACT if type(info.get(name)) in (int, float) and info[name] >= 0}
+    return Samples(
+        seconds=record.seconds,
+        protocol={name: str(info[name]) for name in PROTOCOL if name in info},
+        margin=float(info.get("margin", DEFAULT_MARGINS[record.device])),
+        reference=str(info.get("reference", "the reference")) if reference and paired else None,
+        reference_seconds=reference if paired else (),
+        exact=counts,
+    )

@@ -1,0 +1,212 @@
+"""Sessions of one device -> its stored baseline, and a table of what that changes.
+
+    python -m xenc.gate.record SESSION.json... [--baseline-dir DIR]
+
+A session is what one fresh pytest process measured (`--record-session FILE`), in a baseline's own format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import BaselineError
+from .baseline import Baseline, baseline_path, read_baseline, write_baseline
+from .checkout import require_clean
+from .entry import Entry, combine
+from .report import markdown_table
+from .session import GateSession
+
+
+def merge(sessions: Mapping[str, Baseline]) -> Baseline:
+    """One baseline out of sessions, by the name of each, that measured the same thing.
+
+    Raises:
+        BaselineError: they did not, one of them is itself merged, or of no clean revision.
+    """
+    first_name, first = next(iter(sessions.items()))
+    for name, session in sessions.items():
+        require_clean(session.commit, name)
+        if session.sessions != 1:
+            raise BaselineError(f"{name} holds {session.sessions} sessions already; merge single ones.")
+        for what in ("commit", "device", "versions"):
+            _require_same(what, first_name, getattr(first, what), name, getattr(session, what))
+        differing = sorted(set(first.entries) ^ set(session.entries))
+        if differing:
+            raise BaselineError(
+                f"{first_name} and {name} measured different benchmarks ({', '.join(differing)} in one only)"
+                ": record all sessions anew, with the same selection."
+            )
+        for benchmark, entry in first.entries.items():
+            other = session.entries[benchmark]
+            _require_same(f"protocol of {benchmark}", first_name, _protocol(entry), name, _protocol(other))
+    entries = {name: combine([each.entries[name] for each in sessions.values()]) for name in first.entries}
+    return replace(first, sessions=len(sessions), entries=entries)
+
+
+def store(merged: Baseline, directory: Path) -> list[str]:
+    """Write a device's baseline; margins that the stored one has stay as they are.
+
+    Returns:
+        What to tell the reviewer: the table of changes, and where the baseline is.
+
+    Raises:
+        BaselineError: it cannot be written, or the file is another device's.
+    """
+    path, old, told = baseline_path(directory, merged.device), None, []
+    try:
+        old = read_baseline(path) if path.exists() else None
+    except BaselineError as error:
+        told.append(f"nothing to compare with: {error}")
+    if old is not None and old.device != merged.device:
+        raise BaselineError(
+            f"baseline {path} is of {old.device}, these sessions of {merged.device}: move it away."
+        )
+    margins = {name: entry.margin for name, entry in old.entries.items()} if old is not None else {}
+    entries = {
+        name: replace(entry, margin=margins.get(name, entry.margin)) for name, entry in merged.entries.items()
+    }
+    merged = replace(merged, entries=entries)
+    write_baseline(path, merged)
+    counted = f"{len(entries)} benchmarks, {merged.sessions} session{'s' if merged.sessions > 1 else ''}"
+    return [*told, changes(old, merged), f"recorded {counted}, in {path}"]
+
+
+def store_run(gate: GateSession, *, passed: bool, session_file: Path | None, commit_now: str) -> bool:
+    """Store what one pytest run measured, as a session to be merged or as a baseline of one session.
+
+    Args:
+        gate: the run.
+        passed: whether every test did.
+        session_file: where to leave the session; None to write the baseline itself.
+        commit_now: the revision when the run ended, which must be that when it began.
+
+    Returns:
+        Whether everything that was measured is stored now; if not, `gate.messages` says why.
+    """
+    refusal = gate.refusal(passed=passed)
+    if refusal is None and commit_now != gate.commit:
+        refusal = f"the checkout changed while it was measured, from {gate.commit} to {commit_now}"
+    measured = gate.measured() if refusal is None else []
+    if session_file is not None and len(measured) > 1:
+        refusal = "one session is of one device; choose -m cpu or -m gpu"
+    try:
+        if refusal is not None:
+            raise BaselineError(refusal)
+        if session_file is not None:
+            write_baseline(session_file, measured[0])
+            gate.messages.append(f"left a session of {len(measured[0].entries)} benchmarks in {session_file}")
+        else:
+            for baseline in measured:
+                gate.messages += store(merge({baseline.device: baseline}), gate.directory)
+    except BaselineError as error:
+        gate.messages.append(f"baseline NOT recorded: {error}")
+        return False
+    return True
+
+
+def changes(old: Baseline | None, new: Baseline) -> str:
+    """What a new baseline changes, as a Markdown table: medians, drift, speed-ups, counts; new, removed."""
+    before: Mapping[str, Entry] = old.entries if old is not None else {}
+    names = sorted({*before, *new.entries})
+    rows = [_row(name.rpartition("/")[2], before.get(name), new.entries.get(name)) for name in names]
+    commits = f"{old.commit[:12] if old is not None else 'nothing'} -> {new.commit[:12]}"
+    return f"{commits}, {new.device}\n\n{markdown_table(rows)}\n" if rows else commits
+
+
+def disagreements(sessions: Sequence[Baseline]) -> list[str]:
+    """One line for each exact count on which sessions of the same code differ; the largest is stored."""
+    lines = []
+    for name in sessions[0].entries:
+        counts = [session.entries[name].exact for session in sessions]
+        for fact in sorted({fact for each in counts for fact in each}):
+            seen = [each.get(fact) for each in counts]
+            if len(set(seen)) > 1:
+                told = ", ".join("none" if value is None else f"{value:,.6g}" for value in seen)
+                lines.append(f"{name}: {fact} differs between sessions ({told}); the largest is stored")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Merge sessions into the device's baseline. 1 if that is refused, and then nothing is changed."""
+    parser = argparse.ArgumentParser(prog="python -m xenc.gate.record", description=__doc__)
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="SESSION.json", help="left by --record-session"
+    )
+    parser.add_argument("--baseline-dir", type=Path, default=Path(".benchmarks"), help="where baselines live")
+    options = parser.parse_args(arguments)
+    try:
+        if len({path.resolve() for path in options.files}) < len(options.files):
+            raise BaselineError("a session is named twice, which would hide the drift between sessions.")
+        sessions = {str(path): read_baseline(path) for path in options.files}
+        told = [*store(merge(sessions), options.baseline_dir), *disagreements(list(sessions.values()))]
+    except BaselineError as error:
+        print(f"baseline NOT recorded: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(told))
+    return 0
+
+
+def _require_same(what: str, first_name: str, first: object, name: str, value: object) -> None:
+    if first != value:
+        raise BaselineError(
+            f"{first_name} and {name} differ in {what} ({first} and {value}): record all sessions anew, "
+            "one after the other on one machine."
+        )
+
+
+def _protocol(entry: Entry) -> dict[str, object]:
+    """What must be equal for two sessions to be of the same benchmark."""
+    reference = entry.speedup.reference if entry.speedup is not None else None
+    return {**entry.protocol, "rounds": len(entry.seconds), "reference": reference, "margin": entry.margin}
+
+
+def _row(label: str, old: Entry | None, new: Entry | None) -> dict[str, str]:
+    entry = new or old
+    assert entry is not None
+    change = "removed" if new is None else "new"
+    if old is not None and new is not None:
+        same = old.protocol == new.protocol and len(old.seconds) == len(new.seconds)
+        ratio = statistics.median(
+            ours / theirs for ours, theirs in zip(new.seconds, old.seconds, strict=False)
+        )
+        change = f"{ratio - 1:+.1%}" if same else "another protocol"
+    return {
+        "benchmark": label,
+        "old median s": _median(old),
+        "new median s": _median(new),
+        "change": change,
+        "drift": "unknown" if entry.spread is None else f"{entry.spread:.1%}",
+        "speed-up": _arrow(_speedup(old), _speedup(new)),
+        "margin": f"{entry.margin:.0%}",
+        "exact": _exact(old, new),
+    }
+
+
+def _exact(old: Entry | None, new: Entry | None) -> str:
+    before, after = (entry.exact if entry is not None else {} for entry in (old, new))
+    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    return ", ".join(
+        f"{name} {_arrow(*(f'{side[name]:,.6g}' if name in side else '' for side in (before, after)))}"
+        for name in names
+    )
+
+
+def _median(entry: Entry | None) -> str:
+    return "" if entry is None else f"{statistics.median(entry.seconds):.4g}"
+
+
+def _speedup(entry: Entry | None) -> str:
+    return "" if entry is None or entry.speedup is None else f"{entry.speedup.times:.2f}x"
+
+
+def _arrow(old: str, new: str) -> str:
+    return new if old == new else f"{old or 'none'} -> {new or 'none'}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
