@@ -64,7 +64,7 @@ class ExactComparison:
         worse: broken; a change must not merge with any.
         better: smaller than the base's.
         unmeasured: the base has a number and the head none, or one that is not finite.
-        notes: growth that the stored baseline accepts, and facts that the base has no number for.
+        notes: growth that was accepted, and facts that the base has no number for.
     """
 
     worse: tuple[str, ...]
@@ -83,7 +83,7 @@ def changed_facts(
     Args:
         head: facts by the names of FACTS, with output_tolerance where there is an output_error.
         base: the same of the base; None or absent where it has none.
-        accepted: what the head's reviewed stored baseline holds. Growth up to it is no break.
+        accepted: what a reviewer accepted. Growth up to it is no break.
 
     Raises:
         ValueError: a name that is not in FACTS, for a fact that nobody judges would pass silently.
@@ -117,7 +117,7 @@ def _compare(
         return ("notes", ", nothing to compare with") if ours or fact.rule is Rule.NO_GROWTH else ("", "")
     if _grew(fact, theirs, ours):
         if accepted is not None and not _grew(fact, accepted, ours):
-            return "notes", ", accepted by the stored baseline"
+            return "notes", ", accepted"
         return "worse", ""
     return ("better", "") if _grew(fact, ours, theirs) else ("", "")
 

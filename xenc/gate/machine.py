@@ -45,6 +45,8 @@ class Machine:
 
     def __init__(self, device: str) -> None:
         self._device = device
+        self._nvml: Any
+        self._handle: Any
         self._nvml, self._handle = _nvml() if device == "cuda" else (None, None)
         self._load_before, self._busy_before = os.getloadavg()[0], _busy_seconds()
         self._clocks: list[int] = []

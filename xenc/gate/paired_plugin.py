@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from ..errors import XencError
+from .accepted import read_accepted
 from .paired_picture import draw_paired
 from .paired_report import paired_markdown
 from .paired_session import PairedRequest, PairedRun, UnpairableError, check_pairable, measure_paired
@@ -65,7 +66,8 @@ class PairedPlugin:
     @property
     def gate(self) -> GateSession:
         """What the run is judged in."""
-        session: GateSession = self._config.pluginmanager.get_plugin(GATE).session
+        plugin: Any = self._config.pluginmanager.get_plugin(GATE)
+        session: GateSession = plugin.session
         return session
 
     @pytest.hookimpl(tryfirst=True)
@@ -101,7 +103,11 @@ class PairedPlugin:
         assert self._against is not None
         request = self._config.stash[PAIRED_REQUEST](device)
         run = measure_paired(
-            request, self._against, self._config.rootpath, accepted=self.gate.accepted(device), say=self._say
+            request,
+            self._against,
+            self._config.rootpath,
+            accepted=read_accepted(self.gate.directory, device),
+            say=self._say,
         )
         machine = run.results[-1].get("machine", {})
         self.gate.chapters.append(

@@ -89,7 +89,7 @@ def measure_paired(
         request: what to measure.
         ref: the base revision.
         repository: its working tree is the head.
-        accepted: exact counts that the stored baseline holds, by configuration.
+        accepted: what exact counts may grow to, by configuration.
         say: told of each process that has measured.
         lock: see `Campaign`.
 
@@ -136,13 +136,27 @@ def check_pairable(request: PairedRequest, ref: str, repository: Path, *, lock: 
         two_revisions(ref, repository) as revisions,
         Campaign(request.command, timeout_s=request.timeout_s, lock=lock) as campaign,
     ):
-        _process(campaign, request, revisions.base, revisions.head, first=False, only_warm_up=True)
+        measure_process(campaign, request, revisions.base, revisions.head, first=False, only_warm_up=True)
 
 
-def _process(
+def measure_process(
     campaign: Campaign, request: PairedRequest, base: Path, head: Path, *,
     first: bool, only_warm_up: bool = False,
 ) -> Result:  # fmt: skip
+    """One measuring process.
+
+    Args:
+        campaign: runs it.
+        request: what to measure.
+        base: the folder of the base's package.
+        head: the folder of the head's.
+        first: whether it also looks where the time goes.
+        only_warm_up: bring both revisions up and time nothing.
+
+    Raises:
+        UnpairableError: the base cannot run beside the head.
+        CampaignError: the process failed.
+    """
     result = campaign.run_process(
         {
             "device": request.device,

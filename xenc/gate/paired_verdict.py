@@ -84,7 +84,7 @@ def judge_campaign(
     Args:
         results: one of each process, all of the same configurations.
         rules: by configuration.
-        accepted: exact counts that the reviewed stored baseline holds, by configuration.
+        accepted: what exact counts may grow to, by configuration.
     """
     number = comparisons(len(rules))
     timed = {

@@ -1,0 +1,101 @@
+"""Is the gate itself right? Records processes of unchanged code, and runs whole small gates on it. Resumable.
+
+    python -m perf_tests.gate_check record FILE --count 30           processes, to be replayed
+    python -m perf_tests.gate_check live FILE --count 20             whole gates on unchanged code
+    python -m perf_tests.gate_check live FILE --count 20 --fault slow:0.05
+
+Each line of FILE is one of them; as many are added as are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from perf_tests.against import paired_request
+from perf_tests.replays import pack, upper_bound
+from xenc.errors import XencError
+from xenc.gate.campaign import LOCK, Campaign
+from xenc.gate.paired_session import PairedRequest, measure_paired, measure_process
+from xenc.gate.revision import two_revisions
+
+REPOSITORY = Path(__file__).parent.parent
+
+REDUCED = 1
+"""Configurations of a live run: the one with the controls alone, so that it ends within two minutes."""
+
+
+def record(request: PairedRequest) -> dict[str, Any]:
+    """One process with the working tree's commit on both sides."""
+    with (
+        two_revisions("HEAD", REPOSITORY) as revisions,
+        Campaign(request.command, timeout_s=request.timeout_s, lock=LOCK) as campaign,
+    ):
+        return pack(measure_process(campaign, request, revisions.base, revisions.base, first=False))
+
+
+def live(request: PairedRequest) -> dict[str, Any]:
+    """One whole run on few configurations, and what it said."""
+    few = dict(list(request.rules.items())[:REDUCED])
+    started = time.monotonic()
+    try:
+        verdicts = measure_paired(replace(request, rules=few), "HEAD", REPOSITORY, say=print).verdicts
+    except XencError as error:
+        return {"fault": request.fault, "verdicts": {}, "error": str(error)}
+    return {
+        "fault": request.fault,
+        "seconds": round(time.monotonic() - started),
+        "processes": verdicts.processes,
+        "verdicts": {name: [each.verdict, each.reason] for name, each in verdicts.configurations.items()},
+        "controls": [[each.name, each.held, each.judgement.reason] for each in verdicts.controls],
+    }
+
+
+def repeat(path: Path, count: int, make: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add lines to a file until it has `count`; all its lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    while len(lines) < count:
+        line = json.dumps(make(), separators=(",", ":"))
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        lines.append(line)
+        print(f"{path}: {len(lines)} of {count}", flush=True)
+    return [json.loads(line) for line in lines]
+
+
+def tally(runs: list[dict[str, Any]]) -> str:
+    """How often each verdict was given, and what that says of its rate."""
+    nothing = [("NOT MEASURED", "")]
+    counts = Counter(verdict for run in runs for verdict, _ in run["verdicts"].values() or nothing)
+    return "\n".join(
+        f"{verdict}: {count} of {len(runs)} runs (rate below {upper_bound(count, len(runs)):.1%} at 95%)"
+        for verdict, count in counts.most_common()
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m perf_tests.gate_check")
+    parser.add_argument("what", choices=["record", "live"])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--fault", default=None)
+    chosen = parser.parse_args(arguments)
+    request = paired_request(chosen.device, chosen.fault)
+    make = record if chosen.what == "record" else live
+    found = repeat(chosen.file, chosen.count, lambda: make(request))
+    if chosen.what == "live":
+        print(tally(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
