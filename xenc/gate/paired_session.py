@@ -108,7 +108,9 @@ def measure_paired(
         for look in request.looks:
             while len(results) < look:
                 started = time.monotonic()
-                results.append(_process(campaign, request, revisions.base, revisions.head, first=not results))
+                results.append(
+                    measure_process(campaign, request, revisions.base, revisions.head, first=not results)
+                )
                 seconds = time.monotonic() - started
                 say(f"measuring process {len(results)} of {request.looks[0]}: {seconds:.0f} s")
             verdicts = judge_campaign(results, request.rules, accepted)
