@@ -195,10 +195,10 @@ def test_a_folder_without_the_package_has_no_snapshot(tmp_path):
 def test_changed_files_of_the_package_are_named(repository):
     assert changed_files(repository) == ()
     (repository / "README").write_text("not of the package")
-    (repository / "xenc/new ü.py").write_text("")
-    (repository / "xenc/value.py").rename(repository / "xenc/renamed.py")
-    git(repository, "add", "xenc/renamed.py")
-    assert changed_files(repository) == ("xenc/new ü.py", "xenc/renamed.py", "xenc/value.py")
+    (repository / "xenc/inner").mkdir()
+    (repository / "xenc/inner/new ü.py").write_text("")
+    git(repository, "mv", "xenc/value.py", "xenc/renamed.py")
+    assert changed_files(repository) == ("xenc/inner/new ü.py", "xenc/renamed.py", "xenc/value.py")
 
 
 def test_two_revisions_lie_side_by_side(repository):

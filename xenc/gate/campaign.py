@@ -191,10 +191,8 @@ def _take(lock: FileLock) -> None:
 
 def _write_holder(lock: FileLock, text: str) -> None:
     """Say in the lock file who holds it; a gate measures without that too."""
-    with (
-        suppress(OSError),
-        Path(lock.lock_file).open("r+") as file,
-    ):  # "w" is forbidden on others' files in /tmp
+    # mode "w" may create, which Linux forbids on another user's file in /tmp
+    with suppress(OSError), Path(lock.lock_file).open("r+") as file:
         file.truncate()
         file.write(text)
 
