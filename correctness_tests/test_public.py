@@ -20,7 +20,8 @@ ROOMS = (
     "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.paired_rule", "gate.measure", "gate.machine", "gate.exact", "gate.paired",
-    "gate.baseline", "gate.report", "gate.picture",
+    "gate.baseline", "gate.report", "gate.picture", "gate.paired_report", "gate.paired_rows",
+    "gate.paired_picture",
     "gate.session", "gate.plugin",
 )  # fmt: skip
 """A room imports only rooms that stand before it."""
