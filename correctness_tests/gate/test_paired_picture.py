@@ -7,6 +7,7 @@ from functools import cache
 from types import SimpleNamespace
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from correctness_tests.gate.paired_runs import CONFIGURATIONS, RULE, RUNS, made_results, made_verdicts
@@ -99,6 +100,17 @@ def test_a_failed_control_says_what_it_had_to_be(picture_of):
 
 def test_an_exact_change_says_what_it_is(picture_of):
     assert "graph breaks: 0 -> 1, ..." in picture_of("inconclusive").texts["words"]
+
+
+@pytest.mark.parametrize("channel", ["wall_s", "device_s"])
+def test_the_bar_of_every_row_lies_amid_the_dots_that_it_comes_from(channel):
+    results = made_results()
+    rows = rows_of(results, made_verdicts(results), RULES)
+    assert [row.control for row in rows] == [False] * 4 + [True] * 2
+    for row in rows:
+        _, processes = row.dots[channel]
+        mean = np.expm1(np.mean(np.log1p(np.array(processes) / 100)))
+        assert row.bounds(channel)[1] == pytest.approx(100 * mean), row.label
 
 
 def test_one_wild_configuration_does_not_squeeze_the_others_together():
