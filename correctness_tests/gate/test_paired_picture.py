@@ -1,0 +1,138 @@
+"""The picture of a paired run, by its pixels and by what it says."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from correctness_tests.gate.paired_runs import CONFIGURATIONS, RULE, RUNS, made_results, made_verdicts
+from xenc.gate.paired_picture import draw_paired
+from xenc.gate.paired_rows import limits_of, rows_of
+
+RULES = dict.fromkeys(CONFIGURATIONS, RULE)
+EXACT = {"inconclusive": {"skewed-packed": "graph breaks: 0 -> 1, and none is allowed"}}
+COLORS = {"green": (26, 127, 55), "blue": (31, 111, 235), "red": (207, 34, 46), "orange": (188, 106, 0)}
+
+
+@pytest.fixture(scope="module")
+def picture_of(tmp_path_factory):
+    """Draws a run, once: the texts in its picture, and which verdicts' colours are between them."""
+    Figure = pytest.importorskip("matplotlib.figure").Figure
+
+    @cache
+    def picture(run):
+        results, path = made_results(**RUNS[run]), tmp_path_factory.mktemp("pictures") / f"{run}.png"
+        verdicts = made_verdicts(results, exact=EXACT.get(run))
+        with mock.patch.object(Figure, "savefig", autospec=True, side_effect=Figure.savefig) as save:
+            assert draw_paired(path, results, verdicts, RULES, "head against base")
+        return SimpleNamespace(texts=texts_of(save.call_args.args[0]), colors=colors_of(path))
+
+    return picture
+
+
+def texts_of(figure):
+    """Texts, their boxes, and the picture's own."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    low, high = figure.axes[0].get_xlim()
+    ticks = [tick for axes in figure.axes for tick in axes.get_xticklabels()]
+    unseen = [tick for tick in ticks if not low <= tick.get_position()[0] <= high]
+    found = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    found = [text for text in found if text not in unseen]
+    shown = [(text.get_text(), Text.get_window_extent(text, canvas.get_renderer())) for text in found]
+    return {"whole": figure.bbox, "shown": shown, "words": [text for text, _ in shown]}
+
+
+def colors_of(path):
+    """More than specks of them, between the names at the left and the verdicts at the right."""
+    image = (255 * pytest.importorskip("matplotlib.image").imread(path)[..., :3]).round().astype(int)
+    height, width, _ = image.shape
+    inner = image[int(0.11 * height) : int(0.8 * height), int(0.21 * width) : int(0.82 * width)]
+    return {name for name, color in COLORS.items() if (abs(inner - color).sum(-1) < 6).sum() > 50}
+
+
+@pytest.mark.parametrize(
+    ("run", "colors"),
+    [
+        ("pass", {"green"}),
+        ("regressed", {"green", "red"}),
+        ("improved", {"green", "blue"}),
+        ("inconclusive", {"green", "orange"}),
+        ("failed", set()),
+    ],
+)
+def test_times_have_the_colour_of_their_verdict_and_none_if_the_controls_failed(picture_of, run, colors):
+    assert picture_of(run).colors == colors
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_no_text_lies_on_another_or_over_the_edge(picture_of, run):
+    texts = picture_of(run).texts
+    for number, (text, box) in enumerate(texts["shown"]):
+        assert texts["whole"].x0 <= box.x0, text
+        assert box.x1 <= texts["whole"].x1, text
+        assert not [other for other, its in texts["shown"][number + 1 :] if box.overlaps(its)], text
+
+
+def test_the_picture_says_the_verdicts_and_what_the_controls_were(picture_of):
+    words = picture_of("regressed").texts["words"]
+    assert "NOT GREEN: seed-packed REGRESSED, 5.7% slower (device time)" in words
+    assert "+5.7% ± 1.7% device" in words
+    assert words.count("PASS") == 4  # three configurations and the control that must come out even
+    assert words.count("as it must be") == 2
+    assert "head against base" in words
+
+
+def test_a_failed_control_says_what_it_had_to_be(picture_of):
+    words = picture_of("failed").texts["words"]
+    assert "PASS, not REGRESSED" in words
+    assert words.count("FAILED") == 1
+    assert words.count("NOT MEASURED") == 4
+
+
+def test_an_exact_change_says_what_it_is(picture_of):
+    assert "graph breaks: 0 -> 1, ..." in picture_of("inconclusive").texts["words"]
+
+
+@pytest.mark.parametrize("channel", ["wall_s", "device_s"])
+def test_the_bar_of_every_row_lies_amid_the_dots_that_it_comes_from(channel):
+    results = made_results()
+    rows = rows_of(results, made_verdicts(results), RULES)
+    assert [row.control for row in rows] == [False] * 4 + [True] * 2
+    for row in rows:
+        _, processes = row.dots[channel]
+        mean = np.expm1(np.mean(np.log1p(np.array(processes) / 100)))
+        assert row.bounds(channel)[1] == pytest.approx(100 * mean), row.label
+
+
+def test_one_wild_configuration_does_not_squeeze_the_others_together():
+    results = made_results({"seed-packed": 3.0, "skewed-packed": -1.0})
+    low, high = limits_of(rows_of(results, made_verdicts(results), RULES))
+    assert -25 < low < -5
+    assert 5 < high < 25
+
+
+def test_a_process_that_could_not_measure_leaves_no_dot_and_no_error():
+    results = made_results()
+    broken = [*results, {"unmeasurable": "the base cannot be imported"}]
+    verdicts = made_verdicts(results)
+    assert [row.dots for row in rows_of(broken, verdicts, RULES)] == [
+        row.dots for row in rows_of(results, verdicts, RULES)
+    ]
+
+
+def test_there_is_no_picture_without_matplotlib_or_without_a_configuration(tmp_path, monkeypatch):
+    results = made_results()
+    verdicts = made_verdicts(results)
+    assert not draw_paired(tmp_path / "none.png", results, verdicts, {}, "")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert not draw_paired(tmp_path / "none.png", results, verdicts, RULES, "")
+    assert not (tmp_path / "none.png").exists()

@@ -1,0 +1,174 @@
+"""What a reviewer is told of a paired run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from correctness_tests.gate.paired_runs import (
+    CONFIGURATIONS,
+    RUNS,
+    MadeControl,
+    MadeVerdicts,
+    made_results,
+    made_verdicts,
+)
+from xenc.gate.paired_report import headline, paired_markdown
+from xenc.gate.verdict import Judgement, Verdict
+
+BASE, HEAD = "b" * 40, "0123456789abcdef" + "0" * 24
+
+
+def of_run(name, **changes):
+    return made_verdicts(made_results(**RUNS[name]), **changes)
+
+
+def told(verdicts, **changes):
+    given = {"base": BASE, "head": HEAD, "dirty": (), "machine": {}, **changes}
+    return paired_markdown(verdicts, **given)
+
+
+def single(verdict, reason="", notes=(), name="seed-packed"):
+    control = MadeControl(
+        name="the base against itself",
+        expected=(Verdict.PASS,),
+        judgement=Judgement(verdict=Verdict.PASS, reason=""),
+    )
+    judgement = Judgement(verdict=verdict, reason=reason, notes=notes)
+    return MadeVerdicts(configurations={name: judgement}, controls=(control,))
+
+
+def row_of(markdown, name):
+    (row,) = [line for line in markdown.splitlines() if line.startswith("|") and f"| {name}" in line]
+    return row
+
+
+@pytest.mark.parametrize(
+    ("run", "first"),
+    [
+        ("pass", "**GREEN: 4 PASS**"),
+        ("regressed", "**NOT GREEN: seed-packed REGRESSED, 5.7% slower (device time)**"),
+        ("improved", "**GREEN: 3 PASS, 1 IMPROVED; skewed-packed IMPROVED, 11.0% faster (device time)**"),
+        (
+            "inconclusive",
+            "**NOT GREEN: short_documents-bucketed INCONCLUSIVE, between -15.9% and +20.6% (device time)**",
+        ),
+        ("failed", "**NOT GREEN: the controls failed, so no time counts**"),
+    ],
+)
+def test_the_first_line_is_the_verdict_of_the_whole(run, first):
+    assert told(of_run(run)).splitlines()[0] == first
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_every_verdict_has_its_word_and_only_the_green_are_green(verdict):
+    markdown = told(single(verdict, "because of this"))
+    assert f"{verdict}" in row_of(markdown, "seed-packed")
+    assert markdown.startswith("**GREEN" if verdict.green else "**NOT GREEN")
+
+
+def test_nothing_judged_is_not_green():
+    assert headline(replace(single(Verdict.PASS), configurations={})) == "NOT GREEN: nothing was measured"
+
+
+def test_no_control_is_not_green():
+    verdicts = replace(of_run("pass"), controls=())
+    assert headline(verdicts) == "NOT GREEN: no control ran, so no time counts"
+    assert "**No control ran**" in told(verdicts)
+
+
+def test_the_worst_comes_first_and_the_rest_is_counted():
+    judged = dict.fromkeys("abcd", Judgement(verdict=Verdict.INCONCLUSIVE, reason=""))
+    judged["e"] = Judgement(verdict=Verdict.REGRESSED, reason="graphs: 1 -> 2")
+    line = headline(replace(single(Verdict.PASS), configurations=judged))
+    assert line == "NOT GREEN: e REGRESSED, graphs: 1 -> 2; a INCONCLUSIVE; b INCONCLUSIVE; 2 more"
+
+
+def test_failed_controls_are_said_first_and_what_is_exact_is_said_all_the_same():
+    verdicts = of_run("failed", exact={"seed-packed": "graphs: 1 -> 2"})
+    markdown = told(verdicts)
+    assert markdown.startswith("**NOT GREEN: the controls failed, so no time counts; ")
+    assert "seed-packed REGRESSED, graphs: 1 -> 2**" in markdown.splitlines()[0]
+    assert "**Controls FAILED**" in markdown
+    assert "had to be REGRESSED: **wall time PASS" in markdown
+    assert "NOT MEASURED" in row_of(markdown, "skewed-packed")
+
+
+def test_controls_that_held_are_named_with_what_they_were():
+    markdown = told(of_run("pass"))
+    assert "Controls held: the base against itself had to be PASS: wall time PASS -0.2% ± 1.8%" in markdown
+    assert "a slowdown made on purpose had to be REGRESSED: wall time REGRESSED +10.0%" in markdown
+
+
+def test_a_row_holds_both_times_and_what_would_have_been_seen():
+    row = row_of(told(of_run("regressed")), "seed-packed")
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == [
+        "**REGRESSED**", "seed-packed", "**+5.5% ± 2.4%**", "**+5.7% ± 1.7%**", "5.7%, 4.7%", "none",
+    ]  # fmt: skip
+
+
+def test_exact_changes_stand_in_the_row_worse_or_better():
+    better = {"skewed-packed": ["padded share: 1.7% -> 1.2%"]}
+    markdown = told(of_run("pass", exact={"seed-packed": "graphs: 1 -> 2"}, notes=better))
+    assert "| graphs: 1 -> 2" in row_of(markdown, "seed-packed")
+    assert "| padded share: 1.7% -> 1.2%" in row_of(markdown, "skewed-packed")
+    assert "REGRESSED, graphs: 1 -> 2**" in markdown.splitlines()[0]
+
+
+def test_the_stage_and_the_kernels_are_named_and_a_kernels_template_survives_markdown():
+    notes = ["stage forward: 60.0 ms -> 66.0 ms", "kernel appeared: void copy<4, float> x3"]
+    markdown = told(of_run("regressed", notes={"seed-packed": notes, "skewed-packed": ["unseen"]}))
+    assert "- seed-packed: stage forward: 60.0 ms -> 66.0 ms" in markdown
+    assert "- seed-packed: `kernel appeared: void copy<4, float> x3`" in markdown
+    assert "unseen" not in markdown
+    assert "stage" not in row_of(markdown, "seed-packed")
+
+
+def test_what_became_faster_says_how_it_is_held():
+    assert "`make baseline`" in told(of_run("improved"))
+    assert "`make baseline`" not in told(of_run("regressed"))
+
+
+def test_what_is_undecided_says_between_what():
+    assert "wall time between -15.1% and +19.5%: too wide to decide" in told(of_run("inconclusive"))
+
+
+def test_what_was_not_measured_says_why():
+    assert "the base has not got it" in told(single(Verdict.NOT_MEASURED, "the base has not got it"))
+
+
+def test_pipes_and_line_ends_do_not_break_the_table():
+    verdicts = single(Verdict.REGRESSED, "graphs: a|b\n-> 2", name="seed|packed")
+    row = row_of(told(verdicts), "seed\\|packed")
+    assert "graphs: a\\|b -> 2" in row
+    assert row.replace("\\|", "").count("|") == 7
+
+
+def test_commits_have_twelve_digits_and_uncommitted_files_are_named():
+    markdown = told(of_run("pass"), dirty=["a.py", "b.py", "c.py", "d.py", "e.py"])
+    assert "Head 0123456789ab, with uncommitted changes in a.py, b.py, c.py, 2 more, against" in markdown
+    assert "against base bbbbbbbbbbbb; 5 processes." in markdown
+    assert "uncommitted" not in told(of_run("pass"))
+
+
+def test_the_machine_is_folded_away_and_no_fact_of_it_is_needed():
+    facts = {
+        "device": "a <fast> GPU", "load_before": 0.51234567, "cpu_seconds": {"own": 2.5, "stolen": 0.1},
+        "sm_clocks_mhz": [1700, 1980], "throttled_by": [], "unheard_of": None,
+    }  # fmt: skip
+    folded = told(of_run("pass"), machine=facts).partition("<details>")[2]
+    assert "`device a <fast> GPU, load before 0.512346, CPU seconds (own 2.5, stolen 0.1)" in folded
+    assert "SM clocks in MHz 1700 to 1980, throttled by none, unheard_of None`" in folded
+    assert "<details>" not in told(of_run("pass"))
+
+
+def test_times_that_could_not_be_used_are_dashes():
+    verdicts = of_run("pass")
+    unusable = Judgement(verdict=Verdict.INCONCLUSIVE, reason="wall time: 0 of 5 processes could be used")
+    verdicts.timed[CONFIGURATIONS[0], "wall_s"] = unusable
+    verdicts.configurations[CONFIGURATIONS[0]] = unusable
+    markdown = told(verdicts)
+    assert "| **-** " in row_of(markdown, CONFIGURATIONS[0])
+    assert f"- {CONFIGURATIONS[0]}: wall time: 0 of 5 processes could be used" in markdown

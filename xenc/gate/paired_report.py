@@ -1,0 +1,226 @@
+"""The verdicts of a paired run -> Markdown that is understood in ten seconds: the worst first, facts last."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from .paired_rule import Channel
+from .report import markdown_table
+from .verdict import Judgement, Verdict
+
+if TYPE_CHECKING:
+    from .paired_verdict import Control, PairedVerdicts
+
+CHANNEL_NAMES: Final[Mapping[Channel, str]] = {"wall_s": "wall time", "device_s": "device time"}
+
+_NAMED: Final = 3
+"""How many configurations, or files, one line names."""
+
+_WORST_FIRST: Final = (Verdict.REGRESSED, Verdict.NOT_MEASURED, Verdict.INCONCLUSIVE)
+
+_SEEN: Final = re.compile(r"a slowdown of (\S+%) would have been seen")
+_EXACT: Final = re.compile(r"[\w ]+: \S+ -> .+")
+
+_FACTS: Final[Mapping[str, str]] = {
+    "load_before": "load before",
+    "cpu_seconds": "CPU seconds",
+    "sm_clocks_mhz": "SM clocks in MHz",
+    "throttled_by": "throttled by",
+    "other_processes": "other processes on the device",
+}
+"""Facts of the machine whose names are not words."""
+
+
+def paired_markdown(
+    verdicts: PairedVerdicts, *, base: str, head: str, dirty: Sequence[str], machine: Mapping[str, Any]
+) -> str:
+    """All that a reviewer needs of a run, for a job's summary, the terminal and a file.
+
+    Args:
+        verdicts: what the run says.
+        base, head: commits, of which twelve digits are shown.
+        dirty: files of the head that are not committed as they were measured.
+        machine: facts, by name; none is needed.
+    """
+    changed = f", with uncommitted changes in {_some(dirty)}" if dirty else ""
+    compared = f"Head {head[:12]}{changed}, against base {base[:12]}; {verdicts.processes} processes."
+    table = markdown_table(
+        [_row(verdicts, name) for name in verdicts.configurations] or [{"verdict": "none"}]
+    )
+    facts = ", ".join(f"{_FACTS.get(name, name)} {_fact(value)}" for name, value in machine.items())
+    folded = f"<details><summary>The machine</summary>\n\n{_quoted(facts)}\n\n</details>" if facts else ""
+    parts = [f"**{headline(verdicts)}**", compared, table, _controls(verdicts), _notes(verdicts), folded]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def headline(verdicts: PairedVerdicts) -> str:
+    """The whole run in one line: green or not, and why."""
+    judged = verdicts.configurations
+    counted = Counter(judgement.verdict for judgement in judged.values())
+    bad = [name for verdict in _WORST_FIRST for name in judged if judged[name].verdict is verdict]
+    bad += [name for name in judged if not judged[name].verdict.green and name not in bad]
+    if not judged:
+        return "NOT GREEN: nothing was measured"
+    if not controls_held(verdicts):
+        why = "the controls failed" if verdicts.controls else "no control ran"
+        bad = [name for name in bad if judged[name].verdict is Verdict.REGRESSED]
+        return "; ".join([f"NOT GREEN: {why}, so no time counts", *(_said(verdicts, name) for name in bad)])
+    if bad:
+        more = [f"{len(bad) - _NAMED} more"] if len(bad) > _NAMED else []
+        return "NOT GREEN: " + "; ".join([*(_said(verdicts, name) for name in bad[:_NAMED]), *more])
+    better = [_said(verdicts, name) for name in judged if judged[name].verdict is Verdict.IMPROVED]
+    return "; ".join(["GREEN: " + ", ".join(f"{n} {verdict}" for verdict, n in counted.items()), *better])
+
+
+def controls_held(verdicts: PairedVerdicts) -> bool:
+    """Whether the times of this run count."""
+    return bool(verdicts.controls) and all(control.held for control in verdicts.controls)
+
+
+def telling(verdicts: PairedVerdicts, name: str) -> tuple[Channel, Judgement] | None:
+    """The timed judgement that a configuration's verdict comes from; None if it is not from a time."""
+    if not controls_held(verdicts):
+        return None
+    verdict = verdicts.configurations[name].verdict
+    found = {channel: verdicts.timed.get((name, channel)) for channel in CHANNEL_NAMES}
+    same = [(channel, each) for channel, each in found.items() if each and each.verdict is verdict]
+    return max(same, key=lambda pair: abs(math.log(pair[1].ratio or 1)), default=None)
+
+
+def exact_changes(verdicts: PairedVerdicts, name: str) -> list[str]:
+    """What changed of the facts that need no statistics, old -> new: the worse, then the better."""
+    return worse_facts(verdicts, name) + [n for n in verdicts.configurations[name].notes if _is_exact(n)]
+
+
+def worse_facts(verdicts: PairedVerdicts, name: str) -> list[str]:
+    """The facts that alone make a configuration REGRESSED."""
+    judgement = verdicts.configurations[name]
+    timed = "; ".join(verdicts.timed[name, c].reason for c in CHANNEL_NAMES if (name, c) in verdicts.timed)
+    worse = judgement.reason.removesuffix(timed).removesuffix("; ")
+    return worse.split("; ") if judgement.verdict is Verdict.REGRESSED and worse else []
+
+
+def change(judgement: Judgement | None) -> str:
+    """The measured change with its bounds, as "+0.3% ± 0.9%"; a dash where there is none."""
+    if judgement is None or judgement.ratio is None:
+        return "-"
+    bounds = "" if judgement.uncertainty is None else f" ± {judgement.uncertainty:.1%}"
+    return f"{judgement.ratio - 1:+.1%}{bounds}"
+
+
+def _said(verdicts: PairedVerdicts, name: str) -> str:
+    """One configuration in the headline."""
+    judgement, told = verdicts.configurations[name], telling(verdicts, name)
+    parts = [f"{name} {judgement.verdict}"]
+    if told and told[1].ratio is not None:
+        channel = CHANNEL_NAMES[told[0]]
+        if judgement.verdict is Verdict.INCONCLUSIVE:
+            parts.append(f"{_range(told[1])} ({channel})")
+        else:
+            direction = "slower" if told[1].ratio > 1 else "faster"
+            parts.append(f"{abs(told[1].ratio - 1):.1%} {direction} ({channel})")
+    return _line(", ".join([*parts, *worse_facts(verdicts, name)]))
+
+
+def _row(verdicts: PairedVerdicts, name: str) -> dict[str, str]:
+    judgement = verdicts.configurations[name]
+    timed = {channel: verdicts.timed.get((name, channel)) for channel in CHANNEL_NAMES}
+    seen = [_SEEN.search(each.reason) if each else None for each in timed.values()]
+    return {
+        "verdict": str(judgement.verdict) if judgement.verdict.green else f"**{judgement.verdict}**",
+        "configuration": name,
+        **{CHANNEL_NAMES[channel]: _cell(each, verdicts) for channel, each in timed.items()},
+        "would have seen (wall, device)": ", ".join(match[1] if match else "-" for match in seen),
+        "exact changes": _line("; ".join(exact_changes(verdicts, name))) or "none",
+    }
+
+
+def _cell(timed: Judgement | None, verdicts: PairedVerdicts) -> str:
+    """Bold where it is what the verdict comes from."""
+    plain = timed is None or timed.verdict is Verdict.PASS or not controls_held(verdicts)
+    return change(timed) if plain else f"**{change(timed)}**"
+
+
+def _controls(verdicts: PairedVerdicts) -> str:
+    if not verdicts.controls:
+        return "**No control ran**: no time counts."
+    said: dict[str, list[str]] = {}
+    for control in verdicts.controls:
+        expected = " or ".join(control.expected)
+        said.setdefault(f"{control.name} had to be {expected}", []).append(_outcome(control))
+    lines = "; ".join(f"{wanted}: {', '.join(found)}" for wanted, found in said.items())
+    return ("Controls held: " if controls_held(verdicts) else "**Controls FAILED**: ") + lines + "."
+
+
+def _outcome(control: Control) -> str:
+    judgement = control.judgement
+    channel = next((name for name in CHANNEL_NAMES.values() if judgement.reason.startswith(name)), "")
+    found = f"{channel} {judgement.verdict} {change(judgement)}".strip()
+    return found if control.held else f"**{found}**"
+
+
+def _notes(verdicts: PairedVerdicts) -> str:
+    """Where it became slower, what is undecided and what to do, of all that is not PASS."""
+    judged = verdicts.configurations
+    lines = [line for name in judged for line in _notes_on(verdicts, name)]
+    if any(judgement.verdict is Verdict.IMPROVED for judgement in judged.values()):
+        lines.append("- To hold what became faster, record the new baseline: `make baseline`, and commit it.")
+    return "\n".join(lines)
+
+
+def _notes_on(verdicts: PairedVerdicts, name: str) -> list[str]:
+    judgement = verdicts.configurations[name]
+    if judgement.verdict is Verdict.PASS:
+        return []
+    said = [note for note in judgement.notes if not _is_exact(note)]
+    undecided = {c: verdicts.timed.get((name, c)) for c in CHANNEL_NAMES}
+    if judgement.verdict is Verdict.INCONCLUSIVE:
+        said = [_undecided(c, t) for c, t in undecided.items() if t and t.verdict is judgement.verdict] + said
+    elif not (judgement.verdict in (Verdict.REGRESSED, Verdict.IMPROVED) or not controls_held(verdicts)):
+        said = [judgement.reason, *said]
+    return [f"- {name}: {_quoted(_line(note))}" for note in said]
+
+
+def _undecided(channel: Channel, timed: Judgement) -> str:
+    if timed.ratio is None:
+        return timed.reason
+    return f"{CHANNEL_NAMES[channel]} {_range(timed)}: too wide to decide, repeat it on a quieter machine"
+
+
+def _range(timed: Judgement) -> str:
+    low, high = ((timed.ratio or 1) * math.exp(sign * (timed.uncertainty or 0)) - 1 for sign in (-1, 1))
+    return f"between {low:+.1%} and {high:+.1%}"
+
+
+def _is_exact(note: str) -> bool:
+    attributed = note.startswith(("stage ", "kernel "))
+    return not attributed and "\n" not in note and _EXACT.fullmatch(note) is not None
+
+
+def _quoted(text: str) -> str:
+    """As code where Markdown would take a part of it, as of a C++ kernel's name, for its own."""
+    if not re.search(r"[<*_`\[]", text):
+        return text
+    fence = "``" if "`" in text else "`"
+    return f"{fence}{text}{fence}"
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{name} {_fact(each)}" for name, each in value.items()) + ")"
+    if isinstance(value, (list, tuple)):
+        return " to ".join(map(_fact, value)) if len(value) == 2 else ", ".join(map(_fact, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else _line(str(value))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    return ", ".join([*names[:_NAMED], *more])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

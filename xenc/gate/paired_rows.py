@@ -1,0 +1,179 @@
+"""Results and verdicts of a paired run -> the rows of its picture. No matplotlib."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from .paired_report import CHANNEL_NAMES, change, controls_held, exact_changes, telling
+from .paired_rule import Channel, Rule, change_in_process
+from .verdict import Judgement, Verdict
+
+if TYPE_CHECKING:
+    from .paired_verdict import Control, PairedVerdicts
+
+Dots = tuple[list[float], list[float]]
+"""Changes in %: of each palindrome, and of each process."""
+
+GREY: Final = "#6e7781"
+
+COLORS: Final[Mapping[Verdict, str]] = {
+    Verdict.PASS: "#1a7f37",
+    Verdict.IMPROVED: "#1f6feb",
+    Verdict.REGRESSED: "#cf222e",
+    Verdict.INCONCLUSIVE: "#bc6a00",
+}
+
+_CONTROL_ARMS: Final = (("same", "base"), ("slowed", "same"))
+"""What is judged by what, in the order of the controls of one channel."""
+
+_WIDEST: Final = 4
+"""How many times must_see the axis may reach; what lies beyond becomes an arrow at the edge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the picture.
+
+    Attributes:
+        label: what stands at its left.
+        rule: its margins.
+        timed: what its times came out as.
+        dots: what they came from.
+        says: the verdict, at its right.
+        detail: why, below.
+        color: of the verdict.
+        control: whether what comes out was known beforehand.
+        counts: whether its times count.
+    """
+
+    label: str
+    rule: Rule
+    timed: Mapping[Channel, Judgement]
+    dots: Mapping[Channel, Dots]
+    says: str
+    detail: str
+    color: str
+    control: bool = False
+    counts: bool = False
+
+    def color_of(self, channel: Channel) -> str:
+        """A channel's time has its own verdict, and grey where it does not count."""
+        return COLORS[self.timed[channel].verdict] if self.counts and channel in self.timed else GREY
+
+    def bounds(self, channel: Channel) -> tuple[float, float, float] | None:
+        """Lower bound, mean and upper bound in %."""
+        timed = self.timed.get(channel)
+        if timed is None or timed.ratio is None or timed.uncertainty is None:
+            return None
+        mean = math.log(timed.ratio)
+        low, middle, high = _percent([mean - timed.uncertainty, mean, mean + timed.uncertainty])
+        return low, middle, high
+
+
+def rows_of(
+    results: Sequence[Mapping[str, Any]], verdicts: PairedVerdicts, rules: Mapping[str, Rule]
+) -> list[Row]:
+    """Each configuration, then the controls."""
+    rows = [_configuration(results, verdicts, name, rule) for name, rule in rules.items()]
+    return [*rows, *_controls(results, verdicts, rules)]
+
+
+def limits_of(rows: Sequence[Row]) -> tuple[float, float]:
+    """What the axis spans: the bounds and most dots of all rows, but not so much that nothing can be told."""
+    must_see = 100 * max(row.rule.must_see for row in rows)
+    shown = [-0.8 * must_see, 1.3 * must_see]
+    for row in rows:
+        for channel, (palindromes, processes) in row.dots.items():
+            shown += [*(row.bounds(channel) or ()), *processes]
+            if len(palindromes) > 1:
+                cuts = statistics.quantiles(palindromes, n=20)
+                shown += [cuts[0], cuts[-1]]
+    widest = _WIDEST * must_see
+    return max(min(shown), -widest) - 0.1 * must_see, min(max(shown), widest) + 0.1 * must_see
+
+
+def _configuration(
+    results: Sequence[Mapping[str, Any]], verdicts: PairedVerdicts, name: str, rule: Rule
+) -> Row:
+    judgement = verdicts.configurations[name]
+    told, exact = telling(verdicts, name), exact_changes(verdicts, name)
+    if told:
+        detail = f"{change(told[1])} {CHANNEL_NAMES[told[0]].removesuffix(' time')}"
+    elif exact:
+        detail = exact[0]
+    else:
+        detail = "" if controls_held(verdicts) else "the controls failed"
+    return Row(
+        label=name,
+        rule=rule,
+        timed={c: verdicts.timed[name, c] for c in CHANNEL_NAMES if (name, c) in verdicts.timed},
+        dots=_dots(_blocks(results, name), "head", "base"),
+        says=str(judgement.verdict),
+        detail=textwrap.shorten(detail, 26, placeholder=" ..."),
+        color=COLORS.get(judgement.verdict, GREY),
+        counts=controls_held(verdicts) and judgement.verdict is not Verdict.NOT_MEASURED,
+    )
+
+
+def _controls(
+    results: Sequence[Mapping[str, Any]], verdicts: PairedVerdicts, rules: Mapping[str, Rule]
+) -> Iterator[Row]:
+    """Both controls of each configuration that has them, in the order they were judged in."""
+    judged = iter(verdicts.controls)
+    for name, rule in rules.items():
+        if not any(block["arm"] == "slowed" for blocks in _blocks(results, name) for block in blocks):
+            continue
+        pairs = [(channel, list(islice(judged, len(_CONTROL_ARMS)))) for channel in CHANNEL_NAMES]
+        for number, (head, base) in enumerate(_CONTROL_ARMS):
+            mine = {channel: pair[number] for channel, pair in pairs if number < len(pair)}
+            if mine:
+                yield _control(mine, rule, _dots(_blocks(results, name), head, base))
+
+
+def _control(mine: Mapping[Channel, Control], rule: Rule, dots: Mapping[Channel, Dots]) -> Row:
+    failed = [control for control in mine.values() if not control.held]
+    told = (failed or list(mine.values()))[0]
+    return Row(
+        label=f"control: {told.name}",
+        rule=rule,
+        dots=dots,
+        timed={channel: control.judgement for channel, control in mine.items()},
+        says="FAILED" if failed else "as it must be",
+        detail=f"{told.judgement.verdict}" + (f", not {told.expected[0]}" if failed else ""),
+        color=COLORS[Verdict.REGRESSED] if failed else GREY,
+        control=True,
+    )
+
+
+def _blocks(results: Sequence[Mapping[str, Any]], name: str) -> list[Sequence[Mapping[str, Any]]]:
+    """The blocks of each process; none of one that could not measure."""
+    return [result.get("configurations", {}).get(name, {}).get("blocks", ()) for result in results]
+
+
+def _dots(processes: Sequence[Sequence[Mapping[str, Any]]], head: str, base: str) -> dict[Channel, Dots]:
+    """By channel, of all that could be used."""
+    found: dict[Channel, Dots] = {}
+    for channel in CHANNEL_NAMES:
+        whole = [change_in_process(blocks, channel, head=head, base=base) for blocks in processes]
+        each = [
+            change_in_process(blocks, channel, head=head, base=base)
+            for process in processes
+            for blocks in _by_palindrome(process)
+        ]
+        found[channel] = _percent(each), _percent(whole)
+    return found
+
+
+def _by_palindrome(blocks: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    numbers = sorted({block["palindrome"] for block in blocks})
+    return [[block for block in blocks if block["palindrome"] == number] for number in numbers]
+
+
+def _percent(changes: Sequence[float | None]) -> list[float]:
+    return [100 * math.expm1(each) for each in changes if each is not None]
