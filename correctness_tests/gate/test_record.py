@@ -125,15 +125,17 @@ def test_sessions_that_do_not_belong_together_are_refused_and_nothing_is_changed
     assert stored.read_text() == before
 
 
-def test_a_merged_baseline_is_no_session(merge, stored, capsys):
+def test_a_merged_baseline_is_no_session(merge, stored, capsys, tmp_path):
     merge(session(), session())
-    assert main([str(stored)]) == 1
+    assert main([str(stored), "--baseline-dir", str(tmp_path / "elsewhere")]) == 1
     assert "2 sessions already" in capsys.readouterr().err
 
 
 def test_a_session_named_twice_is_refused(tmp_path, capsys):
     write_baseline(tmp_path / "1.json", session())
-    assert main([str(tmp_path / "1.json"), str(tmp_path / "." / "1.json")]) == 1
+    assert (
+        main([str(tmp_path / "1.json"), str(tmp_path / "." / "1.json"), "--baseline-dir", str(tmp_path)]) == 1
+    )
     assert "named twice" in capsys.readouterr().err
 
 

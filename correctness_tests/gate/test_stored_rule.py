@@ -230,6 +230,13 @@ def test_code_that_is_slower_does_not_blame_the_reference():
     assert "moved by -23.1%" in judgement.reason
 
 
+def test_a_reference_that_is_a_little_slower_does_not_excuse_what_is_much_slower():
+    """The speed-up's own drift hides its fall here, which is beyond the margin all the same."""
+    judgement = judge_entry(referenced(1.3, 2.2), stored(speedup=2.0, speedup_spread=0.2), sessions=3)
+    assert judgement.verdict is Verdict.REGRESSED
+    assert "slower too" not in judgement.reason
+
+
 @pytest.mark.parametrize("seconds", [1.0, 0.7], ids=["seconds alike", "seconds faster"])
 def test_a_speed_up_that_fell_beyond_the_margin_is_a_regression_whatever_the_seconds(seconds):
     judgement = judge_entry(referenced(seconds, 1.5 * seconds), stored(speedup=2.0), sessions=3)
