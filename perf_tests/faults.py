@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import FunctionType
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch._dynamo.eval_frame import remove_from_cache
@@ -128,7 +129,7 @@ def _drop_graphs(pipeline: Any) -> None:
 
 def _eager(forward: Forward) -> Forward:
     """The same answers, and in each pass a compiled function that runs eagerly and never says so."""
-    code = _doubled.__code__.replace(co_name="exhausted")  # its own graphs, gone with it
+    code = _doubled.__code__.replace(co_name="exhausted")  # with graphs of its own
     function = FunctionType(code, _doubled.__globals__, "exhausted")
     exhausted = torch.compile(function, backend="eager", dynamic=False)
     for size in range(2, 3 + torch._dynamo.config.recompile_limit):  # 0 and 1 are special to Dynamo
@@ -138,6 +139,7 @@ def _eager(forward: Forward) -> Forward:
         exhausted(torch.ones(1000))
         return forward(batch)
 
+    finalize(eager, remove_from_cache, function)  # or watches would see it for ever
     return eager
 
 

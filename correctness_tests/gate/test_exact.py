@@ -44,7 +44,7 @@ def test_equal_facts_say_nothing():
 def test_growth_is_a_break_that_names_both_values(changes, line):
     comparison = compared(**changes)
     assert comparison.worse == (line,)
-    assert not (comparison.better or comparison.unmeasured or comparison.notes)
+    assert (comparison.better, comparison.unmeasured, comparison.notes) == ((), (), ())
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import xenc
+from correctness_tests.small_functions import double, static
+from perf_tests.device_thread import on_device_thread
 from perf_tests.faults import inject
 from xenc import CrossEncoder, watch_compiles
+from xenc.gate.kernels import grown_kernels, profile_pass
+from xenc.watch import cached_graphs
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
 
@@ -15,7 +26,9 @@ PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
 @pytest.fixture(params=["sdpa-sorted", "packed-eager"])
 def model(tiny, request):
     with CrossEncoder(str(tiny), device="cpu", execution=request.param) as model:
+        sound = model.pipeline.forward
         yield model
+        model.pipeline.forward = sound
 
 
 @pytest.mark.parametrize("fraction", [0.3, 1.0, 2.5])
@@ -37,7 +50,9 @@ def test_slow_is_so_much_more_device_work_for_the_same_scores(model, fraction):
     assert sum(tokens) / (10 * sound) == pytest.approx(1 + fraction, rel=0.03)
 
 
-def test_recompile_compiles_within_the_next_prediction(tiny):
+def test_recompile_compiles_within_the_next_prediction_and_leaves_other_graphs_alone(tiny, fresh):
+    other = fresh(double)
+    static(other)(torch.ones(2))
     model = CrossEncoder(str(tiny), device="cpu", execution="bucketed", max_length=32)
     model.warmup(batch_size=2, passes=1)
     for _ in range(2):
@@ -49,8 +64,75 @@ def test_recompile_compiles_within_the_next_prediction(tiny):
         assert watch.report.graphs == 2
         assert any("eterministic" in reason for reason in watch.report.recompiles)
     assert not torch.are_deterministic_algorithms_enabled()
+    assert cached_graphs(other.__code__) == 1
+
+
+def test_eager_falls_silently_and_the_watch_says_so(model):
+    expected = model.predict(PAIRS, batch_size=2)
+    inject("eager", model)
+    with watch_compiles() as watch:
+        np.testing.assert_array_equal(model.predict(PAIRS, batch_size=2), expected)
+    assert watch.report.graphs == 0
+    (fallback,) = watch.report.eager_fallbacks
+    assert fallback.startswith("exhausted (")
+
+
+def test_eager_is_over_when_the_fault_is_taken_out(model):
+    sound = model.pipeline.forward
+    inject("eager", model)
+    model.predict(PAIRS, batch_size=2)
+    model.pipeline.forward = sound
+    with watch_compiles() as watch:
+        model.predict(PAIRS, batch_size=2)
+    assert watch.report.clean, watch.report.describe()
+
+
+@torch.inference_mode()
+def profiled(model):
+    """One pass of four batches, and their logits."""
+    tokens = model.pipeline.tokenize(PAIRS)
+    plan = model.pipeline.plan(tokens, batch_size=2)
+    batches = [model.pipeline.collator.collate(tokens, batch) for batch in plan.batches]
+    run = partial(model.pipeline.run, batches)
+    return profile_pass(run, device="cpu", on_device=on_device_thread(model)), run(), len(batches)
+
+
+def test_kernel_is_one_kernel_more_in_each_forward_pass_for_the_same_scores(model):
+    base, expected, batches = profiled(model)
+    inject("kernel", model)
+    head, logits, _ = profiled(model)
+    assert all(map(torch.equal, logits, expected))
+    assert head.kernel_count == base.kernel_count + batches
+    assert head.peak_bytes == base.peak_bytes
+    assert grown_kernels(head.kernels, base.kernels)[0].startswith(f"appeared: aten::neg x{batches} (")
+
+
+def test_memory_is_so_many_bytes_more_at_the_peak_for_the_same_scores(model):
+    base, expected, _ = profiled(model)
+    inject("memory:123457", model)
+    head, logits, _ = profiled(model)
+    assert all(map(torch.equal, logits, expected))
+    assert head.peak_bytes == base.peak_bytes + 123457
+    assert head.kernel_count == base.kernel_count
+
+
+@pytest.mark.parametrize("fault", ["slow:1.0", "recompile", "eager", "kernel", "memory:1000"])
+def test_a_fault_breaks_a_model_of_any_copy_of_the_package(tiny, tmp_path, monkeypatch, fault):
+    shutil.copytree(Path(xenc.__file__).parent, tmp_path / "xenc_copied")
+    monkeypatch.syspath_prepend(tmp_path)
+    copied = importlib.import_module("xenc_copied")
+    try:
+        with copied.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted") as model:
+            expected = model.predict(PAIRS, batch_size=2)
+            sound = model.pipeline.forward
+            inject(fault, model)
+            np.testing.assert_allclose(model.predict(PAIRS, batch_size=2), expected, atol=1e-6)
+            model.pipeline.forward = sound
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "xenc_copied"]:
+            del sys.modules[name]
 
 
 def test_an_unknown_fault_lists_the_known(model):
-    with pytest.raises(ValueError, match="know slow:FRACTION and recompile"):
+    with pytest.raises(ValueError, match="know slow:FRACTION, recompile, eager, kernel and memory:BYTES"):
         inject("lazy", model)

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from perf_tests.device_thread import on_device_thread
 from xenc import watch_compiles
 from xenc.gate.exact import changed_facts
-from xenc.gate.kernels import grown_kernels, profile_pass
+from xenc.gate.kernels import grown_kernels, name_compiled_kernels, profile_pass
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
 
@@ -155,16 +155,16 @@ def test_a_whole_prediction_has_the_same_counts_each_time(warm):
     assert len({tuple(sorted(counts(profiled).items())) for profiled in profiles}) == 1
 
 
-def test_inductors_kernels_are_counted_if_it_was_told_to_name_them():
-    @torch.inference_mode()
+def test_inductors_kernels_are_counted_on_the_thread_that_was_told_to_name_them(thread):
     def run():
-        return compiled(x)
+        return thread(lambda: compiled(x))
 
     x = torch.ones(64, 64)
-    with torch._inductor.config.patch({"cpp.enable_kernel_profile": True}):
-        compiled = torch.compile(lambda x: (x @ x).relu().softmax(-1), dynamic=False)
-        run()
-    profiled = profile_pass(run, device="cpu")
+    compiled = torch.compile(lambda x: (x @ x).relu().softmax(-1), dynamic=False)
+    thread(name_compiled_kernels)
+    run()
+    profiled = profile_pass(run, device="cpu", on_device=thread)
+    assert not torch._inductor.config.cpp.enable_kernel_profile
     assert counts(profiled)["aten::mm"] == 1
     (fused,) = [name for name in profiled.kernels if "cpp_fused" in name]
     assert profiled.kernel_count == 2

@@ -4,8 +4,8 @@ On CUDA a kernel is what ran on the device, by its own name; copies and fills ar
 
 On a CPU a kernel is an outermost operator that computes: not what only combines others (aten::linear, regions
 of torch.compile, operators in other namespaces that call aten's), not views, not allocations; and what it
-calls in its turn (the copy of a scalar, say) is its own affair. Inductor's fused kernels are seen only if
-torch._inductor.config.cpp.enable_kernel_profile was on when they were compiled. Operators are recorded where
+calls in its turn (the copy of a scalar, say) is its own affair. Inductor's fused kernels are seen only where
+`name_compiled_kernels` was called before they were compiled. Operators are recorded where
 they are called, not in the threads that they spread over, so that neither threads nor time change a count.
 """
 
@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any, Final
 
 import torch
+import torch._inductor.config
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -27,10 +28,11 @@ Kernels = Mapping[str, tuple[int, float]]
 SLOWER_SHOWN: Final = 3
 """How many kernels that only became slower are named."""
 
-_ALLOCATING: Final = frozenset(
+_IDLE: Final = frozenset(
     f"aten::{name}"
-    for name in ("empty", "empty_like", "empty_strided", "new_empty", "resize_", "_unsafe_view")
+    for name in ("empty", "empty_like", "empty_strided", "new_empty", "resize_", "_unsafe_view", "detach_")
 )
+"""What only allocates or renames, though its schema does not say so."""
 
 _INDUCTOR: Final = re.compile(r"(graph_\d+_)?(cpp|triton)_")
 
@@ -97,6 +99,14 @@ def profile_pass(
     return PassProfile(kernels=kernels, peak_bytes=peak)
 
 
+def name_compiled_kernels() -> None:
+    """Have Inductor's C++ kernels tell the profiler their names, a few ns each, if compiled from now on.
+
+    Call it on the thread that compiles: PyTorch's settings belong to a thread.
+    """
+    torch._inductor.config.cpp.enable_kernel_profile = True
+
+
 @cache
 def _initialise() -> None:
     """Kineto wants its first profile in the thread that imported torch, and says so otherwise."""
@@ -130,7 +140,7 @@ def _device_kernels(events: Iterable[Any]) -> Iterator[tuple[str, float]]:
 def _operators(nodes: Iterable[Any]) -> Iterator[tuple[str, float]]:
     for node in nodes:
         name = node.name
-        if node.tag != torch._C._profiler._EventType.TorchOp or name in _ALLOCATING:
+        if node.tag != torch._C._profiler._EventType.TorchOp or name in _IDLE:
             continue
         inner = list(_operators(node.children)) if _may_combine(name) or _may_view(name) else []
         if inner:
