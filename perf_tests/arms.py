@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from perf_tests.against import PairedConfiguration
+from perf_tests.against import PAIRED, PairedConfiguration
 from perf_tests.extra_work import ExtraWork
 from perf_tests.ready_models import ReadyModel
 from perf_tests.scorers import DTYPES, output_error
@@ -63,15 +63,20 @@ class Arm:
             yield
         self._note(watch.report)
 
-    def facts(self, pairs: Sequence[Pair]) -> dict[str, Any]:
-        """What needs no statistics; see `xenc.gate.exact`."""
-        max_length = self.configuration.workload.max_length
-        error = output_error(self.logits(pairs), pairs, device=self.device, max_length=max_length)
+    def facts(self) -> dict[str, Any]:
+        """What timed blocks must not show, and the graphs there are; see `xenc.gate.exact`."""
         compiled = self.model.pipeline.compiled
+        return {**self.counts, "graphs": compiled.graphs if compiled is not None else 0}
+
+    def facts_of(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """Padding, and the error against the oracle."""
+        max_length = self.configuration.workload.max_length
+        model = PAIRED[self.device].checkpoint()
+        error = output_error(
+            self.logits(pairs), pairs, model=model, device=self.device, max_length=max_length
+        )
         report = self.model.last_report
         return {
-            **self.counts,
-            "graphs": compiled.graphs if compiled is not None else 0,
             "padded_share": None if report is None else report.waste,
             "output_error": error.error,
             "output_tolerance": error.tolerance,

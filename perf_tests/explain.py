@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from perf_tests.arms import Arm
+from perf_tests.device_thread import on_device_thread
 from perf_tests.workloads import Pair
 from xenc.gate.kernels import PassProfile, profile_pass
 from xenc.gate.stages import StageClock
@@ -27,11 +28,7 @@ def stage_seconds(arm: Arm, rounds: Sequence[Sequence[Pair]]) -> dict[str, float
 
 def one_pass(arm: Arm, pairs: Sequence[Pair]) -> PassProfile:
     """Kernels and peak memory of scoring the pairs once."""
-    worker = getattr(arm.model.pipeline, "_worker", None)
-
-    def on_device(job: Callable[[], object]) -> object:
-        return job() if worker is None else worker.on_device(job).result()
-
+    on_device = on_device_thread(arm.model)
     return profile_pass(lambda: arm.logits(pairs), device=arm.device, on_device=on_device)
 
 

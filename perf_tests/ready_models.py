@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
-from perf_tests.against import PairedConfiguration
+from perf_tests.against import PAIRED, PairedConfiguration
+from perf_tests.device_thread import on_device_thread
 from perf_tests.extra_work import ExtraWork
-from perf_tests.scorers import DTYPES, checkpoint
+from perf_tests.scorers import DTYPES
+from xenc.gate.kernels import name_compiled_kernels
 from xenc.watch import CompileReport, watch_compiles
 
 Forward = Callable[[Any], torch.Tensor]
@@ -28,6 +30,8 @@ class ReadyModel:
         package: the revision, as an imported package.
         configuration: its execution and max_length; not its texts.
         device: torch's device type.
+        weights: a model of the same checkpoint, whose weights to compute with.
+        named_kernels: let a profiler see the CPU's compiled kernels, at a small cost.
 
     Attributes:
         model: the revision's CrossEncoder.
@@ -35,18 +39,30 @@ class ReadyModel:
         extra: device work that each request carries on purpose.
     """
 
-    def __init__(self, package: ModuleType, configuration: PairedConfiguration, device: str) -> None:
+    def __init__(
+        self,
+        package: ModuleType,
+        configuration: PairedConfiguration,
+        device: str,
+        *,
+        weights: torch.nn.Module | None = None,
+        named_kernels: bool = False,
+    ) -> None:
         self.device = device
         self.extra: ExtraWork | None = None
         self._device_s = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self.model = package.CrossEncoder(
-            str(checkpoint(device)),
+            str(PAIRED[device].checkpoint()),
             device=device,
             max_length=configuration.workload.max_length,
             model_kwargs={"dtype": DTYPES[device]},
             execution=replace(package.PRESETS[configuration.preset], **configuration.changes),
         )
+        if weights is not None:
+            share_weights(self.model.model, weights)
+        if named_kernels and device == "cpu":
+            on_device_thread(self.model)(name_compiled_kernels)
         with watch_compiles() as watch:
             self.model.warmup(configuration.workload.batch_size)
         self.warmup: CompileReport = watch.report
@@ -92,3 +108,21 @@ class ReadyModel:
             return logits
 
         return on_cuda if self.device == "cuda" else on_cpu
+
+
+def share_weights(model: torch.nn.Module, weights: torch.nn.Module) -> None:
+    """Let a model compute with another's tensors, so that neither finds them nearer than the other does.
+
+    Raises:
+        ValueError: the two have other weights.
+    """
+    ours, theirs = _tensors(model), _tensors(weights)
+    shapes = ({name: tensor.shape for name, tensor in each.items()} for each in (ours, theirs))
+    if next(shapes) != next(shapes):
+        raise ValueError("the two revisions load other weights from the same checkpoint")
+    for name, tensor in ours.items():
+        tensor.data = theirs[name].data
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -10,31 +10,38 @@ import json
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
-from xenc.gate.paired import order
 from xenc.gate.paired_rule import Rule
 from xenc.gate.paired_verdict import PairedVerdicts, Result, judge_campaign
 
 Columns = Mapping[str, Any]
 
-ARMS = {True: ("base", "head", "same", "slowed"), False: ("base", "head")}
-"""With the controls and without, in the order that `paired.order` turns."""
+LETTERS = {"base": "b", "head": "h", "same": "s", "slowed": "x"}
+
+CHANNELS = ("wall_s", "device_s")
 
 
 def pack(result: Result) -> dict[str, Any]:
-    """A measuring process in columns: what order the blocks ran in need not be stored."""
-    configurations = {
-        name: {
-            "controls": any(block["arm"] == "slowed" for block in found["blocks"]),
-            **{channel: [block[channel] for block in found["blocks"]] for channel in ("wall_s", "device_s")},
-        }
-        for name, found in result["configurations"].items()
+    """A measuring process in columns, its palindromes as words: "bhsshb hsbbsh ..."."""
+    return {
+        "machine": result["machine"],
+        "configurations": {
+            name: {
+                "order": " ".join(
+                    "".join(LETTERS[block["arm"]] for block in blocks)
+                    for _, blocks in groupby(found["blocks"], key=itemgetter("palindrome"))
+                ),
+                **{channel: [block[channel] for block in found["blocks"]] for channel in CHANNELS},
+            }
+            for name, found in result["configurations"].items()
+        },
     }
-    return {"machine": result["machine"], "configurations": configurations}
 
 
 def unpack(packed: Columns) -> dict[str, Any]:
@@ -104,14 +111,14 @@ def _median(result: Result, name: str, arm: str) -> float:
 def _longer(block: Mapping[str, Any], share: float, arms: Sequence[str]) -> Mapping[str, Any]:
     if block["arm"] not in arms or not share:
         return block
-    return {**block, **{channel: (1 + share) * block[channel] for channel in ("wall_s", "device_s")}}
+    return {**block, **{channel: (1 + share) * block[channel] for channel in CHANNELS}}
 
 
 def _blocks(columns: Columns) -> list[dict[str, Any]]:
-    arms = ARMS[columns["controls"]]
-    palindromes = len(columns["wall_s"]) // (2 * len(arms))
-    ran = [(number, arm) for number in range(palindromes) for arm in order(arms, number)]
+    arms = {letter: arm for arm, letter in LETTERS.items()}
+    ran = [(number, arms[letter]) for number, word in enumerate(columns["order"].split()) for letter in word]
+    seconds = zip(*(columns[channel] for channel in CHANNELS), strict=True)
     return [
         {"arm": arm, "palindrome": number, "wall_s": wall_s, "device_s": device_s, "throttled": False}
-        for (number, arm), wall_s, device_s in zip(ran, columns["wall_s"], columns["device_s"], strict=True)
+        for (number, arm), (wall_s, device_s) in zip(ran, seconds, strict=True)
     ]

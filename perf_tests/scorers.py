@@ -141,7 +141,9 @@ class OutputError:
     tolerance: float
 
 
-def output_error(logits: np.ndarray, pairs: Sequence[Pair], *, device: str, max_length: int) -> OutputError:
+def output_error(
+    logits: np.ndarray, pairs: Sequence[Pair], *, model: Path, device: str, max_length: int
+) -> OutputError:
     """Compare logits [N] of N pairs with the float32 oracle's, on some short, long and middling pairs.
 
     In a lower precision twice the error of plain eager execution in that precision is tolerated, and one
@@ -152,15 +154,17 @@ def output_error(logits: np.ndarray, pairs: Sequence[Pair], *, device: str, max_
     rows = [*by_length[::step][: CHECKED_PAIRS - 1], by_length[-1]]
     checked = tuple(pairs[row] for row in rows)
     dtype = DTYPES[device]
-    exact = _oracle_logits(device, torch.float32, checked, max_length)
+    exact = _oracle_logits(model, device, torch.float32, checked, max_length)
     error = float(np.abs(logits[rows] - exact).max())
     if dtype == torch.float32:
         return OutputError(error=error, tolerance=FLOAT32_TOLERANCE)
-    eager = float(np.abs(_oracle_logits(device, dtype, checked, max_length) - exact).max())
+    eager = float(np.abs(_oracle_logits(model, device, dtype, checked, max_length) - exact).max())
     band = torch.finfo(dtype).eps * float(np.abs(exact).max())
     return OutputError(error=error, tolerance=2 * eager + band)
 
 
 @cache
-def _oracle_logits(device: str, dtype: torch.dtype, pairs: tuple[Pair, ...], max_length: int) -> np.ndarray:
-    return oracle.logits(checkpoint(device), pairs, max_length=max_length, device=device, dtype=dtype)
+def _oracle_logits(
+    model: Path, device: str, dtype: torch.dtype, pairs: tuple[Pair, ...], max_length: int
+) -> np.ndarray:
+    return oracle.logits(model, pairs, max_length=max_length, device=device, dtype=dtype)

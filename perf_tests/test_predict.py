@@ -31,9 +31,12 @@ def test_predict(benchmark: Any, configuration: Configuration, scorers: Scorers)
     reference = scorers.reference(configuration)
     reference.logits(rounds[0])
     error = output_error(
-        scorer.logits(rounds[0]), rounds[0],
-        device=configuration.device, max_length=configuration.workload.max_length,
-    )  # fmt: skip
+        scorer.logits(rounds[0]),
+        rounds[0],
+        model=checkpoint(configuration.device),
+        device=configuration.device,
+        max_length=configuration.workload.max_length,
+    )
     with scorers.broken(scorer):
         timing = time_rounds(benchmark, scorer.logits, rounds, reference=reference.logits)
     benchmark.extra_info.update(

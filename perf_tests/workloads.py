@@ -75,9 +75,8 @@ def _short_query_pair(generator: random.Random, _: int) -> Pair:
     return "How does Python look up names?", _some_sentences(generator, 1, 4)
 
 
-def _short_documents_pair(generator: random.Random, _: int) -> Pair:
-    """One sentence against one to three."""
-    return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 3)
+def _sentence_pair(generator: random.Random, _: int) -> Pair:
+    return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 1)
 
 
 def _skewed_pair(generator: random.Random, index: int) -> Pair:
@@ -112,14 +111,14 @@ def skewed(*, pairs: int, batch_size: int) -> Workload:
     )
 
 
-def short_documents(*, pairs: int, batch_size: int, max_length: int) -> Workload:
-    """A sentence against a few."""
+def sentence_pairs(*, pairs: int, batch_size: int) -> Workload:
+    """One sentence against another, cut to 64 tokens."""
     return Workload(
-        name="short-documents",
+        name="sentence-pairs",
         pairs_per_round=pairs,
         batch_size=batch_size,
-        max_length=max_length,
-        draw=_short_documents_pair,
+        max_length=64,
+        draw=_sentence_pair,
     )
 
 

@@ -35,8 +35,8 @@ class Block:
     throttled: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, seconds to six digits."""
-        rounded = {"wall_s": float(f"{self.wall_s:.6g}"), "device_s": float(f"{self.device_s:.6g}")}
+        """Plain values, seconds to five digits."""
+        rounded = {"wall_s": float(f"{self.wall_s:.5g}"), "device_s": float(f"{self.device_s:.5g}")}
         return {**asdict(self), **rounded}
 
 

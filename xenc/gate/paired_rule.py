@@ -8,8 +8,8 @@ where d is what the change costs, u_p what this process happens to do to one cop
 (where its code and its memory came to lie), and e_pi the noise of one palindrome. A palindrome (A B B A)
 cancels what drifts in a straight line, and, a difference of neighbours, hardly sees the rest. Blocks of one
 process share u_p, so more of them measure it better and do not average it away: the process is the unit.
-Each gives one number, x_p, the mean of its palindromes without the fifth at either end (one outlier block is
-not news), and x_p ~ N(d, tau^2 + sigma^2 / n) are independent. So with P processes, mean m and standard
+Each gives one number, x_p, the median of its palindromes (on a shared machine some of them are far off), and
+x_p ~ N(d, tau^2 + pi/2 x sigma^2 / n) are independent. So with P processes, mean m and standard
 deviation s of the x_p, the one-sided confidence bounds of d are Student's
 
     m -/+ t(1 - a, P - 1) x s / sqrt(P)
@@ -41,9 +41,6 @@ from ..errors import XencError
 from .verdict import Judgement, Verdict
 
 Channel = Literal["wall_s", "device_s"]
-
-TRIMMED: Final = 0.2
-"""Share of a process's palindromes left out at either end."""
 
 POWER: Final = 0.95
 """How surely a slowdown is seen that is called detectable."""
@@ -126,17 +123,16 @@ def change_in_process(
         throttled while it ran `base`: then something else did it. If it was throttled in `head` alone, the
         change may have done it, and it counts.
     """
-    palindromes = _palindromes(blocks, channel)
-    usable = [
-        statistics.fmean(arms[head]) - statistics.fmean(arms[base])
-        for arms in palindromes.values()
+    usable = {
+        number: statistics.fmean(arms[head]) - statistics.fmean(arms[base])
+        for number, arms in _palindromes(blocks, channel).items()
         if base in arms and head in arms
-    ]
+    }
     disturbed = {block["palindrome"] for block in blocks if block["arm"] == base and block["throttled"]}
-    kept = [change for number, change in zip(palindromes, usable, strict=True) if number not in disturbed]
+    kept = [change for number, change in usable.items() if number not in disturbed]
     if not usable or 2 * len(kept) < len(usable):
         return None
-    return float(stats.trim_mean(kept, TRIMMED))
+    return statistics.median(kept)
 
 
 def judge_changes(changes: Sequence[float | None], rule: Rule, *, comparisons: int, what: str) -> Judgement:
