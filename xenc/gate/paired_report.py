@@ -22,7 +22,6 @@ _NAMED: Final = 3
 
 _WORST_FIRST: Final = (Verdict.REGRESSED, Verdict.NOT_MEASURED, Verdict.INCONCLUSIVE)
 
-_SEEN: Final = re.compile(r"a slowdown of (\S+%) would have been seen")
 _EXACT: Final = re.compile(r"[\w ]+: \S+ -> .+")
 
 _FACTS: Final[Mapping[str, str]] = {
@@ -98,10 +97,7 @@ def exact_changes(verdicts: PairedVerdicts, name: str) -> list[str]:
 
 def worse_facts(verdicts: PairedVerdicts, name: str) -> list[str]:
     """The facts that alone make a configuration REGRESSED."""
-    judgement = verdicts.configurations[name]
-    timed = "; ".join(verdicts.timed[name, c].reason for c in CHANNEL_NAMES if (name, c) in verdicts.timed)
-    worse = judgement.reason.removesuffix(timed).removesuffix("; ")
-    return worse.split("; ") if judgement.verdict is Verdict.REGRESSED and worse else []
+    return list(verdicts.configurations[name].exact)
 
 
 def change(judgement: Judgement | None) -> str:
@@ -129,14 +125,17 @@ def _said(verdicts: PairedVerdicts, name: str) -> str:
 def _row(verdicts: PairedVerdicts, name: str) -> dict[str, str]:
     judgement = verdicts.configurations[name]
     timed = {channel: verdicts.timed.get((name, channel)) for channel in CHANNEL_NAMES}
-    seen = [_SEEN.search(each.reason) if each else None for each in timed.values()]
     return {
         "verdict": str(judgement.verdict) if judgement.verdict.green else f"**{judgement.verdict}**",
         "configuration": name,
         **{CHANNEL_NAMES[channel]: _cell(each, verdicts) for channel, each in timed.items()},
-        "would have seen (wall, device)": ", ".join(match[1] if match else "-" for match in seen),
+        "would have seen (wall, device)": ", ".join(map(_seen, timed.values())),
         "exact changes": _line("; ".join(exact_changes(verdicts, name))) or "none",
     }
+
+
+def _seen(timed: Judgement | None) -> str:
+    return "-" if timed is None or timed.detectable is None else f"{timed.detectable:.1%}"
 
 
 def _cell(timed: Judgement | None, verdicts: PairedVerdicts) -> str:
@@ -158,8 +157,7 @@ def _controls(verdicts: PairedVerdicts) -> str:
 
 def _outcome(control: Control) -> str:
     judgement = control.judgement
-    channel = next((name for name in CHANNEL_NAMES.values() if judgement.reason.startswith(name)), "")
-    found = f"{channel} {judgement.verdict} {change(judgement)}".strip()
+    found = f"{CHANNEL_NAMES[control.channel]} {judgement.verdict} {change(judgement)}".strip()
     return found if control.held else f"**{found}**"
 
 

@@ -7,7 +7,8 @@ import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from .paired_report import CHANNEL_NAMES, change, controls_held, exact_changes, telling
@@ -28,9 +29,6 @@ COLORS: Final[Mapping[Verdict, str]] = {
     Verdict.REGRESSED: "#cf222e",
     Verdict.INCONCLUSIVE: "#bc6a00",
 }
-
-_CONTROL_ARMS: Final = (("same", "base"), ("slowed", "same"))
-"""What is judged by what, in the order of the controls of one channel."""
 
 _WIDEST: Final = 4
 """How many times must_see the axis may reach; what lies beyond becomes an arrow at the edge."""
@@ -124,16 +122,12 @@ def _configuration(
 def _controls(
     results: Sequence[Mapping[str, Any]], verdicts: PairedVerdicts, rules: Mapping[str, Rule]
 ) -> Iterator[Row]:
-    """Both controls of each configuration that has them, in the order they were judged in."""
-    judged = iter(verdicts.controls)
-    for name, rule in rules.items():
-        if not any(block["arm"] == "slowed" for blocks in _blocks(results, name) for block in blocks):
-            continue
-        pairs = [(channel, list(islice(judged, len(_CONTROL_ARMS)))) for channel in CHANNEL_NAMES]
-        for number, (head, base) in enumerate(_CONTROL_ARMS):
-            mine = {channel: pair[number] for channel, pair in pairs if number < len(pair)}
-            if mine:
-                yield _control(mine, rule, _dots(_blocks(results, name), head, base))
+    """One row for each control, whatever the channel."""
+    found: dict[tuple[str, tuple[str, str]], dict[Channel, Control]] = {}
+    for control in verdicts.controls:
+        found.setdefault((control.configuration, control.arms), {})[control.channel] = control
+    for (name, arms), mine in found.items():
+        yield _control(mine, rules[name], _dots(_blocks(results, name), *arms))
 
 
 def _control(mine: Mapping[Channel, Control], rule: Rule, dots: Mapping[Channel, Dots]) -> Row:
@@ -171,8 +165,7 @@ def _dots(processes: Sequence[Sequence[Mapping[str, Any]]], head: str, base: str
 
 
 def _by_palindrome(blocks: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    numbers = sorted({block["palindrome"] for block in blocks})
-    return [[block for block in blocks if block["palindrome"] == number] for number in numbers]
+    return [list(found) for _, found in groupby(blocks, key=itemgetter("palindrome"))]
 
 
 def _percent(changes: Sequence[float | None]) -> list[float]:

@@ -160,6 +160,7 @@ def judge_changes(changes: Sequence[float | None], rule: Rule, *, comparisons: i
         f"a slowdown of {seen:.1%} would have been seen)",
         ratio=math.exp(mean),
         uncertainty=half,
+        detectable=seen,
     )
 
 

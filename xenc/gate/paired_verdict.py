@@ -22,6 +22,12 @@ CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 
 _NAMES: Final[Mapping[str, str]] = {"wall_s": "wall time", "device_s": "device time"}
 
+CONTROLS: Final = (
+    ("the base against itself", "same", "base", Verdict.PASS),
+    ("a slowdown made on purpose", "slowed", "same", Verdict.REGRESSED),
+)
+"""What is compared, who is judged by whom, and what it has to come out as."""
+
 Result = Mapping[str, Any]
 """What one measuring process wrote."""
 
@@ -32,11 +38,17 @@ class Control:
 
     Attributes:
         name: what was compared.
+        configuration: on which.
+        channel: in which seconds.
+        arms: who was judged by whom.
         expected: what it had to come out as.
         judgement: what it came out as.
     """
 
     name: str
+    configuration: str
+    channel: Channel
+    arms: tuple[str, str]
     expected: tuple[Verdict, ...]
     judgement: Judgement
 
@@ -125,16 +137,14 @@ def _timed(
 
 
 def _controls(results: Sequence[Result], name: str, rule: Rule, number: int) -> list[Control]:
-    even = (Verdict.PASS,)
-    found = []
-    for channel in CHANNELS:
-        same = _timed(results, name, channel, rule, number, head="same", base="base")
-        slow = _timed(results, name, channel, rule, number, head="slowed", base="same")
-        found += [
-            Control(name="the base against itself", expected=even, judgement=same),
-            Control(name="a slowdown made on purpose", expected=(Verdict.REGRESSED,), judgement=slow),
-        ]
-    return found
+    return [
+        Control(
+            name=what, configuration=name, channel=channel, arms=(head, base), expected=(expected,),
+            judgement=_timed(results, name, channel, rule, number, head=head, base=base),
+        )
+        for channel in CHANNELS
+        for what, head, base, expected in CONTROLS
+    ]  # fmt: skip
 
 
 def _judge_one(
@@ -146,13 +156,14 @@ def _judge_one(
     exact = changed_facts(_worst_facts(found, "head"), _worst_facts(found, "base"), accepted)
     slow = [each for each in timed.values() if each.verdict is Verdict.REGRESSED and not failed]
     reasons = "; ".join(each.reason for each in timed.values())
-    notes = (*exact.better, *_findings(found))
+    notes = (*exact.better, *exact.notes, *_findings(found))
     if exact.worse or slow:
         return Judgement(
             verdict=Verdict.REGRESSED,
             reason="; ".join([*exact.worse, reasons]),
             ratio=timed["device_s"].ratio,
             uncertainty=timed["device_s"].uncertainty,
+            exact=exact.worse,
             notes=(*_attribution(found), *notes),
         )
     if failed:

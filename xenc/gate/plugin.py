@@ -130,7 +130,8 @@ class GatePlugin:
             if table and not self.session.comparing:
                 _print_table(terminalreporter, title, table)
         if self.session.comparing:
-            _print_table(terminalreporter, "gate", verdict_table(judged) if judged else "nothing was judged")
+            shown = self.session.chapters or [verdict_table(judged) if judged else "nothing was judged"]
+            _print_table(terminalreporter, "gate", "\n".join(shown))
             terminalreporter.write_line(self.session.summary())
         for line in self.session.messages:
             terminalreporter.write_line(line)
@@ -155,8 +156,9 @@ class GatePlugin:
             measured = sorted({devices()[record.device] for record in self.session.records})
             machine = {"device": " and ".join(measured), **versions()}
             written = write_report(
-                Path(config.option.report_dir), self.session.records, machine, self.session.judged
-            )
+                Path(config.option.report_dir), self.session.records, machine, self.session.judged,
+                chapters=self.session.chapters,
+            )  # fmt: skip
             caption = ", ".join(f"{name} {value}" for name, value in machine.items())
             for name, make in (("report.png", draw), ("requests.png", draw_requests)):
                 picture = Path(config.option.report_dir) / name
@@ -166,8 +168,9 @@ class GatePlugin:
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary and self.session.comparing:
             with Path(summary).open("a", encoding="utf-8") as file:
-                table = verdict_table(self.session.judged) if self.session.judged else ""
-                file.write(f"## Performance gate\n\n{table}\n\n{self.session.summary()}\n")
+                shown = self.session.chapters or [verdict_table(self.session.judged)]
+                notes = "\n".join(self.session.messages)
+                file.write("\n\n".join(["## Performance gate", *shown, self.session.summary(), notes]) + "\n")
 
     def _judge(self, item: pytest.Item) -> None:
         fixture = getattr(item, "funcargs", {})["benchmark"]

@@ -63,16 +63,20 @@ def stage_table(records: Sequence[Record]) -> str:
 
 
 def verdict_table(judged: Mapping[str, Judgement]) -> str:
-    """Every verdict of a comparison as a Markdown table."""
-    return markdown_table(
-        [
-            {
-                "verdict": str(judgement.verdict),
-                "benchmark": name.rpartition("/")[2],
-                "reason": " ".join("; ".join([judgement.reason, *judgement.notes]).split()),
-            }
-            for name, judgement in judged.items()
-        ]
+    """Every verdict of a comparison as a Markdown table; nothing without one."""
+    return (
+        ""
+        if not judged
+        else markdown_table(
+            [
+                {
+                    "verdict": str(judgement.verdict),
+                    "benchmark": name.rpartition("/")[2],
+                    "reason": " ".join("; ".join([judgement.reason, *judgement.notes]).split()),
+                }
+                for name, judgement in judged.items()
+            ]
+        )
     )
 
 
@@ -96,12 +100,14 @@ def speedup(record: Record) -> float | None:
 
 
 def write_report(
-    directory: Path, records: Sequence[Record], machine: Mapping[str, Any], judged: Mapping[str, Judgement]
-) -> list[Path]:
-    """Write report.md and report.json."""
+    directory: Path, records: Sequence[Record], machine: Mapping[str, Any], judged: Mapping[str, Judgement],
+    chapters: Sequence[str] = (),
+) -> list[Path]:  # fmt: skip
+    """Write report.md and report.json; chapters are Markdown to begin with."""
     directory.mkdir(parents=True, exist_ok=True)
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
-    tables = [run_table(records), stage_table(records), verdict_table(judged) if judged else ""]
+    verdicts = verdict_table(judged) if judged and not chapters else ""
+    tables = [*chapters, run_table(records), stage_table(records), verdicts]
     markdown = "\n\n".join(["# xenc on " + facts, *filter(None, tables)]) + "\n"
     (directory / "report.md").write_text(markdown, encoding="utf-8")
     content = {

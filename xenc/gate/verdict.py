@@ -26,10 +26,22 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verdict, its reason in words, and the ratio head / baseline with its uncertainty."""
+    """A verdict and what it rests on.
+
+    Attributes:
+        verdict: the word.
+        reason: in words.
+        ratio: head / base, of seconds.
+        uncertainty: of log(ratio), to either side.
+        detectable: the smallest slowdown that would have been called REGRESSED, as a fraction.
+        exact: facts that alone make it REGRESSED, old -> new.
+        notes: what else to know.
+    """
 
     verdict: Verdict
     reason: str
     ratio: float | None = None
     uncertainty: float | None = None
+    detectable: float | None = None
+    exact: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
