@@ -8,7 +8,8 @@ from threading import Barrier
 import pytest
 
 from xenc.gate import stages
-from xenc.gate.stages import STAGES, StageClock, grown_stage
+from xenc.gate.growth import STAGES, grown_stage
+from xenc.gate.stages import StageClock
 
 
 class Wound:

@@ -1,4 +1,4 @@
-"""What one pass ran, by torch.profiler: kernels, their counts and times, peak memory; and what grew.
+"""What one pass ran, by torch.profiler: kernels, their counts and times, peak memory.
 
 On CUDA a kernel is what ran on the device, by its own name; copies and fills are "memcpy HtoD", "memset".
 
@@ -12,7 +12,7 @@ they are called, not in the threads that they spread over, so that neither threa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -22,19 +22,13 @@ import torch._inductor.config
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-Kernels = Mapping[str, tuple[int, float]]
-"""Launches and seconds by name."""
-
-SLOWER_SHOWN: Final = 3
-"""How many kernels that only became slower are named."""
+from .growth import INDUCTOR, Kernels
 
 _IDLE: Final = frozenset(
     f"aten::{name}"
     for name in ("empty", "empty_like", "empty_strided", "new_empty", "resize_", "_unsafe_view", "detach_")
 )
 """What only allocates or renames, though its schema does not say so."""
-
-_INDUCTOR: Final = re.compile(r"(graph_\d+_)?(cpp|triton)_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,41 +191,4 @@ def _may_combine(name: str) -> bool:
 
 def _only_combines(name: str) -> bool:
     """Whether an operator that calls none has done nothing: dropout that drops nothing, an empty region."""
-    return all(_composites(name)) and not _INDUCTOR.match(name)
-
-
-def grown_kernels(head: Kernels, base: Kernels) -> tuple[str, ...]:
-    """What the head launches that the base does not, or more often; and the few that became slowest.
-
-    Names are made alike first: of either revision's operators, and of Inductor's numbered kernels.
-    """
-    ours, theirs = _alike(head), _alike(base)
-    appeared = [
-        f"appeared: {name} x{count} ({1000 * seconds:.1f} ms)"
-        for name, (count, seconds) in sorted(ours.items(), key=lambda item: -item[1][1])
-        if name not in theirs
-    ]
-    both = [name for name in ours if name in theirs]
-    oftener = [
-        f"more often: {name} {theirs[name][0]} -> {ours[name][0]}"
-        for name in sorted(both, key=lambda name: theirs[name][0] - ours[name][0])
-        if ours[name][0] > theirs[name][0]
-    ]
-    growth = {name: ours[name][1] - theirs[name][1] for name in both}
-    slower = [
-        f"slower: {name} {1000 * theirs[name][1]:.1f} ms -> {1000 * ours[name][1]:.1f} ms"
-        for name in sorted(both, key=lambda name: -growth[name])[:SLOWER_SHOWN]
-        if growth[name] > 0
-    ]
-    return (*appeared, *oftener, *slower)
-
-
-def _alike(kernels: Kernels) -> dict[str, tuple[int, float]]:
-    added: dict[str, tuple[int, float]] = {}
-    for name, (count, seconds) in kernels.items():
-        name = re.sub(r"\bxenc_(base|head|same|slowed)\b", "xenc", name)
-        if _INDUCTOR.match(name):
-            name = re.sub(r"^graph_\d+_|_\d+$", "", name)
-        before, total = added.get(name, (0, 0.0))
-        added[name] = before + count, total + seconds
-    return added
+    return all(_composites(name)) and not INDUCTOR.match(name)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from .exact import changed_facts
-from .kernels import grown_kernels
+from .growth import grown_kernels, grown_stage
 from .paired_rule import Channel, Rule, change_in_process, judge_changes
-from .stages import grown_stage
 from .verdict import Judgement, Verdict
 
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)

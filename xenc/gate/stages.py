@@ -1,18 +1,17 @@
-"""Which stage the time went to: a clock around the stages' callables, and the stage that grew most."""
+"""Which stage the time went to: a clock around the stages' callables."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
-from typing import Final, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
+
+from .growth import STAGES
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-
-STAGES: Final = ("tokenize", "plan", "collate", "forward", "collect")
-"""In the order data flows. Collating lays tokens out and copies them to the device: one call does both."""
 
 
 class StageClock:
@@ -60,21 +59,3 @@ class StageClock:
                 self._inner.seconds = outer + whole
 
         return timed
-
-
-def grown_stage(head: Mapping[str, float], base: Mapping[str, float]) -> str | None:
-    """The stage whose seconds grew most, and its share of all growth; None if no stage grew.
-
-    Args:
-        head, base: seconds by stage. A stage without a number on one side is not compared: an older revision
-            may lack the seam.
-    """
-    growth = {stage: head[stage] - base[stage] for stage in STAGES if stage in head and stage in base}
-    grown = {stage: seconds for stage, seconds in growth.items() if seconds > 0}
-    if not grown:
-        return None
-    most = max(grown, key=lambda stage: grown[stage])
-    old, new = base[most], head[most]
-    relative = f" ({new / old - 1:+.1%})" if old else ""
-    share = grown[most] / sum(grown.values())
-    return f"{most}: {1000 * old:.1f} ms -> {1000 * new:.1f} ms{relative}, {share:.0%} of the growth"

@@ -1,0 +1,74 @@
+"""What grew between base and head: the stage, and the kernels. Pure: no torch, no files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+Kernels = Mapping[str, tuple[int, float]]
+"""Launches and seconds by name."""
+
+STAGES: Final = ("tokenize", "plan", "collate", "forward", "collect")
+"""In the order data flows. Collating lays tokens out and copies them to the device: one call does both."""
+
+INDUCTOR: Final = re.compile(r"(graph_\d+_)?(cpp|triton)_")
+"""How the names of Inductor's kernels begin."""
+
+SLOWER_SHOWN: Final = 3
+"""How many kernels that only became slower are named."""
+
+
+def grown_stage(head: Mapping[str, float], base: Mapping[str, float]) -> str | None:
+    """The stage whose seconds grew most, and its share of all growth; None if no stage grew.
+
+    Args:
+        head, base: seconds by stage. A stage without a number on one side is not compared: an older revision
+            may lack the seam.
+    """
+    growth = {stage: head[stage] - base[stage] for stage in STAGES if stage in head and stage in base}
+    grown = {stage: seconds for stage, seconds in growth.items() if seconds > 0}
+    if not grown:
+        return None
+    most = max(grown, key=lambda stage: grown[stage])
+    old, new = base[most], head[most]
+    relative = f" ({new / old - 1:+.1%})" if old else ""
+    share = grown[most] / sum(grown.values())
+    return f"{most}: {1000 * old:.1f} ms -> {1000 * new:.1f} ms{relative}, {share:.0%} of the growth"
+
+
+def grown_kernels(head: Kernels, base: Kernels) -> tuple[str, ...]:
+    """What the head launches that the base does not, or more often; and the few that became slowest.
+
+    Names are made alike first: of either revision's operators, and of Inductor's numbered kernels.
+    """
+    ours, theirs = _alike(head), _alike(base)
+    appeared = [
+        f"appeared: {name} x{count} ({1000 * seconds:.1f} ms)"
+        for name, (count, seconds) in sorted(ours.items(), key=lambda item: -item[1][1])
+        if name not in theirs
+    ]
+    both = [name for name in ours if name in theirs]
+    oftener = [
+        f"more often: {name} {theirs[name][0]} -> {ours[name][0]}"
+        for name in sorted(both, key=lambda name: theirs[name][0] - ours[name][0])
+        if ours[name][0] > theirs[name][0]
+    ]
+    growth = {name: ours[name][1] - theirs[name][1] for name in both}
+    slower = [
+        f"slower: {name} {1000 * theirs[name][1]:.1f} ms -> {1000 * ours[name][1]:.1f} ms"
+        for name in sorted(both, key=lambda name: -growth[name])[:SLOWER_SHOWN]
+        if growth[name] > 0
+    ]
+    return (*appeared, *oftener, *slower)
+
+
+def _alike(kernels: Kernels) -> dict[str, tuple[int, float]]:
+    added: dict[str, tuple[int, float]] = {}
+    for name, (count, seconds) in kernels.items():
+        name = re.sub(r"\bxenc_(base|head|same|slowed)\b", "xenc", name)
+        if INDUCTOR.match(name):
+            name = re.sub(r"^graph_\d+_|_\d+$", "", name)
+        before, total = added.get(name, (0, 0.0))
+        added[name] = before + count, total + seconds
+    return added
