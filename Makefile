@@ -10,12 +10,14 @@ PEERS := $(if $(PREINSTALLED),,$(VENV)/.peers)
 PYTEST := $(RUN) -m pytest
 PYTEST_ARGS ?=
 GATE_MARKER ?= gpu
+AGAINST ?=
+GATE_CHECKS ?= 20
 SESSIONS ?= 3
 BASELINE_DIR ?= .benchmarks
 SESSION_DIR := .cache/baseline-sessions
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help test test-all bench bench-all gate baseline lint mutants clean
+.PHONY: help test test-all bench bench-all gate gate-check baseline lint mutants clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -44,8 +46,13 @@ bench-all: $(READY) $(PEERS) ## the same, with every configuration on every work
 	$(PYTEST) perf_tests -m cpu -p perf_tests.progress -q --no-header \
 		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
 
-gate: $(READY) ## judge this tree by the stored baseline (GATE_MARKER=cpu on a CPU)
-	$(PYTEST) -m $(GATE_MARKER) --report-dir gate-report $(PYTEST_ARGS) --benchmark-compare
+gate: $(READY) ## judge this tree: against a revision (AGAINST=HEAD~1), or by the stored baseline (GATE_MARKER=cpu)
+	$(PYTEST) perf_tests -m $(GATE_MARKER) --report-dir gate-report $(PYTEST_ARGS) \
+		$(if $(AGAINST),--against "$(AGAINST)") --benchmark-compare
+
+gate-check: $(READY) ## is the gate itself right? Runs it on unchanged code and on code made 5% slower
+	$(RUN) -m perf_tests.gate_check live .cache/gate-check/unchanged.jsonl --count $(GATE_CHECKS)
+	$(RUN) -m perf_tests.gate_check live .cache/gate-check/slower.jsonl --count $(GATE_CHECKS) --fault slow:0.05
 
 baseline: $(READY) ## store this commit's timings, medians of SESSIONS=3 fresh processes, in BASELINE_DIR
 	rm -rf $(SESSION_DIR)

@@ -21,10 +21,9 @@ ROOMS = (
     "causal", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.entry", "gate.stored_rule", "gate.paired_rule", "gate.measure", "gate.machine",
     "gate.revision", "gate.campaign", "gate.exact", "gate.accepted", "gate.growth", "gate.stages",
-    "gate.kernels",
-    "gate.paired", "gate.paired_verdict", "gate.paired_session", "gate.baseline", "gate.report",
-    "gate.picture", "gate.paired_rows", "gate.paired_report", "gate.paired_picture", "gate.checkout",
-    "gate.session", "gate.record", "gate.plugin", "gate.paired_plugin",
+    "gate.kernels", "gate.paired", "gate.paired_verdict", "gate.paired_session", "gate.baseline",
+    "gate.report", "gate.picture", "gate.paired_report", "gate.paired_rows", "gate.paired_picture",
+    "gate.checkout", "gate.session", "gate.record", "gate.plugin", "gate.paired_plugin",
 )  # fmt: skip
 """A room imports only rooms that stand before it."""
 

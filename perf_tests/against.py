@@ -25,7 +25,6 @@ class PairedConfiguration:
         exact_on: what is scored once for the facts that need no statistics; as `workload`, but more of it.
         palindromes: rounds of the workload in one process, each run twice by each arm.
         changes: fields of `Execution` that differ from the preset's.
-        control: whether the controls run on it.
     """
 
     preset: str
@@ -33,7 +32,6 @@ class PairedConfiguration:
     exact_on: Workload
     palindromes: int
     changes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    control: bool = False
 
     @property
     def name(self) -> str:
@@ -43,10 +41,10 @@ class PairedConfiguration:
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """The configurations of one device, the one with the controls first, and how they are judged.
+    """The configurations of one device, and how they are judged.
 
     Attributes:
-        configurations: what is measured.
+        configurations: what is measured; the controls run on the first.
         checkpoint: makes the checkpoint that it is measured with.
         rule: the margins and the errors.
         one_core: whether a measuring process keeps to one thread on one core.
@@ -70,7 +68,7 @@ _SMALL = MappingProxyType({"token_budgets": 128})
 ON_CPU: Final = Paired(
     configurations=(
         PairedConfiguration(
-            preset="packed", workload=_BRIEF, exact_on=_MORE, palindromes=120, changes=_SMALL, control=True
+            preset="packed", workload=_BRIEF, exact_on=_MORE, palindromes=120, changes=_SMALL
         ),
         PairedConfiguration(
             preset="packed-eager", workload=_BRIEF, exact_on=_MORE, palindromes=200, changes=_SMALL
@@ -93,7 +91,7 @@ _REQUEST: Final = workloads.short_query(batch_size=64)
 
 ON_GPU: Final = Paired(
     configurations=(
-        PairedConfiguration(preset="packed", workload=_SEED, exact_on=_SEED, palindromes=8, control=True),
+        PairedConfiguration(preset="packed", workload=_SEED, exact_on=_SEED, palindromes=8),
         PairedConfiguration(preset="packed", workload=_REQUEST, exact_on=_REQUEST, palindromes=40),
         PairedConfiguration(preset="packed-cudagraphs", workload=_REQUEST, exact_on=_REQUEST, palindromes=40),
         PairedConfiguration(preset="bucketed", workload=_SEED, exact_on=_SEED, palindromes=8),

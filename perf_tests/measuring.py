@@ -63,9 +63,10 @@ def stay_on_one_core() -> None:
 
 
 def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, ModuleType]) -> dict[str, Any]:
-    """All configurations that the request names, the one with the controls first."""
+    """All configurations that the request names; the controls run on the first."""
     machine = Machine(request["device"])
-    wanted = [each for each in paired.configurations if each.name in request["configurations"]]
+    by_name = {each.name: each for each in paired.configurations}
+    wanted = [by_name[name] for name in request["configurations"]]
     models: dict[tuple[object, ...], ReadyModel] = {}
     ready = {each.name: arms_of(each, packages, request, models) for each in wanted}
     if request["only_warm_up"]:
@@ -137,7 +138,8 @@ def arms_of(
         RevisionError: the base revision cannot run this configuration.
     """
     arms = {}
-    for name in ("base", "head", "same") if configuration.control else ("base", "head"):
+    controls = configuration.name == request["configurations"][0]
+    for name in ("base", "head", "same") if controls else ("base", "head"):
         key = (name, configuration.preset, *configuration.changes.items(), configuration.workload.max_length)
         try:
             if key not in models:

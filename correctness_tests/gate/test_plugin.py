@@ -39,6 +39,19 @@ def test_anything_that_compiled_in_the_timed_region_fails(recorded, gate, suite,
     assert all("REGRESSED" in message and "guard's reason" in message for message in failures.values())
 
 
+def test_a_count_that_grew_beyond_the_baselines_fails_whatever_the_times(suite, gate):
+    suite(graphs=1, waste=0.1)
+    assert gate("--record-baseline")[0] == 0
+    suite(work=1, graphs=2, waste=0.1)
+    status, _, failures = gate("--benchmark-compare")
+    assert status == 1
+    assert all("REGRESSED: graphs: 1 -> 2" in message for message in failures.values())
+    suite(waste=0.1)
+    status, _, failures = gate("--benchmark-compare")
+    assert status == 1
+    assert all("NOT MEASURED" in message and "graphs" in message for message in failures.values())
+
+
 @pytest.mark.parametrize("error", [0.2, float("nan")])
 def test_output_error_beyond_tolerance_fails(recorded, gate, suite, error):
     suite(output_error=0.1, output_tolerance=0.1)

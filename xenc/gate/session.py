@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -12,6 +13,7 @@ import torch
 from ..errors import BaselineError
 from .baseline import Baseline, SchemaError, baseline_path, read_baseline
 from .entry import Samples, entry_of
+from .exact import changed_facts
 from .machine import device_name, versions
 from .report import Record
 from .stored_rule import judge
@@ -23,8 +25,8 @@ DEFAULT_MARGINS: Final = {"cpu": 0.15, "cuda": 0.05}
 PROTOCOL: Final = ("workload_fingerprint", "model", "dtype")
 """What of a benchmark's `extra_info` must equal the baseline's."""
 
-EXACT: Final = ("graphs", "kernels", "peak_bytes", "waste", "padded_share")
-"""What of a benchmark's `extra_info` a baseline keeps besides times, to be reviewed with them."""
+EXACT: Final = {"graphs": "graphs", "kernels": "kernels", "peak_bytes": "peak_bytes", "waste": "padded_share"}
+"""What of a benchmark's `extra_info` a baseline keeps besides times, by the names of `exact.FACTS`."""
 
 NOTHING: Final = "gate::nothing-measured"
 
@@ -163,10 +165,12 @@ class GateSession:
                 f"the baseline {path} is of {baseline.device}, this is {devices()[record.device]}; record one"
             )
             return Judgement(verdict=Verdict.INCOMPARABLE, reason=reason)
-        return judge(
-            _samples(record), baseline.entries.get(record.name), sessions=baseline.sessions,
+        samples, entry = _samples(record), baseline.entries.get(record.name)
+        judgement = judge(
+            samples, entry, sessions=baseline.sessions,
             head_versions=versions(), base_versions=baseline.versions,
         )  # fmt: skip
+        return judgement if entry is None else _with_exact(judgement, samples.exact, entry.exact)
 
     def _read(self, path: Path, device: str) -> Baseline | None:
         """A damaged baseline stops a comparison, and not the recording of a new one."""
@@ -189,6 +193,26 @@ def devices() -> dict[str, str]:
     return {device: device_name(device) for device in present}
 
 
+def _with_exact(judgement: Judgement, head: Mapping[str, float], base: Mapping[str, float]) -> Judgement:
+    """What the counts say comes first: more of one than the baseline holds is a regression without noise."""
+    if judgement.verdict is Verdict.INCOMPARABLE:
+        return judgement
+    found = changed_facts({name: head.get(name) for name in base}, base)
+    notes = (*judgement.notes, *found.better)
+    if found.worse:
+        return replace(
+            judgement,
+            verdict=Verdict.REGRESSED,
+            reason="; ".join([*found.worse, judgement.reason]),
+            exact=found.worse,
+            notes=notes,
+        )
+    if found.unmeasured:
+        reason = "the baseline has what this run has not: " + ", ".join(found.unmeasured)
+        return replace(judgement, verdict=Verdict.NOT_MEASURED, reason=reason, notes=notes)
+    return replace(judgement, notes=notes)
+
+
 def _took_time(record: Record) -> bool:
     return bool(record.seconds) and min(record.seconds) > 0
 
@@ -197,7 +221,11 @@ def _samples(record: Record) -> Samples:
     info = record.info
     reference = tuple(info.get("reference_seconds", ()))
     paired = len(reference) == len(record.seconds) and all(second > 0 for second in reference)
-    counts = {name: info[name] for name in EXACT if type(info.get(name)) in (int, float) and info[name] >= 0}
+    counts = {
+        fact: info[name]
+        for name, fact in EXACT.items()
+        if type(info.get(name)) in (int, float) and info[name] >= 0
+    }
     return Samples(
         seconds=record.seconds,
         protocol={name: str(info[name]) for name in PROTOCOL if name in info},
