@@ -29,7 +29,7 @@ from xenc.gate.revision import two_revisions
 REPOSITORY = Path(__file__).parent.parent
 
 REDUCED = "sentence-pairs-packed-eager"
-"""The configuration of a live run, controls included: nothing to compile, so that it ends within two minutes."""
+"""The configuration of a live run, controls included: nothing to compile, so it ends within two minutes."""
 
 
 def record(request: PairedRequest) -> dict[str, Any]:

@@ -6,19 +6,22 @@ slower head would have looked like is its blocks, longer by that share.
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from scipy import stats
 
-from xenc.gate.paired_rule import Rule
-from xenc.gate.paired_verdict import PairedVerdicts, Result, judge_campaign
+from xenc.gate.paired_rule import Channel, Rule, change_in_process, judge_changes
+from xenc.gate.paired_verdict import CONTROLS, PairedVerdicts, Result, comparisons, judge_campaign
+from xenc.gate.verdict import Verdict
 
 Columns = Mapping[str, Any]
 
@@ -60,8 +63,9 @@ def unpack(packed: Columns) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Recorded processes, one a line."""
-    return [unpack(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Recorded processes, one a line, gzipped."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [unpack(json.loads(line)) for line in lines]
 
 
 def slowed(result: Result, shares: Mapping[str, float], arms: Sequence[str] = ("head",)) -> dict[str, Any]:
@@ -122,3 +126,53 @@ def _blocks(columns: Columns) -> list[dict[str, Any]]:
         {"arm": arm, "palindrome": number, "wall_s": wall_s, "device_s": device_s, "throttled": False}
         for (number, arm), (wall_s, device_s) in zip(ran, seconds, strict=True)
     ]
+
+
+class Estimates:
+    """What each process says of each comparison, worked out once: a longer head only adds to it.
+
+    Args:
+        processes: recorded, of unchanged code.
+        rules: by configuration; the controls ran on the first.
+    """
+
+    def __init__(self, processes: Sequence[Result], rules: Mapping[str, Rule]) -> None:
+        self._rules, self._count = rules, len(processes)
+        first = next(iter(rules))
+        wanted = [(name, "head", "base") for name in rules]
+        wanted += [(first, head, base) for _, head, base, _ in CONTROLS]
+        self._changes = {
+            (name, head, base, channel): [
+                change_in_process(process["configurations"][name]["blocks"], channel, head=head, base=base)
+                for process in processes
+            ]
+            for name, head, base in wanted
+            for channel in get_args(Channel)
+        }
+
+    def regressed(self, draw: random.Random, name: str, share: float) -> bool:
+        """Whether one run, drawn anew, calls a configuration REGRESSED whose head is longer by a share."""
+        rule = self._rules[name]
+        rows = draw.sample(range(self._count), rule.looks[-1])
+        for look in rule.looks:
+            drawn = rows[:look]
+            controls = [
+                self._verdict(drawn, next(iter(self._rules)), head, base, 0.0) == [expected] * 2
+                for _, head, base, expected in CONTROLS
+            ]
+            timed = self._verdict(drawn, name, "head", "base", math.log1p(share))
+            if all(controls) and Verdict.INCONCLUSIVE not in timed:
+                break
+        return all(controls) and Verdict.REGRESSED in timed
+
+    def _verdict(self, rows: Sequence[int], name: str, head: str, base: str, more: float) -> list[Verdict]:
+        rule, number = self._rules[name], comparisons(len(self._rules))
+        return [
+            judge_changes(
+                [None if found[row] is None else found[row] + more for row in rows],
+                rule,
+                comparisons=number,
+                what="",
+            ).verdict
+            for found in (self._changes[name, head, base, channel] for channel in get_args(Channel))
+        ]
