@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _CHANNELS: Final[tuple[Channel, ...]] = ("device_s", "wall_s")
 """From left to right."""
 
+_CROWD: Final = 80
+"""More dots than this in a row become fainter, so that one sees where they are dense."""
+
 _DOT, _BAND, _LIMIT = "#b6bec7", "#e9f3ec", "#8c1c25"
 
 
@@ -69,7 +72,8 @@ def _draw_row(axes: Any, y: int, row: Row, channel: Channel, limits: tuple[float
     axes.plot([must_see, must_see], [y - 0.5, y + 0.5], color=_LIMIT, lw=1, ls=(0, (4, 3)), zorder=1)
     palindromes, processes = row.dots[channel]
     spread = [y + 0.26 + 0.12 * (number % 3 - 1) / 2 for number in range(len(palindromes))]
-    _dots(axes, palindromes, spread, limits, size=7, color=_DOT, zorder=2)
+    faint = min(1.0, max(0.15, _CROWD / max(1, len(palindromes))))
+    _dots(axes, palindromes, spread, limits, size=7, color=_DOT, zorder=2, alpha=faint)
     bounds = row.bounds(channel)
     if bounds:
         low, middle, high = (min(max(each, limits[0]), limits[1]) for each in bounds)
@@ -81,12 +85,14 @@ def _draw_row(axes: Any, y: int, row: Row, channel: Channel, limits: tuple[float
 
 def _dots(
     axes: Any, values: Sequence[float], heights: Sequence[float], limits: tuple[float, float],
-    *, size: float, color: str, zorder: int,
+    *, size: float, color: str, zorder: int, alpha: float = 1.0,
 ) -> None:  # fmt: skip
     """Dots, and arrows at the edge for those beyond it."""
     low, high = limits
     inside = [(x, y) for x, y in zip(values, heights, strict=True) if low <= x <= high]
-    style: dict[str, Any] = {"s": size, "color": color, "zorder": zorder, "linewidths": 0, "clip_on": False}
+    style: dict[str, Any] = {
+        "s": size, "color": color, "zorder": zorder, "alpha": alpha, "linewidths": 0, "clip_on": False,
+    }  # fmt: skip
     axes.scatter([x for x, _ in inside], [y for _, y in inside], **style)
     for edge, marker, beyond in (
         (low, "<", [v < low for v in values]),
