@@ -75,7 +75,11 @@ def _make_minilm(layers: int = 6) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         package, num_labels=1, num_hidden_layers=layers
     )
     tokenizer = AutoTokenizer.from_pretrained(package, model_max_length=512)
-    _calibrate(model, model.classifier, tokenizer)
+    pairs = _calibration_pairs(CALIBRATION_PAIRS)
+    if layers < 6:
+        pairs = workloads.sentence_pairs(pairs=512, batch_size=8).round(-1)
+        _turn(model.eval(), model.classifier, tokenizer, pairs)
+    _calibrate(model, model.classifier, tokenizer, pairs)
     return model, tokenizer
 
 
@@ -94,7 +98,7 @@ def _make_xlm_roberta_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         initializer_range=0.06,
     )
     model = XLMRobertaForSequenceClassification(config)
-    _calibrate(model, model.classifier.out_proj, tokenizer, pairs=16)
+    _calibrate(model, model.classifier.out_proj, tokenizer, _calibration_pairs(16))
     return model.to(torch.bfloat16), tokenizer
 
 
@@ -112,7 +116,7 @@ def _make_tiny_bert() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         initializer_range=0.2,
     )
     model = BertForSequenceClassification(config)
-    _calibrate(model, model.classifier, tokenizer)
+    _calibrate(model, model.classifier, tokenizer, _calibration_pairs(CALIBRATION_PAIRS))
     return model, tokenizer
 
 
@@ -172,12 +176,32 @@ def _calibrate(
     model: PreTrainedModel,
     head: torch.nn.Linear,
     tokenizer: PreTrainedTokenizerBase,
-    pairs: int = CALIBRATION_PAIRS,
+    pairs: Sequence[workloads.Pair],
 ) -> None:
     """Scale and shift `head` until the logits of real pairs have mean 0 and standard deviation 1."""
-    logits = _logits(model.eval(), tokenizer, _calibration_pairs(pairs))
+    logits = _logits(model.eval(), tokenizer, pairs)
     head.weight.div_(logits.std())
     head.bias.sub_(logits.mean()).div_(logits.std())
+
+
+@torch.no_grad()
+def _turn(
+    model: PreTrainedModel,
+    head: torch.nn.Linear,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[workloads.Pair],
+) -> None:
+    """Point `head` to where the features of real pairs differ most.
+
+    A few layers tell pairs apart so little that a head drawn at random would have to be scaled until it
+    showed the rounding of float32.
+    """
+    seen: list[torch.Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    _logits(model, tokenizer, pairs)
+    handle.remove()
+    features = torch.cat(seen)
+    head.weight.copy_(torch.linalg.svd(features - features.mean(0)).Vh[:1])
 
 
 def _calibration_pairs(count: int) -> list[workloads.Pair]:
