@@ -9,19 +9,22 @@ import pytest
 from correctness_tests.gate.paired_runs import (
     CONFIGURATIONS,
     RUNS,
-    MadeControl,
-    MadeVerdicts,
     made_results,
     made_verdicts,
+    set_facts,
 )
 from xenc.gate.paired_report import headline, paired_markdown
+from xenc.gate.paired_verdict import Control, PairedVerdicts
 from xenc.gate.verdict import Judgement, Verdict
 
 BASE, HEAD = "b" * 40, "0123456789abcdef" + "0" * 24
 
 
-def of_run(name, **changes):
-    return made_verdicts(made_results(**RUNS[name]), **changes)
+def of_run(name, **facts):
+    """A run, some facts of its head changed on seed-packed."""
+    results = made_results(**RUNS[name])
+    set_facts(results, "seed-packed", **facts)
+    return made_verdicts(results)
 
 
 def told(verdicts, **changes):
@@ -29,14 +32,13 @@ def told(verdicts, **changes):
     return paired_markdown(verdicts, **given)
 
 
-def single(verdict, reason="", notes=(), name="seed-packed"):
-    control = MadeControl(
-        name="the base against itself",
-        expected=(Verdict.PASS,),
-        judgement=Judgement(verdict=Verdict.PASS, reason=""),
-    )
-    judgement = Judgement(verdict=verdict, reason=reason, notes=notes)
-    return MadeVerdicts(configurations={name: judgement}, controls=(control,))
+def single(verdict, reason="", exact=(), name="seed-packed"):
+    control = Control(
+        name="the base against itself", configuration=name, channel="wall_s", arms=("same", "base"),
+        expected=(Verdict.PASS,), judgement=Judgement(verdict=Verdict.PASS, reason=""),
+    )  # fmt: skip
+    judgement = Judgement(verdict=verdict, reason=reason, exact=exact)
+    return PairedVerdicts(configurations={name: judgement}, controls=(control,), timed={}, processes=5)
 
 
 def row_of(markdown, name):
@@ -48,11 +50,11 @@ def row_of(markdown, name):
     ("run", "first"),
     [
         ("pass", "**GREEN: 4 PASS**"),
-        ("regressed", "**NOT GREEN: seed-packed REGRESSED, 5.7% slower (device time)**"),
-        ("improved", "**GREEN: 3 PASS, 1 IMPROVED; skewed-packed IMPROVED, 11.0% faster (device time)**"),
+        ("regressed", "**NOT GREEN: seed-packed REGRESSED, 7.0% slower (wall time)**"),
+        ("improved", "**GREEN: 3 PASS, 1 IMPROVED; skewed-packed IMPROVED, 12.1% faster (wall time)**"),
         (
             "inconclusive",
-            "**NOT GREEN: short_documents-bucketed INCONCLUSIVE, between -15.9% and +20.6% (device time)**",
+            "**NOT GREEN: short_documents-bucketed INCONCLUSIVE, between -11.9% and +19.6% (device time)**",
         ),
         ("failed", "**NOT GREEN: the controls failed, so no time counts**"),
     ],
@@ -80,14 +82,13 @@ def test_no_control_is_not_green():
 
 def test_the_worst_comes_first_and_the_rest_is_counted():
     judged = dict.fromkeys("abcd", Judgement(verdict=Verdict.INCONCLUSIVE, reason=""))
-    judged["e"] = Judgement(verdict=Verdict.REGRESSED, reason="graphs: 1 -> 2")
+    judged["e"] = Judgement(verdict=Verdict.REGRESSED, reason="", exact=("graphs: 1 -> 2",))
     line = headline(replace(single(Verdict.PASS), configurations=judged))
     assert line == "NOT GREEN: e REGRESSED, graphs: 1 -> 2; a INCONCLUSIVE; b INCONCLUSIVE; 2 more"
 
 
 def test_failed_controls_are_said_first_and_what_is_exact_is_said_all_the_same():
-    verdicts = of_run("failed", exact={"seed-packed": "graphs: 1 -> 2"})
-    markdown = told(verdicts)
+    markdown = told(of_run("failed", graphs=2))
     assert markdown.startswith("**NOT GREEN: the controls failed, so no time counts; ")
     assert "seed-packed REGRESSED, graphs: 1 -> 2**" in markdown.splitlines()[0]
     assert "**Controls FAILED**" in markdown
@@ -97,31 +98,38 @@ def test_failed_controls_are_said_first_and_what_is_exact_is_said_all_the_same()
 
 def test_controls_that_held_are_named_with_what_they_were():
     markdown = told(of_run("pass"))
-    assert "Controls held: the base against itself had to be PASS: wall time PASS -0.2% ± 1.8%" in markdown
-    assert "a slowdown made on purpose had to be REGRESSED: wall time REGRESSED +10.0%" in markdown
+    assert "Controls held: the base against itself had to be PASS: wall time PASS +0.2% ± 2.1%" in markdown
+    assert "a slowdown made on purpose had to be REGRESSED: wall time REGRESSED +9.9% ± 0.9%" in markdown
 
 
 def test_a_row_holds_both_times_and_what_would_have_been_seen():
     row = row_of(told(of_run("regressed")), "seed-packed")
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
-        "**REGRESSED**", "seed-packed", "**+5.5% ± 2.4%**", "**+5.7% ± 1.7%**", "5.7%, 4.7%", "none",
+        "**REGRESSED**", "seed-packed", "**+7.0% ± 1.8%**", "**+6.9% ± 2.3%**", "4.9%, 5.7%", "none",
     ]  # fmt: skip
 
 
 def test_exact_changes_stand_in_the_row_worse_or_better():
-    better = {"skewed-packed": ["padded share: 1.7% -> 1.2%"]}
-    markdown = told(of_run("pass", exact={"seed-packed": "graphs: 1 -> 2"}, notes=better))
+    results = made_results()
+    set_facts(results, "seed-packed", graphs=2)
+    set_facts(results, "skewed-packed", padded_share=0.012)
+    markdown = told(made_verdicts(results))
     assert "| graphs: 1 -> 2" in row_of(markdown, "seed-packed")
     assert "| padded share: 1.7% -> 1.2%" in row_of(markdown, "skewed-packed")
     assert "REGRESSED, graphs: 1 -> 2**" in markdown.splitlines()[0]
 
 
 def test_the_stage_and_the_kernels_are_named_and_a_kernels_template_survives_markdown():
-    notes = ["stage forward: 60.0 ms -> 66.0 ms", "kernel appeared: void copy<4, float> x3"]
-    markdown = told(of_run("regressed", notes={"seed-packed": notes, "skewed-packed": ["unseen"]}))
+    results = made_results(**RUNS["regressed"])
+    results[0]["configurations"]["seed-packed"] |= {
+        "stages": {"head": {"forward": 0.066}, "base": {"forward": 0.06}},
+        "kernels": {"head": {"void copy<4, float>": [3, 0.001]}, "base": {}},
+    }
+    set_facts(results, "skewed-packed", finding="unseen")
+    markdown = told(made_verdicts(results))
     assert "- seed-packed: stage forward: 60.0 ms -> 66.0 ms" in markdown
-    assert "- seed-packed: `kernel appeared: void copy<4, float> x3`" in markdown
+    assert "- seed-packed: `kernel appeared: void copy<4, float> x3 (1.0 ms)`" in markdown
     assert "unseen" not in markdown
     assert "stage" not in row_of(markdown, "seed-packed")
 
@@ -132,7 +140,7 @@ def test_what_became_faster_says_how_it_is_held():
 
 
 def test_what_is_undecided_says_between_what():
-    assert "wall time between -15.1% and +19.5%: too wide to decide" in told(of_run("inconclusive"))
+    assert "wall time between -10.9% and +18.2%: too wide to decide" in told(of_run("inconclusive"))
 
 
 def test_what_was_not_measured_says_why():
@@ -140,7 +148,7 @@ def test_what_was_not_measured_says_why():
 
 
 def test_pipes_and_line_ends_do_not_break_the_table():
-    verdicts = single(Verdict.REGRESSED, "graphs: a|b\n-> 2", name="seed|packed")
+    verdicts = single(Verdict.REGRESSED, exact=("graphs: a|b\n-> 2",), name="seed|packed")
     row = row_of(told(verdicts), "seed\\|packed")
     assert "graphs: a\\|b -> 2" in row
     assert row.replace("\\|", "").count("|") == 7

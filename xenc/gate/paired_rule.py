@@ -79,8 +79,8 @@ class Rule:
         Raises:
             UnreachableError: at the usual spread not even must_see could be told from the margin.
         """
-        if self.looks[-1] < 2:
-            raise UnreachableError(f"{self.looks[-1]} process has no spread: measure 5 or more.")
+        if self.looks[0] < 2:
+            raise UnreachableError(f"{self.looks[0]} process has no spread: measure 5 or more.")
         seen = self.detectable(self.usual_spread, self.looks[-1], comparisons)
         if seen > self.must_see:
             raise UnreachableError(
@@ -90,8 +90,8 @@ class Rule:
 
     def detectable(self, spread: float, processes: int, comparisons: int) -> float:
         """The smallest slowdown that is called REGRESSED with probability POWER at this spread."""
-        critical = self.critical(processes, comparisons)
-        return self.margin + _noncentrality(critical, processes - 1) * spread / math.sqrt(processes)
+        errors = _noncentrality(self.critical(processes, comparisons), processes - 1)
+        return math.expm1(math.log1p(self.margin) + errors * spread / math.sqrt(processes))
 
 
 @cache

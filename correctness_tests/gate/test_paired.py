@@ -1,0 +1,139 @@
+"""Interleaving: who runs when, what is timed, and what is left as it was."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+
+from xenc.gate import paired
+from xenc.gate.paired import Block, order, run_blocks
+
+ARMS = ("base", "head", "same")
+
+
+class Clock:
+    """Seconds that pass only where `spend` says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def seconds(self):
+        return self.now
+
+    def spend(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(paired, "synchronised_seconds", clock.seconds)
+    return clock
+
+
+@pytest.mark.parametrize("arms", [ARMS[:2], ARMS])
+@pytest.mark.parametrize("palindrome", range(4))
+def test_every_arm_runs_twice_in_a_palindrome_and_the_way_back_mirrors_the_way_there(arms, palindrome):
+    ran = order(arms, palindrome)
+    assert Counter(ran) == dict.fromkeys(arms, 2)
+    assert ran == ran[::-1]
+
+
+@pytest.mark.parametrize("arms", [ARMS[:2], ARMS])
+def test_every_arm_begins_equally_often(arms):
+    assert Counter(order(arms, number)[0] for number in range(4 * len(arms))) == dict.fromkeys(arms, 4)
+
+
+def test_blocks_run_each_arm_twice_on_each_input_in_that_order(clock):
+    ran = []
+
+    def arm(name):
+        return lambda value: ran.append((name, value)) or 0.0
+
+    blocks = run_blocks({name: arm(name) for name in ARMS}, ["x", "y", "z", "w"])
+    expected = [(name, value) for number, value in enumerate("xyzw") for name in order(ARMS, number)]
+    assert ran == expected
+    assert [(block.arm, "xyzw"[block.palindrome]) for block in blocks] == expected
+
+
+def test_a_block_holds_the_seconds_of_its_own_arm_on_its_own_input(clock):
+    def arm(factor):
+        def run(seconds):
+            clock.spend(factor * seconds)
+            return 0.5 * seconds
+
+        return run
+
+    for block in run_blocks({"base": arm(1.0), "head": arm(3.0)}, [1.0, 4.0]):
+        seconds = [1.0, 4.0][block.palindrome]
+        assert block.wall_s == {"base": 1.0, "head": 3.0}[block.arm] * seconds
+        assert block.device_s == 0.5 * seconds
+
+
+def test_around_wraps_each_block_and_neither_it_nor_the_question_of_throttling_is_timed(clock):
+    events = []
+
+    @contextmanager
+    def around(arm, palindrome):
+        clock.spend(100)
+        events.append(("enter", arm, palindrome))
+        yield
+        clock.spend(100)
+        events.append(("exit", arm, palindrome))
+
+    def throttled():
+        clock.spend(100)
+        return False
+
+    def run(value):
+        clock.spend(1)
+        events.append("run")
+        return 0.0
+
+    blocks = run_blocks({"base": run, "head": run}, [0, 0], throttled=throttled, around=around)
+    assert [block.wall_s for block in blocks] == [1.0] * 8
+    ran = [(arm, number) for number in range(2) for arm in order(("base", "head"), number)]
+    assert events == [event for at in ran for event in (("enter", *at), "run", ("exit", *at))]
+
+
+def test_throttling_is_asked_for_after_each_block_and_told_of_that_block_alone(clock):
+    answers = [False, True, False, False, True, False, False, False]
+    done = []
+
+    def throttled():
+        return answers[len(done) - 1]
+
+    def run(value):
+        done.append(value)
+        return 0.0
+
+    blocks = run_blocks({"base": run, "head": run}, [0, 1], throttled=throttled)
+    assert [block.throttled for block in blocks] == answers
+
+
+def test_what_was_imported_is_frozen_while_blocks_run_and_thawed_even_after_an_error(clock):
+    frozen = []
+
+    def run(value):
+        frozen.append(gc.get_freeze_count())
+        if value:
+            raise RuntimeError("broken arm")
+        return 0.0
+
+    before = gc.get_freeze_count(), gc.isenabled()
+    run_blocks({"base": run}, [0])
+    assert (gc.get_freeze_count(), gc.isenabled()) == before
+    with pytest.raises(RuntimeError, match="broken arm"):
+        run_blocks({"base": run}, [1])
+    assert (gc.get_freeze_count(), gc.isenabled()) == before
+    assert min(frozen) > before[0]
+
+
+def test_a_block_is_plain_values_with_five_digits():
+    block = Block(arm="head", palindrome=3, wall_s=0.0123456789, device_s=12.3456789, throttled=True)
+    assert block.as_json() == {
+        "arm": "head", "palindrome": 3, "wall_s": 0.012346, "device_s": 12.346, "throttled": True,
+    }  # fmt: skip

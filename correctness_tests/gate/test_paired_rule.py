@@ -1,0 +1,213 @@
+"""The rule on one comparison: its bounds, its errors by simulation, and what throttling leaves of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from xenc.gate.paired import order
+from xenc.gate.paired_rule import POWER, Rule, UnreachableError, change_in_process, judge_changes
+from xenc.gate.verdict import Verdict
+
+RULE = Rule(margin=0.01, must_see=0.05)
+TAU = 0.005
+RUNS = 20_000
+
+
+def judged(changes, rule=RULE, comparisons=10):
+    return judge_changes(changes, rule, comparisons=comparisons, what="wall time")
+
+
+def around(mean, spread=TAU, processes=8):
+    """Changes with exactly this mean and standard deviation."""
+    values = np.linspace(-1, 1, processes)
+    return list(mean + spread * values / values.std(ddof=1))
+
+
+def blocks_of(seconds, throttled=()):
+    """Blocks of base and head; `seconds` of the arm, the palindrome and the block's number."""
+    ran = [(arm, number) for number in range(8) for arm in order(("base", "head"), number)]
+    return [
+        {
+            "arm": arm, "palindrome": number, "throttled": (arm, number) in throttled,
+            "wall_s": seconds(arm, number, at), "device_s": 0.5 * seconds(arm, number, at),
+        }
+        for at, (arm, number) in enumerate(ran)
+    ]  # fmt: skip
+
+
+def simulated(change, rule=RULE, comparisons=10, processes=8, spread=TAU, seed=0):
+    """How often one comparison is REGRESSED, and how often it is passed."""
+    drawn = np.random.default_rng(seed).normal(change, spread, (RUNS, processes))
+    mean, error = drawn.mean(axis=1), drawn.std(axis=1, ddof=1) / math.sqrt(processes)
+    half = stats.t.isf(rule.error / comparisons / len(rule.looks), processes - 1) * error
+    regressed = mean - half > math.log1p(rule.margin)
+    improved = mean + half < -math.log1p(rule.margin)
+    passed = ~regressed & ~improved & (mean + half < math.log1p(rule.must_see))
+    for row in range(100):  # what is counted is what the rule says
+        verdict = judged(drawn[row], rule, comparisons).verdict
+        assert (verdict is Verdict.REGRESSED, verdict is Verdict.PASS) == (regressed[row], passed[row])
+    return regressed.mean(), passed.mean()
+
+
+def binomial_error(rate):
+    return 4 * math.sqrt(rate * (1 - rate) / RUNS)
+
+
+@pytest.mark.parametrize(("comparisons", "processes"), [(1, 5), (10, 5), (10, 8), (42, 8)])
+def test_bounds_are_students_at_the_divided_error(comparisons, processes):
+    changes = np.random.default_rng(1).normal(0.01, TAU, processes)
+    level = 1 - 2 * RULE.error / comparisons / 2
+    low, high = stats.t.interval(level, processes - 1, loc=changes.mean(), scale=stats.sem(changes))
+    judgement = judged(list(changes), comparisons=comparisons)
+    assert math.log(judgement.ratio) == pytest.approx((low + high) / 2)
+    assert judgement.uncertainty == pytest.approx((high - low) / 2)
+
+
+@pytest.mark.parametrize(
+    ("mean", "verdict"),
+    [
+        (0.04, Verdict.REGRESSED), (0.0, Verdict.PASS), (0.0099, Verdict.PASS),
+        (-0.04, Verdict.IMPROVED), (-0.0099, Verdict.PASS),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_what_is_sure(mean, verdict):
+    assert judged(around(mean)).verdict is verdict
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.03, 0.05])
+def test_what_is_not_sure_is_inconclusive(mean):
+    assert judged(around(mean, spread=0.05)).verdict is Verdict.INCONCLUSIVE
+
+
+def test_every_judgement_says_the_smallest_slowdown_that_it_would_have_seen():
+    for mean in (-0.04, 0.0, 0.04):
+        judgement = judged(around(mean))
+        assert judgement.detectable == pytest.approx(RULE.detectable(TAU, 8, 10))
+        assert f"a slowdown of {judgement.detectable:.1%} would have been seen" in judgement.reason
+
+
+@pytest.mark.parametrize("channel", ["wall_s", "device_s"])
+def test_a_palindrome_cancels_a_drift_in_a_straight_line(channel):
+    """Straight on the scale of logarithms, as changes are."""
+    blocks = blocks_of(lambda arm, _, at: math.exp(0.02 * at) * (1.03 if arm == "head" else 1))
+    assert change_in_process(blocks, channel) == pytest.approx(math.log(1.03), abs=1e-12)
+
+
+def test_one_outlier_does_not_move_a_process():
+    def seconds(arm, number, at, factor=1.0):
+        return (1 + 0.001 * number) ** (arm == "head") * (factor if at == 13 else 1)
+
+    clean = change_in_process(blocks_of(seconds), "wall_s")
+    for factor in (0.01, 3.0, 1000.0):
+        dirty = change_in_process(blocks_of(lambda *where, f=factor: seconds(*where, f)), "wall_s")
+        assert abs(dirty - clean) <= 0.0011
+
+
+def test_any_arm_can_be_judged_by_any_other_and_palindromes_that_lack_one_do_not_count():
+    blocks = blocks_of(lambda arm, *_: 1.0)
+    seeded = blocks_of(lambda arm, *_: 1.1 if arm == "head" else 1.0)
+    names = {"base": "same", "head": "slowed"}
+    blocks += [{**each, "arm": names[each["arm"]], "palindrome": 8 + each["palindrome"]} for each in seeded]
+    assert change_in_process(blocks, "wall_s", head="slowed", base="same") == pytest.approx(math.log(1.1))
+    assert change_in_process(blocks, "wall_s") == 0
+    assert change_in_process(blocks, "wall_s", head="slowed") is None
+
+
+def test_more_comparisons_and_more_looks_ask_for_more():
+    criticals = [RULE.critical(8, comparisons) for comparisons in (1, 2, 10, 42)]
+    assert criticals == sorted(set(criticals))
+    looks = [dataclasses.replace(RULE, looks=looks).critical(8, 10) for looks in ((8,), (5, 8), (5, 6, 8))]
+    assert looks == sorted(set(looks))
+    one = dataclasses.replace(RULE, looks=(8,)).critical(8, 1)
+    assert one == pytest.approx(2.998, abs=1e-3)  # Student's table: 1%, one-sided, 7 degrees of freedom
+
+
+@pytest.mark.parametrize(("spread", "processes"), [(TAU, 5), (TAU, 8), (0.05, 8)])
+def test_what_is_called_detectable_is_detected_that_often(spread, processes):
+    slowdown = RULE.detectable(spread, processes, 10)
+    regressed, _ = simulated(math.log1p(slowdown), processes=processes, spread=spread)
+    assert regressed == pytest.approx(POWER, abs=binomial_error(POWER))
+
+
+@pytest.mark.parametrize("spread", [TAU, 0.05])
+def test_false_verdicts_are_no_more_frequent_than_the_error_that_is_allowed(spread):
+    rule = dataclasses.replace(RULE, error=0.2, looks=(8,))  # enough of them to be counted
+    allowed = rule.error / 2
+    at_margin, _ = simulated(math.log1p(rule.margin), rule, comparisons=2, spread=spread)
+    unchanged, _ = simulated(0.0, rule, comparisons=2, spread=spread)
+    _, passed = simulated(math.log1p(rule.must_see), rule, comparisons=2, spread=spread)
+    assert at_margin == pytest.approx(allowed, abs=binomial_error(allowed))
+    assert passed < allowed + binomial_error(allowed)
+    assert unchanged < at_margin
+
+
+def test_at_the_real_error_unchanged_code_is_never_called_and_what_must_be_seen_never_passes():
+    assert simulated(0.0)[0] == 0
+    assert simulated(math.log1p(RULE.must_see))[1] == 0
+    assert simulated(math.log1p(RULE.margin))[0] <= 0.01 / 10
+
+
+@pytest.mark.parametrize(
+    ("change", "spread", "verdict"), [(0.01, TAU, Verdict.REGRESSED), (0.05, 0.05, Verdict.PASS)]
+)
+def test_looking_twice_keeps_to_the_error(change, spread, verdict):
+    rule = dataclasses.replace(RULE, error=0.2, looks=(5, 8))
+    drawn = np.random.default_rng(2).normal(math.log1p(change), spread, (2000, 8))
+    wrong = [verdict in {judged(run[:look], rule, 2).verdict for look in rule.looks} for run in drawn]
+    assert np.mean(wrong) < 0.1 + 4 * math.sqrt(0.1 * 0.9 / 2000)
+    assert any(wrong)
+
+
+@pytest.mark.parametrize("looks", [(1,), (1, 8), (2,), (2, 3)])
+def test_too_few_processes_are_refused_with_a_remedy(looks):
+    with pytest.raises(UnreachableError, match=r"measure (5 or )?more"):
+        dataclasses.replace(RULE, looks=looks).check(10)
+
+
+def test_a_spread_that_hides_what_must_be_seen_is_refused_with_a_remedy():
+    RULE.check(10)
+    with pytest.raises(UnreachableError, match=re.escape("5.0% must be seen: measure more processes")):
+        dataclasses.replace(RULE, usual_spread=0.02).check(10)
+    with pytest.raises(UnreachableError, match="fewer configurations"):
+        dataclasses.replace(RULE, usual_spread=0.0105).check(2000)
+
+
+def test_a_palindrome_throttled_in_the_base_is_left_out():
+    blocks = blocks_of(
+        lambda arm, number, _: 0.5 if (arm, number < 4) == ("base", True) else 1.0,
+        throttled={("base", number) for number in range(4)},
+    )
+    assert change_in_process(blocks, "wall_s") == 0
+
+
+def test_a_palindrome_throttled_in_the_head_alone_counts():
+    """The change may have done it: a slower clock is no excuse."""
+    blocks = blocks_of(
+        lambda arm, *_: 1.2 if arm == "head" else 1.0, throttled={("head", number) for number in range(8)}
+    )
+    assert change_in_process(blocks, "wall_s") == pytest.approx(math.log(1.2))
+
+
+def test_a_process_of_which_more_than_half_is_left_out_is_unusable():
+    half = blocks_of(lambda *_: 1.0, throttled={("base", number) for number in range(4)})
+    more = blocks_of(lambda *_: 1.0, throttled={("base", number) for number in range(5)})
+    assert change_in_process(half, "wall_s") == 0
+    assert change_in_process(more, "wall_s") is None
+    assert change_in_process([], "wall_s") is None
+
+
+@pytest.mark.parametrize("unusable", [4, 8])
+def test_too_few_usable_processes_never_pass(unusable):
+    judgement = judged([None] * unusable + [0.0001 * each for each in range(8 - unusable)])
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert f"{8 - unusable} of 8 processes could be used, 5 are needed" in judgement.reason
+
+
+def test_enough_usable_processes_are_judged_without_the_others():
+    assert judged([None, None, None, *around(0.0, processes=5)]) == judged(around(0.0, processes=5))

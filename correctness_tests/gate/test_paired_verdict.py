@@ -1,0 +1,251 @@
+"""Whole runs with known changes, and the verdict that each configuration should get."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from correctness_tests.gate.paired_runs import (
+    CONFIGURATIONS,
+    PALINDROMES,
+    made_results,
+    made_verdicts,
+    set_facts,
+)
+from xenc.gate.paired_rule import Rule
+from xenc.gate.paired_verdict import CHANNELS, comparisons, judge_campaign
+from xenc.gate.verdict import Verdict
+
+RULE = Rule(margin=0.01, must_see=0.05)
+FIRST, SECOND = CONFIGURATIONS[:2]
+TWENTY = tuple(f"configuration-{number}" for number in range(20))
+KERNELS = {"head": {"void add": [2, 0.004], "mm": [3, 0.02]}, "base": {"mm": [3, 0.02]}}
+STAGES = {"head": {"forward": 0.066, "tokenize": 0.01}, "base": {"forward": 0.06, "tokenize": 0.01}}
+
+
+def results_of(changes=None, **given):
+    return made_results(changes, **{"slowed": 0.05, "noise": 0.004, "processes": 8, **given})
+
+
+def judged(results, **given):
+    return made_verdicts(results, RULE, **given)
+
+
+def words(verdicts):
+    return {name: judgement.verdict for name, judgement in verdicts.configurations.items()}
+
+
+def all_but(verdict, names, others=Verdict.PASS, every=CONFIGURATIONS):
+    return {name: verdict if name in names else others for name in every}
+
+
+def every_block(results, name=None):
+    for number, result in enumerate(results):
+        for configuration, found in result["configurations"].items():
+            if name in (None, configuration):
+                yield from ((number, block) for block in found["blocks"])
+
+
+def lengthen(block, factor):
+    block.update({channel: factor * block[channel] for channel in CHANNELS})
+
+
+@pytest.mark.parametrize("processes", [5, 8])
+def test_no_change_passes(processes):
+    verdicts = judged(results_of(processes=processes))
+    assert words(verdicts) == all_but(Verdict.PASS, ())
+    assert verdicts.processes == processes
+    assert verdicts.decided
+
+
+def test_half_the_margin_passes():
+    assert set(words(judged(results_of(dict.fromkeys(CONFIGURATIONS, 0.005)))).values()) == {Verdict.PASS}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_what_must_be_seen_is_regressed_on_its_configuration_alone(name):
+    verdicts = judged(results_of({name: 0.05}))
+    assert words(verdicts) == all_but(Verdict.REGRESSED, [name])
+    assert verdicts.configurations[name].ratio == pytest.approx(1.05, abs=0.01)
+    assert "wall time" in verdicts.configurations[name].reason
+    assert "device time" in verdicts.configurations[name].reason
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_a_slowdown_in_one_channel_alone_is_regressed(channel):
+    results = results_of()
+    for _, block in every_block(results, FIRST):
+        block[channel] *= 1.05 if block["arm"] == "head" else 1
+    verdicts = judged(results)
+    assert words(verdicts) == all_but(Verdict.REGRESSED, [FIRST])
+    assert [key for key, each in verdicts.timed.items() if each.verdict is Verdict.REGRESSED] == [
+        (FIRST, channel)
+    ]
+
+
+def test_one_of_twenty_is_regressed_alone():
+    verdicts = judged(results_of({TWENTY[7]: 0.05}, names=TWENTY))
+    assert words(verdicts) == all_but(Verdict.REGRESSED, [TWENTY[7]], every=TWENTY)
+    assert verdicts.decided
+
+
+def test_what_became_faster_is_improved():
+    verdicts = judged(results_of({SECOND: -0.06}))
+    assert words(verdicts) == all_but(Verdict.IMPROVED, [SECOND])
+    assert verdicts.configurations[SECOND].verdict.green
+
+
+def test_a_machine_that_slows_down_for_both_sides_passes():
+    results = results_of()
+    for process, block in every_block(results):
+        lengthen(block, math.exp(0.01 * block["palindrome"]) * (1.3 if process % 2 else 1))
+    assert words(judged(results)) == all_but(Verdict.PASS, ())
+
+
+def test_one_outlier_block_passes():
+    results = results_of()
+    block = next(
+        block
+        for _, block in every_block(results, SECOND)
+        if (block["arm"], block["palindrome"]) == ("head", 3)
+    )
+    lengthen(block, 10)
+    assert words(judged(results)) == all_but(Verdict.PASS, ())
+
+
+@pytest.mark.parametrize(
+    ("fact", "line"),
+    [
+        ({"recompiles": 1}, "recompiles: 0 -> 1, and none is allowed"),
+        ({"eager_fallbacks": 2}, "eager fallbacks: 0 -> 2, and none is allowed"),
+        ({"graph_breaks": 1}, "graph breaks: 0 -> 1, and none is allowed"),
+        ({"kernels": 211}, "kernels: 210 -> 211"),
+        ({"peak_bytes": 105_000_000}, "peak memory: 100.0 MB -> 105.0 MB (+5.0%)"),
+        ({"output_error": math.nan}, "output error: 1e-06 -> nan, beyond the tolerance 0.0001"),
+    ],
+)
+@pytest.mark.parametrize("process", [0, 4])
+def test_a_break_in_one_process_is_regressed_with_both_values_and_its_finding(process, fact, line):
+    results = results_of()
+    set_facts(results, SECOND, of=process, finding="[0] size mismatch at index 1", **fact)
+    verdicts = judged(results)
+    assert words(verdicts) == all_but(Verdict.REGRESSED, [SECOND])
+    judgement = verdicts.configurations[SECOND]
+    assert judgement.exact == (line,)
+    assert judgement.reason.startswith(line)
+    assert "[0] size mismatch at index 1" in judgement.notes
+
+
+def test_an_accepted_count_passes_with_a_note_on_its_configuration_alone():
+    results = results_of()
+    for name in (FIRST, SECOND):
+        set_facts(results, name, kernels=211)
+    verdicts = judged(results, accepted={SECOND: {"kernels": 211}})
+    assert words(verdicts) == all_but(Verdict.REGRESSED, [FIRST])
+    assert verdicts.configurations[SECOND].notes == ("kernels: 210 -> 211, accepted",)
+
+
+def test_a_fact_that_the_head_lacks_is_not_measured():
+    results = results_of()
+    set_facts(results, SECOND, kernels=None)
+    verdicts = judged(results)
+    assert words(verdicts) == all_but(Verdict.NOT_MEASURED, [SECOND])
+    assert "kernels: 210 -> none" in verdicts.configurations[SECOND].reason
+
+
+def test_a_fact_that_one_process_has_is_enough():
+    results = results_of()
+    for result in results[1:]:
+        for facts in result["configurations"][SECOND]["facts"].values():
+            del facts["kernels"]
+            facts["peak_bytes"] = None
+    assert words(judged(results)) == all_but(Verdict.PASS, ())
+
+
+@pytest.mark.parametrize("broken", [{"same": 0.05}, {"same": -0.05}, {"slowed": 0.0}, {"control": False}])
+def test_without_controls_that_held_no_time_counts_and_what_is_exact_does(broken):
+    results = results_of({CONFIGURATIONS[2]: 0.2}, **broken)
+    set_facts(results, SECOND, recompiles=1)
+    verdicts = judged(results)
+    assert words(verdicts) == all_but(Verdict.REGRESSED, [SECOND], Verdict.NOT_MEASURED)
+    why = "no control ran" if "control" in broken else "the base against itself"
+    why = "a slowdown made on purpose: PASS" if "slowed" in broken else why
+    assert why in verdicts.configurations[FIRST].reason
+
+
+def test_controls_that_hold_are_the_twin_passed_and_the_seeded_slowdown_seen():
+    verdicts = judged(results_of())
+    found = {(control.name, control.channel): control for control in verdicts.controls}
+    assert len(found) == 4
+    for (name, _), control in found.items():
+        assert control.held
+        assert control.configuration == FIRST
+        seeded = name == "a slowdown made on purpose"
+        assert control.arms == (("slowed", "same") if seeded else ("same", "base"))
+        assert control.judgement.ratio == pytest.approx(1.05 if seeded else 1.0, abs=0.01)
+
+
+def test_a_control_that_failed_leaves_a_run_undecided():
+    assert not judged(results_of(slowed=0.0)).decided
+
+
+def test_a_run_is_undecided_while_a_comparison_is_inconclusive():
+    verdicts = judged(results_of(between={SECOND: 0.03}, processes=5))
+    assert words(verdicts) == all_but(Verdict.INCONCLUSIVE, [SECOND])
+    assert not verdicts.decided
+
+
+def test_a_regression_seen_already_does_not_decide_for_the_others():
+    assert not judged(results_of({FIRST: 0.2}, between={SECOND: 0.03}, processes=5)).decided
+    assert judged(results_of({FIRST: 0.2}, processes=5)).decided
+
+
+def test_a_device_that_was_throttled_all_the_time_is_inconclusive_and_never_passes():
+    results = results_of()
+    for process, block in every_block(results, SECOND):
+        block["throttled"] = process > 3 and block["arm"] == "base"
+    verdicts = judged(results)
+    assert words(verdicts) == all_but(Verdict.INCONCLUSIVE, [SECOND])
+    assert "4 of 8 processes could be used" in verdicts.configurations[SECOND].reason
+
+
+def test_a_regression_names_its_stage_and_its_kernels_and_a_pass_names_none():
+    results = results_of({SECOND: 0.05})
+    for name in (FIRST, SECOND):
+        results[0]["configurations"][name] |= {"stages": STAGES, "kernels": KERNELS}
+    verdicts = judged(results)
+    assert verdicts.configurations[FIRST].notes == ()
+    assert verdicts.configurations[SECOND].notes == (
+        "stage forward: 60.0 ms -> 66.0 ms (+10.0%), 100% of the growth",
+        "kernel appeared: void add x2 (4.0 ms)",
+    )
+
+
+def test_every_comparison_pays_for_all_of_them():
+    """Each configuration and the twin, in both channels."""
+    results = results_of()
+    alone = judge_campaign(results, {FIRST: RULE})
+    assert (comparisons(1), comparisons(len(CONFIGURATIONS))) == (4, 10)
+    for verdicts, number in ((alone, 4), (judged(results), 10)):
+        for judgement in verdicts.timed.values():
+            spread = judgement.uncertainty / RULE.critical(8, number) * math.sqrt(8)
+            assert judgement.detectable == pytest.approx(RULE.detectable(spread, 8, number))
+
+
+def test_a_configuration_is_judged_by_its_own_rule():
+    strict = dataclasses.replace(RULE, margin=0.001)
+    results = results_of(
+        {FIRST: 0.012, SECOND: 0.012}, noise=0.001, between=dict.fromkeys(CONFIGURATIONS, 0.0005)
+    )
+    verdicts = judge_campaign(results, {FIRST: strict, SECOND: dataclasses.replace(RULE, margin=0.03)})
+    assert words(verdicts) == {FIRST: Verdict.REGRESSED, SECOND: Verdict.PASS}
+
+
+def test_the_seeded_slowdown_is_compared_with_the_twin_beside_it():
+    """The twin's other palindromes may have run at another speed."""
+    results = results_of()
+    for _, block in every_block(results, FIRST):
+        lengthen(block, 1.5 if block["palindrome"] >= PALINDROMES else 1)
+    assert words(judged(results)) == all_but(Verdict.PASS, ())
