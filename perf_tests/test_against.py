@@ -26,6 +26,7 @@ CONFIGURATIONS = [
 
 
 @pytest.mark.paired
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # the verdict says that
 @pytest.mark.benchmark(timer=CLOCK)
 @pytest.mark.parametrize(("device", "configuration"), CONFIGURATIONS)
 def test_against(

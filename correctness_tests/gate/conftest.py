@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
+
+from correctness_tests.gate import paired_suite
+from xenc.gate import paired_session
 
 SUITE = """
 import pytest
@@ -87,3 +92,85 @@ def recorded(suite, gate, pytester) -> Path:
     assert status == 0, output
     (path,) = (pytester.path / ".benchmarks").glob("*.json")
     return path
+
+
+class Against:
+    """A checkout with a base, marked "base", and a head; and the gate to compare them."""
+
+    def __init__(self, pytester: pytest.Pytester, commit: Callable[[], str], temporary: Path) -> None:
+        self.path, self.temporary = pytester.path, temporary
+        self._pytester, self._commit = pytester, commit
+        self.write(timeout_s=60)
+        (self.path / "measuring.py").write_text(paired_suite.MEASURING)
+        (self.path / "test_against.py").write_text(paired_suite.ITEMS)
+        (self.path / "test_ordinary.py").write_text(paired_suite.ORDINARY)
+        (self.path / "pytest.ini").write_text(paired_suite.INI)
+        (self.path / ".gitignore").write_text(paired_suite.IGNORED)
+        self.head()
+        self.git("tag", "base")
+
+    def write(self, *, timeout_s: float) -> None:
+        """The suite, whose measuring processes may take so long."""
+        (self.path / "conftest.py").write_text(paired_suite.CONFTEST.format(timeout_s=timeout_s))
+
+    def head(self, code: str = "", *, committed: bool = True) -> None:
+        """A package that does what the base's does, and then `code`."""
+        package = self.path / "xenc"
+        package.mkdir(exist_ok=True)
+        (package / "__init__.py").write_text(paired_suite.PACKAGE + dedent(code))
+        if committed:
+            self._commit()
+
+    def base(self, code: str) -> None:
+        """The same of the base; the head is as it was at first."""
+        self.head(code)
+        self.git("tag", "--force", "base")
+        self.head()
+
+    def git(self, *arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=self.path, check=True, capture_output=True, text=True).stdout
+
+    def state(self) -> tuple[str, ...]:
+        """What no gate may change: the checkout, the worktrees, the baselines."""
+        baselines = sorted((self.path / ".benchmarks").glob("*"))
+        return (
+            self.git("status", "--porcelain"), self.git("worktree", "list"), self.git("show-ref"),
+            *(file.read_text() for file in baselines),
+        )  # fmt: skip
+
+    @property
+    def pids(self) -> list[int]:
+        """One of each measuring process that ran."""
+        noted = self.path / "pids"
+        return [int(pid) for pid in noted.read_text().split()] if noted.exists() else []
+
+    def left(self) -> list[str]:
+        """What gates have left in the folder for temporary files."""
+        return [file.name for file in self.temporary.iterdir() if file.name != "lock"]
+
+    def record(self) -> None:
+        """Store a baseline of what is no pair."""
+        run = self._pytester.runpytest_inprocess("-m", "cpu", "--record-baseline", *NO_PLUGINS)
+        assert run.ret == 0
+
+
+@pytest.fixture
+def against(pytester, commit, tmp_path_factory, monkeypatch) -> Against:
+    """Gates under test hold a lock of their own and make their folders where nobody else does."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    for measures in (paired_session.measure_paired, paired_session.check_pairable):
+        monkeypatch.setitem(measures.__kwdefaults__, "lock", temporary / "lock")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    return Against(pytester, commit, temporary)
+
+
+@pytest.fixture
+def compare(against, gate):
+    """Runs the gate against the base."""
+
+    def run(*arguments: str, ref: str = "base", marker: str = "cpu") -> tuple[int, str, dict[str, str]]:
+        return gate("--against", ref, *arguments, "--benchmark-compare", marker=marker)
+
+    return run

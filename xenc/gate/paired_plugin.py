@@ -14,10 +14,12 @@ import pytest
 
 from ..errors import XencError
 from .accepted import read_accepted
+from .campaign import CampaignError
 from .paired_picture import draw_paired
 from .paired_report import paired_markdown
 from .paired_session import PairedRequest, PairedRun, UnpairableError, check_pairable, measure_paired
 from .plugin import GATE, MEASURED_ON
+from .publish import unwritten
 from .session import GateSession
 from .verdict import Judgement, Verdict
 
@@ -53,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--against REF needs --benchmark-compare: nothing else gives a verdict.")
     if reason is not None and not reason.strip():
         raise pytest.UsageError("--accept-unpaired needs a reason that a reviewer can read.")
+    if against is not None:
+        config.option.benchmark_quiet = True  # a table of the head alone says nothing beside the pairs
     config.pluginmanager.register(PairedPlugin(config, against, reason), PAIRED)
 
 
@@ -70,7 +74,7 @@ class PairedPlugin:
         session: GateSession = plugin.session
         return session
 
-    @pytest.hookimpl(tryfirst=True)
+    @pytest.hookimpl(trylast=True)  # after -m and -k, lest what they leave out is tried on a device
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Keep either the items that report pairs or the others."""
         benchmarks = [item for item in items if "benchmark" in getattr(item, "fixturenames", ())]
@@ -94,10 +98,20 @@ class PairedPlugin:
                 self._runs[device] = self._measure(device)
             except XencError as error:
                 self._runs[device] = error
+            except OSError as error:
+                self._runs[device] = CampaignError(f"nothing can be measured ({error}): is the disk full?")
         found = self._runs[device]
         if isinstance(found, XencError):
             raise found
         return found
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """What was measured and not green counts, though no item of this run reports it."""
+        for device, run in self._runs.items():
+            for name, judgement in run.verdicts.configurations.items() if isinstance(run, PairedRun) else ():
+                if not judgement.verdict.green and judgement not in self.gate.judged.values():
+                    self.gate.judged[f"{device}: {name}"] = judgement
 
     def _measure(self, device: str) -> PairedRun:
         assert self._against is not None
@@ -116,13 +130,19 @@ class PairedPlugin:
             )
         )
         if self._config.option.report_dir:
-            folder = Path(self._config.option.report_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            commits = f"{run.head_commit[:12]} against {run.base_commit[:12]}"
-            picture, name = folder / f"against-{device}.png", machine.get("device", device)
-            if draw_paired(picture, run.results, run.verdicts, request.rules, f"{commits}, {name}"):
-                self.gate.messages.append(f"wrote {picture}")
+            try:
+                self._draw(run, request, Path(self._config.option.report_dir))
+            except OSError as error:
+                self.gate.failures.append(unwritten("the picture", error))
         return run
+
+    def _draw(self, run: PairedRun, request: PairedRequest, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        commits = f"{run.head_commit[:12]} against {run.base_commit[:12]}"
+        name = run.results[-1].get("machine", {}).get("device", request.device)
+        picture = folder / f"against-{request.device}.png"
+        if draw_paired(picture, run.results, run.verdicts, request.rules, f"{commits}, {name}"):
+            self.gate.messages.append(f"wrote {picture}")
 
     def _fall_back(self, devices: set[str]) -> None:
         """Whether pairs can be had at all; if not, go on as if --against had not been given."""
@@ -157,7 +177,9 @@ class PairedPlugin:
 
 def not_measured(error: XencError) -> Judgement:
     """The verdict on a configuration whose measuring failed."""
-    return Judgement(verdict=Verdict.NOT_MEASURED, reason=f"{type(error).__name__}: {error}")
+    unpairable = isinstance(error, UnpairableError)
+    hint = "; --accept-unpaired REASON judges by the stored baseline" if unpairable else ""
+    return Judgement(verdict=Verdict.NOT_MEASURED, reason=f"{error}{hint}")
 
 
 def device_of(item: pytest.Item) -> str:

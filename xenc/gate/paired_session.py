@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import XencError
-from .campaign import LOCK, Campaign
+from .campaign import LOCK, Campaign, CampaignError
 from .paired_rule import Rule
 from .paired_verdict import PairedVerdicts, Result, comparisons, judge_campaign
 from .revision import two_revisions
@@ -112,7 +112,7 @@ def measure_paired(
                     measure_process(campaign, request, revisions.base, revisions.head, first=not results)
                 )
                 seconds = time.monotonic() - started
-                say(f"measuring process {len(results)} of {request.looks[0]}: {seconds:.0f} s")
+                say(f"measuring process {len(results)} of {look}: {seconds:.0f} s")
             verdicts = judge_campaign(results, request.rules, accepted)
             if verdicts.decided:
                 break
@@ -173,4 +173,7 @@ def measure_process(
     )
     if "unmeasurable" in result:
         raise UnpairableError(str(result["unmeasurable"]))
+    missing = set(request.rules) - set(result.get("configurations", {}))
+    if missing and not only_warm_up:
+        raise CampaignError(f"a measuring process left out {', '.join(sorted(missing))}.")
     return result

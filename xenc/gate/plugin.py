@@ -7,6 +7,7 @@ comparison compares with whatever ran last, and passes when nothing was measured
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ import pytest
 from ..errors import BaselineError
 from .checkout import clean_commit, commit_of
 from .exact import broken_laws
-from .machine import versions
-from .picture import draw, draw_requests
+from .publish import publish
 from .record import store_run
-from .report import Record, run_table, stage_table, verdict_table, write_report
-from .session import GateSession, devices
+from .report import Record, run_table, stage_table, verdict_table
+from .session import GateSession
 from .verdict import Judgement, Verdict
 
 MEASURED_ON = {"cpu": "cpu", "gpu": "cuda"}
@@ -84,6 +84,10 @@ _COMPARE_USAGE = (
 )
 
 
+_FOLDED = re.compile(r"<details><summary>(.*?)</summary>\s*(.*?)\s*</details>\n*", re.DOTALL)
+"""What Markdown folds away; a terminal has no use for its tags."""
+
+
 class GatePlugin:
     """Hooks that need the session's state."""
 
@@ -95,9 +99,12 @@ class GatePlugin:
         """Remember what was left out on purpose."""
         self._deselected.update(item.nodeid for item in items)
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """Add one failing item for each baseline entry that this run will not measure."""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, items: list[pytest.Item]
+    ) -> Generator[None, None, None]:
+        """Add one failing item for each baseline entry that this run, all told, will not measure."""
+        yield
         selected = {item.nodeid: _device_of(item) for item in items if _is_benchmark(item)}
         for name, judgement in self.session.expect(selected, self._deselected).items():
             items.append(Unmeasured.of(session, name, judgement, self.session))
@@ -133,6 +140,8 @@ class GatePlugin:
             shown = self.session.chapters or [verdict_table(judged) if judged else "nothing was judged"]
             _print_table(terminalreporter, "gate", "\n".join(shown))
             terminalreporter.write_line(self.session.summary())
+        elif self.session.failures:
+            terminalreporter.write_line("; ".join(self.session.failures))
         for line in self.session.messages:
             terminalreporter.write_line(line)
 
@@ -148,29 +157,11 @@ class GatePlugin:
                 session_file=Path(file) if (file := config.option.record_session) else None,
                 commit_now=commit_of(config.rootpath),
             )
+        publish(self.session, config.option.report_dir, os.environ.get("GITHUB_STEP_SUMMARY"))
         if self.session.comparing:
             done = self.session.green
-        if exitstatus == 0 and not done:
+        if exitstatus == 0 and (not done or self.session.failures):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if config.option.report_dir and self.session.records:
-            measured = sorted({devices()[record.device] for record in self.session.records})
-            machine = {"device": " and ".join(measured), **versions()}
-            written = write_report(
-                Path(config.option.report_dir), self.session.records, machine, self.session.judged,
-                chapters=self.session.chapters,
-            )  # fmt: skip
-            caption = ", ".join(f"{name} {value}" for name, value in machine.items())
-            for name, make in (("report.png", draw), ("requests.png", draw_requests)):
-                picture = Path(config.option.report_dir) / name
-                if make(picture, self.session.records, caption):
-                    written.append(picture)
-            self.session.messages.append("wrote " + ", ".join(str(path) for path in written))
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary and self.session.comparing:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                shown = self.session.chapters or [verdict_table(self.session.judged)]
-                notes = "\n".join(self.session.messages)
-                file.write("\n\n".join(["## Performance gate", *shown, self.session.summary(), notes]) + "\n")
 
     def _judge(self, item: pytest.Item) -> None:
         fixture = getattr(item, "funcargs", {})["benchmark"]
@@ -180,7 +171,7 @@ class GatePlugin:
         record = Record(name=item.nodeid, device=_device_of(item), seconds=seconds, info=info)
         self.session.records.append(record)
         judgement = self.session.judge(record, broken, item.stash.get(JUDGEMENT, None))
-        if broken:
+        if broken and judgement is None:
             pytest.fail(f"{Verdict.REGRESSED}: " + "; ".join(broken), pytrace=False)
         if judgement is not None and not judgement.verdict.green:
             notes = "".join(f"\n{note}" for note in judgement.notes)
@@ -190,7 +181,7 @@ class GatePlugin:
         if self.session.comparing and _is_benchmark(item):
             judgement = Judgement(verdict=Verdict.NOT_MEASURED, reason=str(skipped) or "skipped")
             self.session.judged[item.nodeid] = judgement
-            pytest.fail(f"{judgement.verdict}: {judgement.reason}", pytrace=False)
+            raise pytest.fail.Exception(f"{judgement.verdict}: {judgement.reason}", pytrace=False) from None
 
 
 class Unmeasured(pytest.Item):
@@ -226,4 +217,4 @@ def _device_of(item: pytest.Item) -> str:
 
 def _print_table(terminalreporter: Any, title: str, table: str) -> None:
     terminalreporter.write_sep("=", title)
-    terminalreporter.write_line(table)
+    terminalreporter.write_line(_FOLDED.sub(r"\1: \2\n", table))

@@ -43,6 +43,7 @@ class GateSession:
         commit: the revision when the run began, if it is stored.
         paired: whether the run measures another revision beside this one, whatever the baselines hold.
         chapters: Markdown to be shown before the tables.
+        failures: why the run is not green, whatever the verdicts.
 
     Raises:
         BaselineError: the baseline named by `compare`, or this machine's, cannot be read.
@@ -58,6 +59,7 @@ class GateSession:
         self.records: list[Record] = []
         self.judged: dict[str, Judgement] = {}
         self.messages: list[str] = []
+        self.failures: list[str] = []
         self._selected: set[str] = set()
         self._deselected: set[str] = set()
         self._unreadable: dict[str, str] = {}
@@ -105,15 +107,15 @@ class GateSession:
         if not self.comparing:
             return None
         judgement = brought or self._verdict(record)
-        if broken:
+        if broken and (brought is None or brought.verdict.green):
             judgement = Judgement(verdict=Verdict.REGRESSED, reason="; ".join(broken))
         self.judged[record.name] = judgement
         return judgement
 
     @property
     def green(self) -> bool:
-        """Whether everything selected was judged, something was, and all of it is green."""
-        everything = bool(self._selected) and self._selected <= set(self.judged)
+        """Whether everything selected was judged, something was, all of it is green, and nothing failed."""
+        everything = bool(self._selected) and self._selected <= set(self.judged) and not self.failures
         return everything and all(judgement.verdict.green for judgement in self.judged.values())
 
     def summary(self) -> str:
@@ -122,7 +124,8 @@ class GateSession:
         for judgement in self.judged.values():
             tally[judgement.verdict] = tally.get(judgement.verdict, 0) + 1
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tally.items()))
-        return f"gate {'GREEN' if self.green else 'NOT GREEN'}: {counts or 'nothing was measured'}"
+        said = "; ".join([counts or "nothing was measured", *self.failures])
+        return f"gate {'GREEN' if self.green else 'NOT GREEN'}: {said}"
 
     def measured(self) -> list[Baseline]:
         """What this run measured, as one session of each device."""
