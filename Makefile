@@ -60,7 +60,7 @@ baseline: $(READY) ## store this commit's timings, medians of SESSIONS=3 fresh p
 		$(PYTEST) perf_tests -m $(GATE_MARKER) $(PYTEST_ARGS) --baseline-dir $(BASELINE_DIR) \
 			--record-session $(SESSION_DIR)/$$session.json || exit 1; \
 	done
-	$(RUN) -m xenc.gate.record $(SESSION_DIR)/*.json --baseline-dir $(BASELINE_DIR)
+	$(RUN) -m xenc.gate.stored.record $(SESSION_DIR)/*.json --baseline-dir $(BASELINE_DIR)
 
 lint: $(READY) ## ruff, mypy --strict, and the linters of workflows
 	$(RUN) -m ruff check .

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from perf_tests import models, workloads
 from perf_tests.workloads import Workload
-from xenc.gate.paired_rule import Rule
-from xenc.gate.paired_session import PairedRequest
+from xenc.gate.paired.rule import Rule
+from xenc.gate.paired.session import PairedRequest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import pytest
 
 from perf_tests.against import paired_request
 from perf_tests.scorers import Scorers
-from xenc.gate.paired_plugin import PAIRED, PAIRED_REQUEST, PairedPlugin
+from xenc.gate.paired.plugin import PAIRED, PAIRED_REQUEST, PairedPlugin
 from xenc.gate.plugin import GATE
 
 

@@ -13,8 +13,8 @@ import torch
 from perf_tests.arms import Arm
 from perf_tests.device_thread import on_device_thread
 from perf_tests.workloads import Pair
-from xenc.gate.kernels import PassProfile, profile_pass
-from xenc.gate.stages import StageClock
+from xenc.gate.paired.kernels import PassProfile, profile_pass
+from xenc.gate.paired.stages import StageClock
 
 
 def stage_seconds(arm: Arm, rounds: Sequence[Sequence[Pair]]) -> dict[str, float]:

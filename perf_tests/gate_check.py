@@ -22,9 +22,9 @@ from typing import Any
 from perf_tests.against import paired_request
 from perf_tests.replays import pack, upper_bound
 from xenc.errors import XencError
-from xenc.gate.campaign import LOCK, Campaign
-from xenc.gate.paired_session import PairedRequest, measure_paired, measure_process
-from xenc.gate.revision import two_revisions
+from xenc.gate.paired.campaign import LOCK, Campaign
+from xenc.gate.paired.revision import two_revisions
+from xenc.gate.paired.session import PairedRequest, measure_paired, measure_process
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -23,10 +23,10 @@ from perf_tests.extra_work import ExtraWork
 from perf_tests.faults import inject
 from perf_tests.ready_models import ReadyModel
 from perf_tests.workloads import Pair
-from xenc.gate.campaign import end_with_parent, write_result
 from xenc.gate.machine import Machine
-from xenc.gate.paired import Block, run_blocks
-from xenc.gate.revision import RevisionError, import_package
+from xenc.gate.paired.blocks import Block, run_blocks
+from xenc.gate.paired.campaign import end_with_parent, write_result
+from xenc.gate.paired.revision import RevisionError, import_package
 
 EXPLAINED: Final = 8
 """Rounds in which the stages are timed apart."""

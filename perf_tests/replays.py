@@ -19,8 +19,8 @@ from typing import Any, get_args
 
 from scipy import stats
 
-from xenc.gate.paired_rule import Channel, Rule, change_in_process, judge_changes
-from xenc.gate.paired_verdict import CONTROLS, PairedVerdicts, Result, comparisons, judge_campaign
+from xenc.gate.paired.rule import Channel, Rule, change_in_process, judge_changes
+from xenc.gate.paired.verdicts import CONTROLS, PairedVerdicts, Result, comparisons, judge_campaign
 from xenc.gate.verdict import Verdict
 
 Columns = Mapping[str, Any]

@@ -9,7 +9,7 @@ import pytest
 from perf_tests.against import PAIRED
 from perf_tests.replay import ReplayedClock
 from xenc.errors import XencError
-from xenc.gate.paired_plugin import PairedPlugin, not_measured
+from xenc.gate.paired.plugin import PairedPlugin, not_measured
 from xenc.gate.plugin import JUDGEMENT
 
 CLOCK = ReplayedClock()

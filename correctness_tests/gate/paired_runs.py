@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from xenc.gate.paired import order
-from xenc.gate.paired_rule import Rule
-from xenc.gate.paired_verdict import judge_campaign
+from xenc.gate.paired.blocks import order
+from xenc.gate.paired.rule import Rule
+from xenc.gate.paired.verdicts import judge_campaign
 
 RULE = Rule(margin=0.02, must_see=0.05)
 CONFIGURATIONS = ("seed-packed", "skewed-packed", "short_documents-bucketed", "seed-sdpa-sorted")

@@ -82,11 +82,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from xenc.gate.paired_plugin import PAIRED, PAIRED_REQUEST
-from xenc.gate.paired_rule import Rule
-from xenc.gate.paired_session import PairedRequest
+from xenc.gate.paired.plugin import PAIRED, PAIRED_REQUEST
+from xenc.gate.paired.rule import Rule
+from xenc.gate.paired.session import PairedRequest
 
-pytest_plugins = ("xenc.gate.plugin", "xenc.gate.paired_plugin")
+pytest_plugins = ("xenc.gate.plugin", "xenc.gate.paired.plugin")
 
 CONFIGURATIONS = {{"cpu": ("first", "second"), "cuda": ("third",)}}
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from xenc.errors import BaselineError
-from xenc.gate.accepted import NAME, read_accepted
+from xenc.gate.paired.accepted import NAME, read_accepted
 
 ENTRY = {"kernels": 212, "reason": "one more fused kernel"}
 

@@ -14,7 +14,7 @@ import pytest
 from correctness_tests.gate.conftest import NO_PLUGINS
 from correctness_tests.gate.paired_suite import REPOSITORY
 from correctness_tests.gate.test_campaign import alive, eventually
-from xenc.gate.campaign import Campaign
+from xenc.gate.paired.campaign import Campaign
 
 HANGING = "import time\ntime.sleep(600)"
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xenc import BaselineError
-from xenc.gate.baseline import Baseline, SchemaError, baseline_path, read_baseline, write_baseline
-from xenc.gate.entry import Entry, Speedup
+from xenc.gate.stored.baseline import Baseline, SchemaError, baseline_path, read_baseline, write_baseline
+from xenc.gate.stored.entry import Entry, Speedup
 
 names = st.text(min_size=1, max_size=30)
 

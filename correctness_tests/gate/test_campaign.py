@@ -19,14 +19,14 @@ from textwrap import dedent
 import pytest
 
 import xenc
-from xenc.gate.campaign import LOCK, Campaign, CampaignError, write_result
+from xenc.gate.paired.campaign import LOCK, Campaign, CampaignError, write_result
 
 WITHOUT_TORCH = f"""
 import json, os, signal, subprocess, sys, time, types
 from pathlib import Path
 xenc = sys.modules["xenc"] = types.ModuleType("xenc")
 xenc.__path__ = [{str(Path(xenc.__file__).parent)!r}]
-from xenc.gate.campaign import Campaign, end_with_parent, write_result
+from xenc.gate.paired.campaign import Campaign, end_with_parent, write_result
 """
 """The start of a script: `import xenc` would take seconds."""
 
@@ -175,7 +175,7 @@ def test_a_process_that_hangs_is_killed_with_all_it_started(run, tmp_path):
 
 
 def test_a_process_that_refuses_to_end_is_killed(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("xenc.gate.campaign.GRACE_S", 0.1)
+    monkeypatch.setattr("xenc.gate.paired.campaign.GRACE_S", 0.1)
     stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + dedent(HANGING)
     with pytest.raises(CampaignError, match="hung"):
         run(stubborn, timeout_s=1, pids=str(tmp_path / "pids"))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from perf_tests.against import ON_CPU
-from xenc.gate.campaign import Campaign
-from xenc.gate.paired_session import PairedRequest, measure_process
-from xenc.gate.paired_verdict import judge_campaign
-from xenc.gate.revision import snapshot
+from xenc.gate.paired.campaign import Campaign
+from xenc.gate.paired.revision import snapshot
+from xenc.gate.paired.session import PairedRequest, measure_process
+from xenc.gate.paired.verdicts import judge_campaign
 from xenc.gate.verdict import Verdict
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from xenc.gate import paired
-from xenc.gate.paired import Block, order, run_blocks
+from xenc.gate.paired.blocks import Block, order, run_blocks
 
 ARMS = ("base", "head", "same")
 

@@ -18,9 +18,9 @@ from correctness_tests.gate.paired_runs import (
     made_verdicts,
     set_facts,
 )
-from xenc.gate.paired_picture import draw_paired
-from xenc.gate.paired_rows import limits_of, rows_of
-from xenc.gate.paired_verdict import judge_campaign
+from xenc.gate.paired.picture import draw_paired
+from xenc.gate.paired.rows import limits_of, rows_of
+from xenc.gate.paired.verdicts import judge_campaign
 
 RULES = dict.fromkeys(CONFIGURATIONS, RULE)
 COLORS = {"green": (26, 127, 55), "blue": (31, 111, 235), "red": (207, 34, 46), "orange": (188, 106, 0)}

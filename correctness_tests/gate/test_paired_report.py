@@ -13,8 +13,8 @@ from correctness_tests.gate.paired_runs import (
     made_verdicts,
     set_facts,
 )
-from xenc.gate.paired_report import headline, paired_markdown
-from xenc.gate.paired_verdict import Control, PairedVerdicts
+from xenc.gate.paired.report import headline, paired_markdown
+from xenc.gate.paired.verdicts import Control, PairedVerdicts
 from xenc.gate.verdict import Judgement, Verdict
 
 BASE, HEAD = "b" * 40, "0123456789abcdef" + "0" * 24

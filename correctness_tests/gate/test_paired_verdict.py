@@ -14,8 +14,8 @@ from correctness_tests.gate.paired_runs import (
     made_verdicts,
     set_facts,
 )
-from xenc.gate.paired_rule import Rule
-from xenc.gate.paired_verdict import CHANNELS, comparisons, judge_campaign
+from xenc.gate.paired.rule import Rule
+from xenc.gate.paired.verdicts import CHANNELS, comparisons, judge_campaign
 from xenc.gate.verdict import Verdict
 
 RULE = Rule(margin=0.01, must_see=0.05)

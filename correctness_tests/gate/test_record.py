@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from xenc.gate.baseline import Baseline, baseline_path, read_baseline, write_baseline
-from xenc.gate.entry import Entry, Speedup
-from xenc.gate.record import changes, main
+from xenc.gate.stored.baseline import Baseline, baseline_path, read_baseline, write_baseline
+from xenc.gate.stored.entry import Entry, Speedup
+from xenc.gate.stored.record import changes, main
 
 COMMIT = "1234567890abcdef"
 
@@ -27,7 +27,7 @@ def session(level=1.0, names=("t.py::a", "t.py::b"), exact=None, **more):
 
 @pytest.fixture
 def merge(tmp_path, capsys):
-    """`python -m xenc.gate.record` on sessions: its exit status and what it printed."""
+    """`python -m xenc.gate.stored.record` on sessions: its exit status and what it printed."""
 
     def run(*sessions):
         paths = [tmp_path / f"{number}.json" for number in range(len(sessions))]
@@ -225,7 +225,7 @@ def test_a_full_disk_ends_the_run_red_with_one_line_and_the_old_baseline(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     before = recorded.read_text()
-    monkeypatch.setattr("xenc.gate.baseline.os.fsync", full)
+    monkeypatch.setattr("xenc.gate.stored.baseline.os.fsync", full)
     status, output, _ = gate(*how)
     assert status == 1
     assert "cannot be written (No space left on device)" in output

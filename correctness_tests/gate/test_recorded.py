@@ -11,7 +11,7 @@ import pytest
 from perf_tests.against import ON_CPU
 from perf_tests.replays import read, replay, slowed, upper_bound
 from xenc.gate import paired_verdict
-from xenc.gate.paired_rule import change_in_process
+from xenc.gate.paired.rule import change_in_process
 from xenc.gate.verdict import Verdict
 
 RECORDED = Path(__file__).parents[2] / "docs" / "gate" / "recorded-cpu.jsonl"

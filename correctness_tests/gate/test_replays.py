@@ -10,8 +10,8 @@ import pytest
 from correctness_tests.gate.paired_runs import CONFIGURATIONS, made_results
 from perf_tests.against import PAIRED, paired_request
 from perf_tests.replays import compare_medians, pack, read, replay, slowed, unpack, upper_bound
-from xenc.gate.paired_rule import Rule
-from xenc.gate.paired_verdict import judge_campaign
+from xenc.gate.paired.rule import Rule
+from xenc.gate.paired.verdicts import judge_campaign
 from xenc.gate.verdict import Verdict
 
 RULES = dict.fromkeys(CONFIGURATIONS, Rule(margin=0.01, must_see=0.05))

@@ -16,7 +16,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 import xenc
-from xenc.gate.revision import (
+from xenc.gate.paired.revision import (
     RevisionError,
     changed_files,
     extract,

@@ -8,8 +8,8 @@ from threading import Barrier
 import pytest
 
 from xenc.gate import stages
-from xenc.gate.growth import STAGES, grown_stage
-from xenc.gate.stages import StageClock
+from xenc.gate.paired.growth import STAGES, grown_stage
+from xenc.gate.paired.stages import StageClock
 
 
 class Wound:

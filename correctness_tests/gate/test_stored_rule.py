@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenc.gate.entry import Entry, Samples, Speedup, combine, entry_of
-from xenc.gate.stored_rule import BLIND_SPOT
-from xenc.gate.stored_rule import judge as judge_entry
+from xenc.gate.stored.entry import Entry, Samples, Speedup, combine, entry_of
+from xenc.gate.stored.rule import BLIND_SPOT
+from xenc.gate.stored.rule import judge as judge_entry
 from xenc.gate.verdict import Verdict
 
 PROTOCOL = {"workload_fingerprint": "abc", "dtype": "float32"}

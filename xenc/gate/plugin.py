@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from ..errors import BaselineError
-from .checkout import clean_commit, commit_of
 from .exact import broken_laws
 from .publish import publish
-from .record import store_run
 from .report import Record, run_table, stage_table, verdict_table
 from .session import GateSession
+from .stored.checkout import clean_commit, commit_of
+from .stored.record import store_run
 from .verdict import Judgement, Verdict
 
 MEASURED_ON = {"cpu": "cpu", "gpu": "cuda"}
@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--record-session",
         default=None,
         metavar="FILE",
-        help="leave this run in FILE, if every test passes, for `python -m xenc.gate.record` to merge",
+        help="leave this run in FILE, if every test passes, for `python -m xenc.gate.stored.record` to merge",
     )
     group.addoption("--baseline-dir", default=None, help="where baselines live (default: .benchmarks)")
     group.addoption("--report-dir", default=None, help="write report.md, report.json and report.png here")

@@ -11,12 +11,12 @@ from typing import Final, Literal
 import torch
 
 from ..errors import BaselineError
-from .baseline import Baseline, SchemaError, baseline_path, read_baseline
-from .entry import Samples, entry_of
 from .exact import changed_facts
 from .machine import device_name, versions
 from .report import Record
-from .stored_rule import judge
+from .stored.baseline import Baseline, SchemaError, baseline_path, read_baseline
+from .stored.entry import Samples, entry_of
+from .stored.rule import judge
 from .verdict import Judgement, Verdict
 
 DEFAULT_MARGINS: Final = {"cpu": 0.15, "cuda": 0.05}

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
-from .exact import changed_facts
+from ..exact import changed_facts
+from ..verdict import Judgement, Verdict
 from .growth import grown_kernels, grown_stage
-from .paired_rule import Channel, Rule, change_in_process, judge_changes
-from .verdict import Judgement, Verdict
+from .rule import Channel, Rule, change_in_process, judge_changes
 
 CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 

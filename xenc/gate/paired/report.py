@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from .paired_rule import Channel
-from .report import markdown_table
-from .verdict import Judgement, Verdict
+from ..report import markdown_table
+from ..verdict import Judgement, Verdict
+from .rule import Channel
 
 if TYPE_CHECKING:
-    from .paired_verdict import Control, PairedVerdicts
+    from .verdicts import Control, PairedVerdicts
 
 CHANNEL_NAMES: Final[Mapping[Channel, str]] = {"wall_s": "wall time", "device_s": "device time"}
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import XencError
+from ...errors import XencError
 from .campaign import LOCK, Campaign, CampaignError
-from .paired_rule import Rule
-from .paired_verdict import PairedVerdicts, Result, comparisons, judge_campaign
 from .revision import two_revisions
+from .rule import Rule
+from .verdicts import PairedVerdicts, Result, comparisons, judge_campaign
 
 
 class UnpairableError(XencError):

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .paired_report import CHANNEL_NAMES, headline
-from .paired_rows import COLORS, GREY, Row, limits_of, rows_of
-from .paired_rule import Channel, Rule
-from .verdict import Verdict
+from ..verdict import Verdict
+from .report import CHANNEL_NAMES, headline
+from .rows import COLORS, GREY, Row, limits_of, rows_of
+from .rule import Channel, Rule
 
 if TYPE_CHECKING:
-    from .paired_verdict import PairedVerdicts
+    from .verdicts import PairedVerdicts
 
 _CHANNELS: Final[tuple[Channel, ...]] = ("device_s", "wall_s")
 """From left to right."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from ..errors import XencError
+from ...errors import XencError
 
 PACKAGE: Final = "xenc"
 

@@ -41,8 +41,8 @@ from typing import Final
 
 from scipy.stats import t as student_t
 
+from ..verdict import Judgement, Verdict
 from .entry import Entry, Samples, log_ratios, speedup_logs
-from .verdict import Judgement, Verdict
 
 FEWEST_ROUNDS: Final = 3
 """Below this the MAD says nothing of the noise."""

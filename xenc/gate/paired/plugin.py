@@ -12,16 +12,16 @@ from typing import Any, Final
 
 import pytest
 
-from ..errors import XencError
+from ...errors import XencError
+from ..plugin import GATE, MEASURED_ON
+from ..publish import unwritten
+from ..session import GateSession
+from ..verdict import Judgement, Verdict
 from .accepted import read_accepted
 from .campaign import CampaignError
-from .paired_picture import draw_paired
-from .paired_report import paired_markdown
-from .paired_session import PairedRequest, PairedRun, UnpairableError, check_pairable, measure_paired
-from .plugin import GATE, MEASURED_ON
-from .publish import unwritten
-from .session import GateSession
-from .verdict import Judgement, Verdict
+from .picture import draw_paired
+from .report import paired_markdown
+from .session import PairedRequest, PairedRun, UnpairableError, check_pairable, measure_paired
 
 PAIRED_REQUEST: Final = pytest.StashKey[Callable[[str], PairedRequest]]()
 """Where a suite leaves what to measure on a device ("cpu" or "cuda")."""

@@ -11,12 +11,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from .paired_report import CHANNEL_NAMES, change, controls_held, exact_changes, telling
-from .paired_rule import Channel, Rule, change_in_process
-from .verdict import Judgement, Verdict
+from ..verdict import Judgement, Verdict
+from .report import CHANNEL_NAMES, change, controls_held, exact_changes, telling
+from .rule import Channel, Rule, change_in_process
 
 if TYPE_CHECKING:
-    from .paired_verdict import Control, PairedVerdicts
+    from .verdicts import Control, PairedVerdicts
 
 Dots = tuple[list[float], list[float]]
 """Changes in %: of each palindrome, and of each process."""

@@ -37,8 +37,8 @@ from typing import Any, Final, Literal
 
 from scipy import optimize, stats
 
-from ..errors import XencError
-from .verdict import Judgement, Verdict
+from ...errors import XencError
+from ..verdict import Judgement, Verdict
 
 Channel = Literal["wall_s", "device_s"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from .measure import synchronised_seconds
+from ..measure import synchronised_seconds
 
 Input = TypeVar("Input")
 

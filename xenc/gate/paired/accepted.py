@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import BaselineError
-from .exact import FACTS
+from ...errors import BaselineError
+from ..exact import FACTS
 
 NAME: Final = "accepted.json"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import BaselineError
+from ...errors import BaselineError
 from .entry import Entry, Speedup
 
 SCHEMA: Final = 2

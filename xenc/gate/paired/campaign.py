@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
-from ..errors import XencError
+from ...errors import XencError
 
 LOCK: Final = Path(tempfile.gettempdir()) / "xenc-gate.lock"
 """Held while a campaign measures on this machine. The kernel lets go of it when its process ends."""

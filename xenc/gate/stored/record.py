@@ -1,6 +1,6 @@
 """Sessions of one device -> its stored baseline, and a table of what that changes.
 
-    python -m xenc.gate.record SESSION.json... [--baseline-dir DIR]
+    python -m xenc.gate.stored.record SESSION.json... [--baseline-dir DIR]
 
 A session is what one fresh pytest process measured (`--record-session FILE`), in a baseline's own format.
 """
@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import BaselineError
+from ...errors import BaselineError
+from ..report import markdown_table
+from ..session import GateSession
 from .baseline import Baseline, baseline_path, read_baseline, write_baseline
 from .checkout import require_clean
 from .entry import Entry, combine
-from .report import markdown_table
-from .session import GateSession
 
 
 def merge(sessions: Mapping[str, Baseline]) -> Baseline:
@@ -133,7 +133,7 @@ def disagreements(sessions: Sequence[Baseline]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Merge sessions into the device's baseline. 1 if that is refused, and then nothing is changed."""
-    parser = argparse.ArgumentParser(prog="python -m xenc.gate.record", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m xenc.gate.stored.record", description=__doc__)
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="SESSION.json", help="left by --record-session"
     )

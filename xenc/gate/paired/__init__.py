@@ -1,0 +1,1 @@
+"""Judging against a revision: two copies -> processes -> blocks -> verdicts -> report."""

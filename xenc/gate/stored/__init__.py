@@ -1,0 +1,1 @@
+"""Judging by a stored baseline: rounds -> entries -> baseline -> verdict."""
