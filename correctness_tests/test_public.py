@@ -107,7 +107,9 @@ def test_every_exported_class_and_function_has_a_docstring_of_its_own():
 
 
 def test_every_room_has_its_place():
-    assert {room_of(file) for file in FILES} - {"__init__", "gate", "gate.paired", "gate.stored"} == set(ROOMS)
+    assert {room_of(file) for file in FILES} - {"__init__", "gate", "gate.paired", "gate.stored"} == set(
+        ROOMS
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=room_of)
@@ -128,7 +130,9 @@ def test_no_stage_imports_the_gate(file):
         assert not [room for room in rooms_imported(file) if room.startswith("gate")]
 
 
-@pytest.mark.parametrize("room", ["plan", "packing", "gate.verdict", "gate.stored.entry", "execution", "errors"])
+@pytest.mark.parametrize(
+    "room", ["plan", "packing", "gate.verdict", "gate.stored.entry", "execution", "errors"]
+)
 def test_the_subtle_rooms_need_nothing_but_python(room):
     file = PACKAGE.joinpath(*room.split(".")).with_suffix(".py")
     assert packages_imported(file) <= set(sys.stdlib_module_names)

@@ -12,7 +12,7 @@ from textwrap import dedent
 import pytest
 
 from correctness_tests.gate import paired_suite
-from xenc.gate import paired_session
+from xenc.gate.paired import session as paired_session
 
 SUITE = """
 import pytest

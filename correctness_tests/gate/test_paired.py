@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from xenc.gate import paired
+from xenc.gate.paired import blocks as paired
 from xenc.gate.paired.blocks import Block, order, run_blocks
 
 ARMS = ("base", "head", "same")

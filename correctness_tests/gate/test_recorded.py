@@ -10,11 +10,11 @@ import pytest
 
 from perf_tests.against import ON_CPU
 from perf_tests.replays import read, replay, slowed, upper_bound
-from xenc.gate import paired_verdict
+from xenc.gate.paired import verdicts as paired_verdict
 from xenc.gate.paired.rule import change_in_process
 from xenc.gate.verdict import Verdict
 
-RECORDED = Path(__file__).parents[2] / "docs" / "gate" / "recorded-cpu.jsonl"
+RECORDED = Path(__file__).parent / "recorded-cpu.jsonl.gz"
 RULES = {each.name: ON_CPU.rule for each in ON_CPU.configurations}
 EVERY_ARM = ("base", "head", "same", "slowed")
 UNCHANGED = 473

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 
@@ -28,8 +29,9 @@ def of_arm(result, name, arm):
 
 def test_a_recorded_process_is_read_back_block_by_block(tmp_path):
     results = made_results(processes=3)
-    path = tmp_path / "recorded.jsonl"
-    path.write_text("".join(json.dumps(pack(result)) + "\n" for result in results))
+    path = tmp_path / "recorded.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(pack(result)) + "\n" for result in results)
     assert [blocks_in(result) for result in read(path)] == [blocks_in(result) for result in results]
 
 
@@ -86,8 +88,5 @@ def test_the_upper_bound_of_a_rate_is_clopper_and_pearsons(events, trials, bound
 
 
 @pytest.mark.parametrize("device", sorted(PAIRED))
-def test_what_is_measured_can_be_judged_and_one_configuration_has_the_controls(device):
+def test_what_is_measured_can_be_judged(device):
     paired_request(device, None).check()
-    first, *others = PAIRED[device].configurations
-    assert first.control
-    assert not any(each.control for each in others)

@@ -7,7 +7,7 @@ from threading import Barrier
 
 import pytest
 
-from xenc.gate import stages
+from xenc.gate.paired import stages
 from xenc.gate.paired.growth import STAGES, grown_stage
 from xenc.gate.paired.stages import StageClock
 
