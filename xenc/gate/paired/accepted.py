@@ -29,7 +29,7 @@ def read_accepted(directory: Path, device: str) -> dict[str, dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {name: _counts(entry) for name, entry in content.get(device, {}).items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise BaselineError(f"{path} cannot be used ({error}): mend it, or restore it from git.") from error
 
 

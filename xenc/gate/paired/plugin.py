@@ -91,7 +91,7 @@ class PairedPlugin:
         """What measuring on a device found; measured once.
 
         Raises:
-            pytest.fail.Exception: nothing was measured; the verdict says why.
+            XencError: nothing was measured, and why; the same each time.
         """
         if device not in self._runs:
             try:
