@@ -64,7 +64,7 @@ def _draw(seen: Sequence[float], flagged: Sequence[float], processes: int) -> No
     axes.axvspan(0, 100 * rule.margin, color="#1a7f37", alpha=0.08, lw=0)
     axes.axvline(100 * rule.must_see, color="#cf222e", lw=1, ls=":")
     axes.annotate("tolerated", (50 * rule.margin, 50), rotation=90, ha="center", fontsize=8)
-    axes.annotate("must be seen", (100 * rule.must_see, 8), rotation=90, ha="right", fontsize=8)
+    axes.annotate("must be seen", (100 * rule.must_see, 68), rotation=90, ha="right", fontsize=8)
     axes.set_xlabel("slowdown of one configuration's head, %")
     axes.set_ylabel("runs that call it slower, %")
     axes.set_ylim(-3, 103)

@@ -54,7 +54,10 @@ class Arm:
     def run(self, pairs: Sequence[Pair]) -> float:
         """Score the pairs; the seconds that forward passes took."""
         self.logits(pairs)
-        return self.ready.device_seconds()
+        seconds = self.ready.device_seconds()
+        if not seconds > 0:
+            raise RuntimeError(f"{self.configuration.name}: predict never reached pipeline.forward")
+        return seconds
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -64,9 +67,16 @@ class Arm:
         self._note(watch.report)
 
     def facts(self) -> dict[str, Any]:
-        """What timed blocks must not show, and the graphs there are; see `xenc.gate.exact`."""
+        """What timed blocks must not show, and the graphs there are; see `xenc.gate.exact`.
+
+        Raises:
+            RuntimeError: a compiled execution without a graph: it would be timed as something it is not.
+        """
         compiled = self.model.pipeline.compiled
-        return {**self.counts, "graphs": compiled.graphs if compiled is not None else 0}
+        graphs = compiled.graphs if compiled is not None else 0
+        if self.model.execution.compile_mode is not None and graphs == 0:
+            raise RuntimeError(f"{self.configuration.name} is compiled and has no graph: is Dynamo disabled?")
+        return {**self.counts, "graphs": graphs}
 
     def facts_of(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """Padding, and the error against the oracle."""
@@ -102,6 +112,7 @@ class Arm:
     def _note(self, report: CompileReport, names: Sequence[str] | None = None) -> None:
         fallen = [text for text in report.eager_fallbacks if self._other not in text]
         counts = compile_counts(replace(report, eager_fallbacks=tuple(fallen)))
+        counts |= {"recompiles": report.graphs, "cudagraph_recordings": report.cudagraph_recordings}
         findings = str(counts.pop("compile_findings"))
         for name in names or counts:
             self.counts[name] = max(self.counts.get(name, 0), counts[name])

@@ -9,7 +9,7 @@ from typing import Any
 def on_device_thread(model: Any) -> Callable[[Callable[[], object]], object]:
     """What runs a job on the thread of a model's forward passes, and waits for it.
 
-    Only `model.pipeline`'s `run` and `forward` are used, which every revision has.
+    Only `model.pipeline`'s `run` and `forward` are used.
     """
 
     def run(job: Callable[[], object]) -> object:

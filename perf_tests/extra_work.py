@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from xenc.gate.measure import synchronised_seconds
 
 SIDES: Final = {"cpu": 96, "cuda": 2048}
-"""Sides of the square matrices: some ten microseconds for a product on a CPU, some hundred on a GPU: small
+"""Sides of the square matrices: some ten microseconds for a product on a CPU, on a GPU: small
 enough to be counted out."""
-
-Forward = Callable[[Any], torch.Tensor]
 
 
 class ExtraWork:

@@ -32,16 +32,16 @@ REDUCED = "sentence-pairs-packed-eager"
 """The configuration of a live run, controls included: nothing to compile, so it ends within two minutes."""
 
 
-def record(request: PairedRequest) -> dict[str, Any]:
-    """One process with the working tree's commit on both sides."""
+def record(request: PairedRequest, number: int) -> dict[str, Any]:
+    """One process with the working tree's commit on both sides; the first does not look where time goes."""
     with (
         two_revisions("HEAD", REPOSITORY) as revisions,
         Campaign(request.command, timeout_s=request.timeout_s, lock=LOCK) as campaign,
     ):
-        return pack(measure_process(campaign, request, revisions.base, revisions.base, first=False))
+        return pack(measure_process(campaign, request, revisions.base, revisions.base, number=number + 1))
 
 
-def live(request: PairedRequest) -> dict[str, Any]:
+def live(request: PairedRequest, _: int) -> dict[str, Any]:
     """One whole run, on a CPU with one configuration, and what it said."""
     few = {name: rule for name, rule in request.rules.items() if request.device == "cuda" or name == REDUCED}
     started = time.monotonic()
@@ -58,12 +58,12 @@ def live(request: PairedRequest) -> dict[str, Any]:
     }
 
 
-def repeat(path: Path, count: int, make: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+def repeat(path: Path, count: int, make: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
     """Add lines to a file until it has `count`; all its lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     while len(lines) < count:
-        line = json.dumps(make(), separators=(",", ":"))
+        line = json.dumps(make(len(lines)), separators=(",", ":"))
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         lines.append(line)
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
     chosen = parser.parse_args(arguments)
     request = paired_request(chosen.device, chosen.fault)
     make = record if chosen.what == "record" else live
-    found = repeat(chosen.file, chosen.count, lambda: make(request))
+    found = repeat(chosen.file, chosen.count, lambda number: make(request, number))
     if chosen.what == "live":
         print(tally(found))
 

@@ -18,6 +18,7 @@ import torch
 
 from perf_tests.against import PAIRED, Paired, PairedConfiguration
 from perf_tests.arms import Arm
+from perf_tests.device_thread import on_device_thread
 from perf_tests.explain import one_pass, stage_seconds
 from perf_tests.extra_work import ExtraWork
 from perf_tests.faults import inject
@@ -41,10 +42,11 @@ def main(request_path: str, result_path: str) -> None:
     paired = PAIRED[request["device"]]
     if paired.one_core:
         stay_on_one_core()
+    head = import_head(Path(request["head"]))
     try:
         packages = {
             "base": import_package(Path(request["base"]), "xenc_base"),
-            "head": import_package(Path(request["head"]), "xenc_head"),
+            "head": head,
             "same": import_package(Path(request["base"]), "xenc_same"),
         }
         result = measure(request, paired, packages)
@@ -53,6 +55,14 @@ def main(request_path: str, result_path: str) -> None:
     write_result(Path(result_path), result)
     sys.stdout.flush()
     os._exit(0)  # nothing is left to do, and threads of six models need not be waited for
+
+
+def import_head(folder: Path) -> ModuleType:
+    """A head that cannot be imported is no reason to leave the pairs."""
+    try:
+        return import_package(folder, "xenc_head")
+    except RevisionError as error:
+        raise RuntimeError(f"the head itself cannot be imported: {error}") from error
 
 
 def stay_on_one_core() -> None:
@@ -73,7 +83,9 @@ def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, M
         return {"machine": machine.facts(), "configurations": {}}
     break_head(request["fault"], [model for (name, *_), model in models.items() if name == "head"])
     found = {each.name: measure_one(each, ready[each.name], request, machine) for each in wanted}
-    return {"machine": machine.facts(), "configurations": found}
+    shared = all(model.shares_weights for model in list(models.values())[1:])
+    facts = {**machine.facts(), "weights": "shared" if shared else "NOT shared: the revisions' differ"}
+    return {"machine": facts, "configurations": found}
 
 
 def measure_one(
@@ -83,6 +95,7 @@ def measure_one(
     rounds = [configuration.workload.round(number) for number in range(configuration.palindromes)]
     for arm in arms.values():
         arm.run(rounds[0])
+    arms["head"].ready.extra = None  # of the configuration before, which may have the same model
     arms["head"].ready.extra = slowness(request["fault"], arms["head"], rounds[0])
 
     def blocks_of(runs: Mapping[str, Run]) -> list[Block]:
@@ -134,13 +147,17 @@ def arms_of(
 ) -> dict[str, Arm]:
     """Who takes part, warmed up. Configurations that differ in their texts alone share a model.
 
+    Base and head take turns in being made first: who comes later is a little faster.
+
     Raises:
         RevisionError: the base revision cannot run this configuration.
     """
     arms = {}
     controls = configuration.name == request["configurations"][0]
-    for name in ("base", "head", "same") if controls else ("base", "head"):
-        key = (name, configuration.preset, *configuration.changes.items(), configuration.workload.max_length)
+    turns = ("base", "head") if request["number"] % 2 == 0 else ("head", "base")
+    for name in (*turns, "same") if controls else turns:
+        shapes = configuration.workload.max_length, configuration.workload.batch_size
+        key = (name, configuration.preset, *configuration.changes.items(), *shapes)
         try:
             if key not in models:
                 first = next(iter(models.values()), None)
@@ -151,15 +168,21 @@ def arms_of(
                     weights=None if first is None else first.model.model,
                     named_kernels=request["explain"],
                 )
+            arms[name] = Arm(models[key], configuration, other=request["base" if name == "head" else "head"])
+            try_out(arms[name])
         except Exception as error:
             if name == "head":
                 raise
-            raise RevisionError(
-                f"the base revision cannot run {configuration.name}: {type(error).__name__}: {error}"
-            ) from error
-        other = request["base" if name == "head" else "head"]
-        arms[name] = Arm(models[key], configuration, other=other)
+            what = f"no preset {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+            raise RevisionError(f"the base revision cannot run {configuration.name}: {what}") from error
     return arms
+
+
+def try_out(arm: Arm) -> None:
+    """Everything that will be asked of a revision, once: what an older one lacks shows here."""
+    arm.run(arm.configuration.workload.round(0))
+    arm.facts()
+    on_device_thread(arm.model)(lambda: None)
 
 
 def slowness(fault: str | None, head: Arm, pairs: Sequence[Pair]) -> ExtraWork | None:

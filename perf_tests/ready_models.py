@@ -30,11 +30,12 @@ class ReadyModel:
         package: the revision, as an imported package.
         configuration: its execution and max_length; not its texts.
         device: torch's device type.
-        weights: a model of the same checkpoint, whose weights to compute with.
+        weights: a model of the same checkpoint, whose weights to compute with, if they are the same.
         named_kernels: let a profiler see the CPU's compiled kernels, at a small cost.
 
     Attributes:
         model: the revision's CrossEncoder.
+        shares_weights: whether it computes with the weights that were given.
         warmup: what compiled in the warm-up.
         extra: device work that each request carries on purpose.
     """
@@ -59,8 +60,7 @@ class ReadyModel:
             model_kwargs={"dtype": DTYPES[device]},
             execution=replace(package.PRESETS[configuration.preset], **configuration.changes),
         )
-        if weights is not None:
-            share_weights(self.model.model, weights)
+        self.shares_weights = weights is not None and share_weights(self.model.model, weights)
         if named_kernels and device == "cpu":
             on_device_thread(self.model)(name_compiled_kernels)
         with watch_compiles() as watch:
@@ -110,18 +110,24 @@ class ReadyModel:
         return on_cuda if self.device == "cuda" else on_cpu
 
 
-def share_weights(model: torch.nn.Module, weights: torch.nn.Module) -> None:
+def share_weights(model: torch.nn.Module, weights: torch.nn.Module) -> bool:
     """Let a model compute with another's tensors, so that neither finds them nearer than the other does.
 
-    Raises:
-        ValueError: the two have other weights.
+    Returns:
+        Whether it does: not if a name, shape, dtype, layout, device or value differs, for then the revision
+        has made something else of the checkpoint, and that is to be seen.
     """
     ours, theirs = _tensors(model), _tensors(weights)
-    shapes = ({name: tensor.shape for name, tensor in each.items()} for each in (ours, theirs))
-    if next(shapes) != next(shapes):
-        raise ValueError("the two revisions load other weights from the same checkpoint")
+    if set(ours) != set(theirs) or not all(_alike(each, theirs[name]) for name, each in ours.items()):
+        return False
     for name, tensor in ours.items():
         tensor.data = theirs[name].data
+    return True
+
+
+def _alike(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    described = [(each.shape, each.dtype, each.stride(), each.device) for each in (ours, theirs)]
+    return described[0] == described[1] and torch.equal(ours, theirs)
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

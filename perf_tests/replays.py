@@ -1,7 +1,8 @@
 """Recorded measuring processes, drawn again and again: how often would the gate be right?
 
 Every process was recorded with the same code on both sides, so whatever is called is called falsely. What a
-slower head would have looked like is its blocks, longer by that share.
+slower head would have looked like is its blocks, longer by that share. (The base was made first in all of
+them; in every second one base and head have changed names since, as if they had taken turns.)
 """
 
 from __future__ import annotations

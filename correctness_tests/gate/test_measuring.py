@@ -48,7 +48,7 @@ def measured(revisions, monkeypatch):
         )
         monkeypatch.chdir(REPOSITORY)
         with Campaign(request.command, timeout_s=request.timeout_s, lock=None) as campaign:
-            result = measure_process(campaign, request, *revisions, first=True)
+            result = measure_process(campaign, request, *revisions, number=0)
         facts = {name: result["configurations"][name]["facts"] for name in names}
         return facts, judge_campaign([result], request.rules).configurations
 

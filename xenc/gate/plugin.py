@@ -105,7 +105,7 @@ class GatePlugin:
     ) -> Generator[None, None, None]:
         """Add one failing item for each baseline entry that this run, all told, will not measure."""
         yield
-        selected = {item.nodeid: _device_of(item) for item in items if _is_benchmark(item)}
+        selected = {item.nodeid: device_of(item) for item in items if _is_benchmark(item)}
         for name, judgement in self.session.expect(selected, self._deselected).items():
             items.append(Unmeasured.of(session, name, judgement, self.session))
 
@@ -168,7 +168,7 @@ class GatePlugin:
         stats, info = fixture.stats, dict(fixture.extra_info)
         seconds = tuple(stats.stats.data) if stats is not None else ()
         broken = broken_laws(info)
-        record = Record(name=item.nodeid, device=_device_of(item), seconds=seconds, info=info)
+        record = Record(name=item.nodeid, device=device_of(item), seconds=seconds, info=info)
         self.session.records.append(record)
         judgement = self.session.judge(record, broken, item.stash.get(JUDGEMENT, None))
         if broken and judgement is None:
@@ -211,7 +211,8 @@ def _is_benchmark(item: pytest.Item) -> bool:
     return "benchmark" in getattr(item, "fixturenames", ())
 
 
-def _device_of(item: pytest.Item) -> str:
+def device_of(item: pytest.Item) -> str:
+    """Torch's name for the device that an item's marker names."""
     return next((device for marker, device in MEASURED_ON.items() if item.get_closest_marker(marker)), "cpu")
 
 

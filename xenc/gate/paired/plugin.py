@@ -6,6 +6,8 @@ runs first starts the measuring; each reports one configuration.
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 from ...errors import XencError
-from ..plugin import GATE, MEASURED_ON
+from ..plugin import GATE, device_of
 from ..publish import unwritten
 from ..session import GateSession
 from ..verdict import Judgement, Verdict
@@ -100,6 +102,8 @@ class PairedPlugin:
                 self._runs[device] = error
             except OSError as error:
                 self._runs[device] = CampaignError(f"nothing can be measured ({error}): is the disk full?")
+            except Exception as error:  # whatever it is, measuring again would take as long and say the same
+                self._runs[device] = CampaignError(f"nothing can be judged ({type(error).__name__}: {error})")
         found = self._runs[device]
         if isinstance(found, XencError):
             raise found
@@ -131,16 +135,20 @@ class PairedPlugin:
         )
         if self._config.option.report_dir:
             try:
-                self._draw(run, request, Path(self._config.option.report_dir))
+                self._keep(run, request, Path(self._config.option.report_dir))
             except OSError as error:
                 self.gate.failures.append(unwritten("the picture", error))
         return run
 
-    def _draw(self, run: PairedRun, request: PairedRequest, folder: Path) -> None:
+    def _keep(self, run: PairedRun, request: PairedRequest, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         commits = f"{run.head_commit[:12]} against {run.base_commit[:12]}"
         name = run.results[-1].get("machine", {}).get("device", request.device)
         picture = folder / f"against-{request.device}.png"
+        raw = folder / f"against-{request.device}.json.gz"
+        with gzip.open(raw, "wt", encoding="utf-8") as file:
+            json.dump(list(run.results), file)
+        self.gate.messages.append(f"wrote {raw}")
         if draw_paired(picture, run.results, run.verdicts, request.rules, f"{commits}, {name}"):
             self.gate.messages.append(f"wrote {picture}")
 
@@ -180,8 +188,3 @@ def not_measured(error: XencError) -> Judgement:
     unpairable = isinstance(error, UnpairableError)
     hint = "; --accept-unpaired REASON judges by the stored baseline" if unpairable else ""
     return Judgement(verdict=Verdict.NOT_MEASURED, reason=f"{error}{hint}")
-
-
-def device_of(item: pytest.Item) -> str:
-    """Torch's name for the device that an item's marker names."""
-    return next((device for marker, device in MEASURED_ON.items() if item.get_closest_marker(marker)), "cpu")

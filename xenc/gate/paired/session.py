@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import XencError
 from .campaign import LOCK, Campaign, CampaignError
-from .revision import two_revisions
+from .revision import Revisions, two_revisions
 from .rule import Rule
 from .verdicts import PairedVerdicts, Result, comparisons, judge_campaign
 
@@ -104,19 +104,7 @@ def measure_paired(
         two_revisions(ref, repository) as revisions,
         Campaign(request.command, timeout_s=request.timeout_s, lock=lock) as campaign,
     ):
-        results: list[Result] = []
-        for look in request.looks:
-            while len(results) < look:
-                started = time.monotonic()
-                results.append(
-                    measure_process(campaign, request, revisions.base, revisions.head, first=not results)
-                )
-                seconds = time.monotonic() - started
-                say(f"measuring process {len(results)} of {look}: {seconds:.0f} s")
-            verdicts = judge_campaign(results, request.rules, accepted)
-            if verdicts.decided:
-                break
-            say(f"undecided after {look} processes")
+        results, verdicts = _until_decided(campaign, request, revisions, accepted, say)
         return PairedRun(
             base_commit=revisions.base_commit,
             head_commit=revisions.head_commit,
@@ -124,6 +112,28 @@ def measure_paired(
             results=results,
             verdicts=verdicts,
         )
+
+
+def _until_decided(
+    campaign: Campaign,
+    request: PairedRequest,
+    revisions: Revisions,
+    accepted: Mapping[str, Mapping[str, Any]] | None,
+    say: Callable[[str], object],
+) -> tuple[list[Result], PairedVerdicts]:
+    """As many processes as it takes, up to the last look."""
+    results: list[Result] = []
+    for look in request.looks:
+        while len(results) < look:
+            started = time.monotonic()
+            folders = revisions.base, revisions.head
+            results.append(measure_process(campaign, request, *folders, number=len(results)))
+            say(f"measuring process {len(results)} of {look}: {time.monotonic() - started:.0f} s")
+        verdicts = judge_campaign(results, request.rules, accepted)
+        if verdicts.decided:
+            break
+        say(f"undecided after {look} processes")
+    return results, verdicts
 
 
 def check_pairable(request: PairedRequest, ref: str, repository: Path, *, lock: Path | None = LOCK) -> None:
@@ -138,12 +148,12 @@ def check_pairable(request: PairedRequest, ref: str, repository: Path, *, lock: 
         two_revisions(ref, repository) as revisions,
         Campaign(request.command, timeout_s=request.timeout_s, lock=lock) as campaign,
     ):
-        measure_process(campaign, request, revisions.base, revisions.head, first=False, only_warm_up=True)
+        measure_process(campaign, request, revisions.base, revisions.head, number=1, only_warm_up=True)
 
 
 def measure_process(
     campaign: Campaign, request: PairedRequest, base: Path, head: Path, *,
-    first: bool, only_warm_up: bool = False,
+    number: int, only_warm_up: bool = False,
 ) -> Result:  # fmt: skip
     """One measuring process.
 
@@ -152,7 +162,7 @@ def measure_process(
         request: what to measure.
         base: the folder of the base's package.
         head: the folder of the head's.
-        first: whether it also looks where the time goes.
+        number: of this process; the first, 0, also looks where the time goes.
         only_warm_up: bring both revisions up and time nothing.
 
     Raises:
@@ -168,7 +178,8 @@ def measure_process(
             "only_warm_up": only_warm_up,
             "slowed": request.seeded,
             "fault": request.fault,
-            "explain": first,
+            "number": number,
+            "explain": number == 0,
         }
     )
     if "unmeasurable" in result:

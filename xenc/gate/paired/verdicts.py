@@ -77,7 +77,11 @@ class PairedVerdicts:
     def decided(self) -> bool:
         """Whether more processes could change nothing but the digits."""
         held = all(control.held for control in self.controls)
-        return held and all(each.verdict is not Verdict.INCONCLUSIVE for each in self.timed.values())
+        final = {name for name, each in self.configurations.items() if each.exact}
+        return held and all(
+            each.verdict is not Verdict.INCONCLUSIVE or name in final
+            for (name, _), each in self.timed.items()
+        )
 
 
 def comparisons(configurations: int) -> int:
