@@ -180,3 +180,13 @@ def test_times_that_could_not_be_used_are_dashes():
     markdown = told(verdicts)
     assert "| **-** " in row_of(markdown, CONFIGURATIONS[0])
     assert f"- {CONFIGURATIONS[0]}: wall time: 0 of 5 processes could be used" in markdown
+
+
+def test_a_run_without_a_difference_or_with_a_fault_says_so():
+    said = {"base": "b" * 40, "head": "h" * 40, "dirty": (), "machine": {}}
+    verdicts = made_verdicts(made_results())
+    assert "Both are the same code" in paired_markdown(verdicts, **said, same_code=True)
+    assert "same code" not in paired_markdown(verdicts, **said)
+    broken = paired_markdown(verdicts, **said, same_code=True, fault="slow:0.05")
+    assert "put into the head on purpose: slow:0.05" in broken
+    assert "same code" not in broken

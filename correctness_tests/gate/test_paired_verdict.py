@@ -249,3 +249,12 @@ def test_the_seeded_slowdown_is_compared_with_the_twin_beside_it():
     for _, block in every_block(results, FIRST):
         lengthen(block, 1.5 if block["palindrome"] >= PALINDROMES else 1)
     assert words(judged(results)) == all_but(Verdict.PASS, ())
+
+
+def test_an_exact_break_needs_no_more_processes_to_decide():
+    results = results_of({}, between={SECOND: 0.03}, processes=5)
+    assert not judged(results).decided
+    set_facts(results, SECOND, kernels=211)
+    for result in results:
+        result["configurations"][SECOND]["facts"]["base"]["kernels"] = 210
+    assert judged(results).decided

@@ -128,11 +128,16 @@ class PairedPlugin:
             say=self._say,
         )
         machine = run.results[-1].get("machine", {})
-        self.gate.chapters.append(
-            paired_markdown(
-                run.verdicts, base=run.base_commit, head=run.head_commit, dirty=run.dirty, machine=machine
-            )
+        chapter = paired_markdown(
+            run.verdicts,
+            base=run.base_commit,
+            head=run.head_commit,
+            dirty=run.dirty,
+            same_code=run.same_code,
+            fault=request.fault,
+            machine=machine,
         )
+        self.gate.chapters.append(chapter)
         if self._config.option.report_dir:
             try:
                 self._keep(run, request, Path(self._config.option.report_dir))

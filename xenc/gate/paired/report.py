@@ -35,8 +35,9 @@ _FACTS: Final[Mapping[str, str]] = {
 
 
 def paired_markdown(
-    verdicts: PairedVerdicts, *, base: str, head: str, dirty: Sequence[str], machine: Mapping[str, Any]
-) -> str:
+    verdicts: PairedVerdicts, *, base: str, head: str, dirty: Sequence[str], machine: Mapping[str, Any],
+    same_code: bool = False, fault: str | None = None,
+) -> str:  # fmt: skip
     """All that a reviewer needs of a run, for a job's summary, the terminal and a file.
 
     Args:
@@ -44,9 +45,15 @@ def paired_markdown(
         base, head: commits, of which twelve digits are shown.
         dirty: files of the head that are not committed as they were measured.
         machine: facts, by name; none is needed.
+        same_code: whether there was nothing to compare.
+        fault: what was broken in the head on purpose.
     """
     changed = f", with uncommitted changes in {_some(dirty)}" if dirty else ""
     compared = f"Head {head[:12]}{changed}, against base {base[:12]}; {verdicts.processes} processes."
+    if fault:
+        compared += f" A fault was put into the head on purpose: {fault}."
+    elif same_code:
+        compared += " **Both are the same code**: this says how quiet the machine is and nothing of a change."
     table = markdown_table(
         [_row(verdicts, name) for name in verdicts.configurations] or [{"verdict": "none"}]
     )

@@ -47,6 +47,7 @@ class Revisions:
         base_commit: 40 hex digits.
         head_commit: what is checked out.
         dirty: files of the head's copy that differ from `head_commit`, from the repository's root.
+        same_code: whether there is nothing to compare.
         base: the folder that holds the base's package; as long a path as `head`.
         head: the folder that holds the head's package.
     """
@@ -54,6 +55,7 @@ class Revisions:
     base_commit: str
     head_commit: str
     dirty: tuple[str, ...]
+    same_code: bool
     base: Path
     head: Path
 
@@ -76,7 +78,15 @@ def two_revisions(ref: str, repository: Path, package: str = PACKAGE) -> Iterato
         extract(base_commit, repository, package, base)
         snapshot(repository / package, head)
         dirty = changed_files(repository, package)
-        yield Revisions(base_commit=base_commit, head_commit=head_commit, dirty=dirty, base=base, head=head)
+        same = _contents(base) == _contents(head)
+        yield Revisions(
+            base_commit=base_commit,
+            head_commit=head_commit,
+            dirty=dirty,
+            same_code=same,
+            base=base,
+            head=head,
+        )
 
 
 def resolve(ref: str, repository: Path) -> str:
@@ -153,6 +163,10 @@ def changed_files(repository: Path, package: str = PACKAGE) -> tuple[str, ...]:
     if listed.returncode != 0:
         raise RevisionError(f"{repository}: git cannot tell what changed ({_reason(listed)}).")
     return tuple(sorted(line[3:] for line in os.fsdecode(listed.stdout).split("\0") if line))
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.py")}
 
 
 def import_package(folder: Path, name: str, package: str = PACKAGE) -> ModuleType:

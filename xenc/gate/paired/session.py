@@ -63,6 +63,7 @@ class PairedRun:
         base_commit: 40 hex digits.
         head_commit: what is checked out.
         dirty: files of the head that differ from it.
+        same_code: whether base and head are the same, so that only the machine was compared with itself.
         results: one of each process.
         verdicts: what they say.
     """
@@ -70,6 +71,7 @@ class PairedRun:
     base_commit: str
     head_commit: str
     dirty: tuple[str, ...]
+    same_code: bool
     results: Sequence[Result]
     verdicts: PairedVerdicts
 
@@ -109,6 +111,7 @@ def measure_paired(
             base_commit=revisions.base_commit,
             head_commit=revisions.head_commit,
             dirty=revisions.dirty,
+            same_code=revisions.same_code,
             results=results,
             verdicts=verdicts,
         )
