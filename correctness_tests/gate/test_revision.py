@@ -312,8 +312,8 @@ def test_two_copies_of_xenc_score_alike_with_graphs_of_their_own(copies, tiny, e
 
 
 def test_whether_there_is_anything_to_compare_is_known(repository):
-    with two_revisions("HEAD", repository, PACKAGE) as revisions:
+    with two_revisions("HEAD", repository) as revisions:
         assert revisions.same_code
-    (repository / PACKAGE / "__init__.py").write_text("value = 'changed'\n")
-    with two_revisions("HEAD", repository, PACKAGE) as revisions:
+    (repository / "xenc" / "__init__.py").write_text("value = 'changed'\n")
+    with two_revisions("HEAD", repository) as revisions:
         assert not revisions.same_code
