@@ -83,11 +83,20 @@ class Machine:
         return facts
 
     def _gpu_facts(self) -> dict[str, Any]:
+        flags: Any = torch.backends.cuda
+        enabled = {
+            "flash": flags.flash_sdp_enabled(),
+            "memory-efficient": flags.mem_efficient_sdp_enabled(),
+            "cuDNN": flags.cudnn_sdp_enabled(),
+            "math": flags.math_sdp_enabled(),
+        }
+        facts: dict[str, Any] = {"sdpa_backends": [name for name, on in enabled.items() if on]}
         if self._nvml is None:
-            return {"clocks": "unknown: nvidia-ml-py is not installed"}
+            return {**facts, "clocks": "unknown, and throttling too: no NVML, is nvidia-ml-py installed?"}
         processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         others = [process.pid for process in processes if process.pid != os.getpid()]
         return {
+            **facts,
             "sm_clocks_mhz": [min(self._clocks), max(self._clocks)] if self._clocks else [],
             "throttled_by": sorted(self._reasons),
             "other_processes": len(others),
