@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -60,11 +60,11 @@ class Arm:
         return seconds
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """What compiles meanwhile is this arm's."""
+    def watched(self, names: Sequence[str] | None = None) -> Iterator[None]:
+        """What compiles meanwhile is this arm's: all of it, or the counts of these names."""
         with watch_compiles() as watch:
             yield
-        self._note(watch.report)
+        self._note(watch.report, names)
 
     def facts(self) -> dict[str, Any]:
         """What timed blocks must not show, and the graphs there are; see `xenc.gate.exact`.
@@ -110,10 +110,23 @@ class Arm:
         return run
 
     def _note(self, report: CompileReport, names: Sequence[str] | None = None) -> None:
-        fallen = [text for text in report.eager_fallbacks if self._other not in text]
+        fallen = [text for text in report.eager_fallbacks if self._is_mine(text)]
         counts = compile_counts(replace(report, eager_fallbacks=tuple(fallen)))
         counts |= {"recompiles": report.graphs, "cudagraph_recordings": report.cudagraph_recordings}
         findings = str(counts.pop("compile_findings"))
         for name in names or counts:
             self.counts[name] = max(self.counts.get(name, 0), counts[name])
             self.findings = findings if counts[name] else self.findings
+
+    def _is_mine(self, fallen: str) -> bool:
+        """A function that stays exhausted is seen by all who run later, and belongs to whom it happened to."""
+        if self._other in fallen:
+            return False
+        return _STAYS not in fallen or _FIRST_SEEN.setdefault(fallen, self._other) == self._other
+
+
+_STAYS: Final = "has used up its recompile limit"
+"""What a watch says of a function for ever after, not only when it happens."""
+
+_FIRST_SEEN: Final[dict[str, str]] = {}
+"""By function: the folder that the arm is not of to which it happened."""

@@ -81,7 +81,7 @@ def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, M
     ready = {each.name: arms_of(each, packages, request, models) for each in wanted}
     if request["only_warm_up"]:
         return {"machine": machine.facts(), "configurations": {}}
-    break_head(request["fault"], [model for (name, *_), model in models.items() if name == "head"])
+    break_heads(request["fault"], [arms["head"] for arms in ready.values()])
     found = {each.name: measure_one(each, ready[each.name], request, machine) for each in wanted}
     shared = all(model.shares_weights for model in list(models.values())[1:])
     facts = {**machine.facts(), "weights": "shared" if shared else "NOT shared: the revisions' differ"}
@@ -94,7 +94,8 @@ def measure_one(
     """One configuration's blocks, what is exact about each arm and, if asked for, where the time goes."""
     rounds = [configuration.workload.round(number) for number in range(configuration.palindromes)]
     for arm in arms.values():
-        arm.run(rounds[0])
+        with arm.watched():
+            arm.run(rounds[0])
     arms["head"].ready.extra = None  # of the configuration before, which may have the same model
     arms["head"].ready.extra = slowness(request["fault"], arms["head"], rounds[0])
 
@@ -133,10 +134,14 @@ def explain(
         found["facts"][name] |= {"kernels": seen.kernel_count, "peak_bytes": seen.peak_bytes}
 
 
-def break_head(fault: str | None, models: Sequence[ReadyModel]) -> None:
-    """Put a fault into the head; "slow" is added to each configuration's own blocks."""
-    for ready in models:
-        inject(None if fault and fault.startswith("slow:") else fault, ready.model)
+def break_heads(fault: str | None, heads: Sequence[Arm]) -> None:
+    """Put a fault into each model of the head, once; "slow" is added to each configuration's own blocks."""
+    broken: set[int] = set()
+    for head in heads:
+        if fault is not None and not fault.startswith("slow:") and id(head.model) not in broken:
+            broken.add(id(head.model))
+            with head.watched(("eager_fallbacks",)):
+                inject(fault, head.model)
 
 
 def arms_of(
@@ -180,7 +185,8 @@ def arms_of(
 
 def try_out(arm: Arm) -> None:
     """Everything that will be asked of a revision, once: what an older one lacks shows here."""
-    arm.run(arm.configuration.workload.round(0))
+    with arm.watched():  # it was warmed up: nothing may compile any more
+        arm.run(arm.configuration.workload.round(0))
     arm.facts()
     on_device_thread(arm.model)(lambda: None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -80,3 +81,22 @@ def test_a_block_that_never_reached_the_forward_pass_is_no_block():
     assert arm(compile_mode=None, graphs=None).run([("a", "b")]) == 0.1
     with pytest.raises(RuntimeError, match="never reached"):
         arm(compile_mode=None, graphs=None, device_s=0.0).run([("a", "b")])
+
+
+def noted(text, first, then):
+    """What two arms count of one fallback that both are shown, one after the other."""
+    with watch_compiles() as watch:
+        pass
+    arms = [
+        Arm(arm(compile_mode=None, graphs=None).ready, CONFIGURATION, other=other) for other in (first, then)
+    ]
+    for each in arms:
+        each._note(replace(watch.report, eager_fallbacks=(text,)))
+    return [each.counts["eager_fallbacks"] for each in arms]
+
+
+def test_an_exhausted_function_belongs_to_its_own_revision_or_to_whom_it_happened():
+    used_up = "has used up its recompile limit; every further shape runs eagerly"
+    assert noted(f"f (/tmp/head/xenc/a.py:1) {used_up}", "/tmp/head", "/tmp/base") == [0, 1]
+    assert noted(f"f (/elsewhere/b.py:1) {used_up}", "/tmp/head", "/tmp/base") == [1, 0]
+    assert noted("Dynamo gave up on 1 frame(s)", "/tmp/head", "/tmp/base") == [1, 1]
