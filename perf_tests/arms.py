@@ -119,7 +119,7 @@ class Arm:
             self.findings = findings if counts[name] else self.findings
 
     def _is_mine(self, fallen: str) -> bool:
-        """A function that stays exhausted is seen by all who run later, and belongs to whom it happened to."""
+        """A function that stays exhausted is seen by all who run later; it belongs to whom it happened to."""
         if self._other in fallen:
             return False
         return _STAYS not in fallen or _FIRST_SEEN.setdefault(fallen, self._other) == self._other
