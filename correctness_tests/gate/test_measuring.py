@@ -98,10 +98,11 @@ def test_memory_that_is_held_is_seen(measured):
 def test_a_function_that_fell_to_eager_is_the_heads(measured):
     facts, judged = measured("eager")
     for name in PLAIN:
+        fallen = facts[name]["head"]["eager_fallbacks"]  # one in each of the head's models
         assert facts[name]["base"]["eager_fallbacks"] == 0
-        assert facts[name]["head"]["eager_fallbacks"] == 1
+        assert fallen > 0
         assert judged[name].verdict is Verdict.REGRESSED
-        assert "eager fallbacks: 0 -> 1, and none is allowed" in judged[name].exact
+        assert f"eager fallbacks: 0 -> {fallen}, and none is allowed" in judged[name].exact
         assert any("exhausted" in note for note in judged[name].notes)
 
 
