@@ -25,6 +25,7 @@ from xenc.errors import XencError
 from xenc.gate.paired.campaign import LOCK, Campaign
 from xenc.gate.paired.revision import two_revisions
 from xenc.gate.paired.session import PairedRequest, measure_paired, measure_process
+from xenc.gate.verdict import Verdict
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -72,13 +73,16 @@ def repeat(path: Path, count: int, make: Callable[[int], dict[str, Any]]) -> lis
 
 
 def tally(runs: list[dict[str, Any]]) -> str:
-    """How often each verdict was given, and what that says of its rate."""
-    nothing = [("NOT MEASURED", "")]
-    counts = Counter(verdict for run in runs for verdict, _ in run["verdicts"].values() or nothing)
-    return "\n".join(
-        f"{verdict}: {count} of {len(runs)} runs (rate below {upper_bound(count, len(runs)):.1%} at 95%)"
-        for verdict, count in counts.most_common()
-    )
+    """How often each verdict was given, and what that says of how often it is not green."""
+    worst = [_worst(run) for run in runs]
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(worst).most_common())
+    bad = sum(not Verdict(verdict).green for verdict in worst)
+    return f"{counts}; not green {bad} of {len(runs)}, a rate below {upper_bound(bad, len(runs)):.1%} at 95%"
+
+
+def _worst(run: dict[str, Any]) -> str:
+    verdicts = [verdict for verdict, _ in run["verdicts"].values()] or [str(Verdict.NOT_MEASURED)]
+    return next((verdict for verdict in verdicts if not Verdict(verdict).green), verdicts[0])
 
 
 def main(arguments: list[str]) -> None:
