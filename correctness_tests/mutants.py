@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from correctness_tests.mutations import MUTANTS, Mutant
+from correctness_tests.mutations_gate import GATE_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +81,9 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
 
 
 def main(names: Sequence[str]) -> int:
-    chosen = [mutant for mutant in (*MUTANTS, *PACKED_MUTANTS) if not names or mutant.name in names]
+    chosen = [
+        mutant for mutant in (*MUTANTS, *PACKED_MUTANTS, *GATE_MUTANTS) if not names or mutant.name in names
+    ]
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_tree(Path(directory))
         assert_copy_is_imported(tree)
