@@ -1,6 +1,7 @@
 """Markers, options and Hypothesis profiles of both suites; the gate's hooks come from xenc.gate.plugin."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -14,6 +15,12 @@ _SLOW_MODELS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("default", deadline=None, suppress_health_check=_SLOW_MODELS, print_blob=True)
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so would whatever a test starts to interrupt it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
