@@ -9,7 +9,7 @@ import pytest
 from perf_tests.against import paired_request
 from perf_tests.scorers import Scorers
 from xenc.gate.paired.plugin import PAIRED, PAIRED_REQUEST, PairedPlugin
-from xenc.gate.plugin import GATE
+from xenc.gate.plugin import GATE, leave_out
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,12 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A comparison and a baseline are about xenc: how fast other systems are is for the table."""
     gate = config.pluginmanager.get_plugin(GATE)
-    if gate is None or not (gate.session.comparing or gate.session.recording):
-        return
-    peers = [item for item in items if item.get_closest_marker("peer")]
-    if peers:
-        config.hook.pytest_deselected(items=peers)
-        items[:] = [item for item in items if item not in peers]
+    if gate is not None and (gate.session.comparing or gate.session.recording):
+        leave_out(config, items, [item for item in items if item.get_closest_marker("peer")])
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def told(verdicts, **changes):
 def single(verdict, reason="", exact=(), name="seed-packed"):
     control = Control(
         name="the base against itself", configuration=name, channel="wall_s", arms=("same", "base"),
-        expected=(Verdict.PASS,), judgement=Judgement(verdict=Verdict.PASS, reason=""),
+        expected=Verdict.PASS, judgement=Judgement(verdict=Verdict.PASS, reason=""),
     )  # fmt: skip
     judgement = Judgement(verdict=verdict, reason=reason, exact=exact)
     return PairedVerdicts(configurations={name: judgement}, controls=(control,), timed={}, processes=5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class GatePlugin:
     ) -> Generator[None, None, None]:
         """Add one failing item for each baseline entry that this run, all told, will not measure."""
         yield
-        selected = {item.nodeid: device_of(item) for item in items if _is_benchmark(item)}
+        selected = {item.nodeid: device_of(item) for item in items if is_benchmark(item)}
         for name, judgement in self.session.expect(selected, self._deselected).items():
             items.append(Unmeasured.of(session, name, judgement, self.session))
 
@@ -126,7 +126,7 @@ class GatePlugin:
         except pytest.skip.Exception as skipped:
             self._refuse_skip(item, skipped)
             raise
-        if _is_benchmark(item):
+        if is_benchmark(item):
             self._judge(item)
         return result
 
@@ -137,7 +137,7 @@ class GatePlugin:
             if table and not self.session.comparing:
                 _print_table(terminalreporter, title, table)
         if self.session.comparing:
-            shown = self.session.chapters or [verdict_table(judged) if judged else "nothing was judged"]
+            shown = self.session.chapters or [verdict_table(judged) or "nothing was judged"]
             _print_table(terminalreporter, "gate", "\n".join(shown))
             terminalreporter.write_line(self.session.summary())
         elif self.session.failures:
@@ -178,7 +178,7 @@ class GatePlugin:
             pytest.fail(f"{judgement.verdict}: {judgement.reason}{notes}", pytrace=False)
 
     def _refuse_skip(self, item: pytest.Item, skipped: BaseException) -> None:
-        if self.session.comparing and _is_benchmark(item):
+        if self.session.comparing and is_benchmark(item):
             judgement = Judgement(verdict=Verdict.NOT_MEASURED, reason=str(skipped) or "skipped")
             self.session.judged[item.nodeid] = judgement
             raise pytest.fail.Exception(f"{judgement.verdict}: {judgement.reason}", pytrace=False) from None
@@ -207,7 +207,15 @@ class Unmeasured(pytest.Item):
         return Path(self.nodeid.partition("::")[0]), None, self.name
 
 
-def _is_benchmark(item: pytest.Item) -> bool:
+def leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: Sequence[pytest.Item]) -> None:
+    """Deselect items, as -m and -k do."""
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
+
+
+def is_benchmark(item: pytest.Item) -> bool:
+    """Whether a test times something."""
     return "benchmark" in getattr(item, "fixturenames", ())
 
 

@@ -64,20 +64,15 @@ def stage_table(records: Sequence[Record]) -> str:
 
 def verdict_table(judged: Mapping[str, Judgement]) -> str:
     """Every verdict of a comparison as a Markdown table; nothing without one."""
-    return (
-        ""
-        if not judged
-        else markdown_table(
-            [
-                {
-                    "verdict": str(judgement.verdict),
-                    "benchmark": name.rpartition("/")[2],
-                    "reason": " ".join("; ".join([judgement.reason, *judgement.notes]).split()),
-                }
-                for name, judgement in judged.items()
-            ]
-        )
-    )
+    rows = [
+        {
+            "verdict": str(judgement.verdict),
+            "benchmark": name.rpartition("/")[2],
+            "reason": " ".join("; ".join([judgement.reason, *judgement.notes]).split()),
+        }
+        for name, judgement in judged.items()
+    ]
+    return markdown_table(rows) if rows else ""
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -106,7 +101,7 @@ def write_report(
     """Write report.md and report.json; chapters are Markdown to begin with."""
     directory.mkdir(parents=True, exist_ok=True)
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
-    verdicts = verdict_table(judged) if judged and not chapters else ""
+    verdicts = "" if chapters else verdict_table(judged)
     tables = [*chapters, run_table(records), stage_table(records), verdicts]
     markdown = "\n\n".join(["# xenc on " + facts, *filter(None, tables)]) + "\n"
     (directory / "report.md").write_text(markdown, encoding="utf-8")

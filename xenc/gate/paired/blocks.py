@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -52,7 +53,7 @@ def run_blocks(
     inputs: Sequence[Input],
     *,
     throttled: Callable[[], bool] = lambda: False,
-    around: Callable[[str, int], Any] | None = None,
+    around: Callable[[str, int], AbstractContextManager[Any]] = lambda *_: nullcontext(),
 ) -> list[Block]:
     """Time every arm on every input, twice.
 
@@ -83,15 +84,11 @@ def _time(
     palindrome: int,
     value: Input,
     throttled: Callable[[], bool],
-    around: Callable[[str, int], Any] | None,
+    around: Callable[[str, int], AbstractContextManager[Any]],
 ) -> Block:
-    def timed() -> Block:
+    with around(arm, palindrome):
         started = synchronised_seconds()
         device_s = run(value)
         wall_s = synchronised_seconds() - started
-        return Block(arm=arm, palindrome=palindrome, wall_s=wall_s, device_s=device_s, throttled=throttled())
-
-    if around is None:
-        return timed()
-    with around(arm, palindrome):
-        return timed()
+        slow = throttled()
+    return Block(arm=arm, palindrome=palindrome, wall_s=wall_s, device_s=device_s, throttled=slow)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..verdict import Verdict
-from .report import CHANNEL_NAMES, headline
+from .report import headline
 from .rows import COLORS, GREY, Row, limits_of, rows_of
-from .rule import Channel, Rule
+from .rule import CHANNEL_NAMES, Channel, Rule
 
 if TYPE_CHECKING:
     from .verdicts import PairedVerdicts

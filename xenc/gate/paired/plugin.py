@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 from ...errors import XencError
-from ..plugin import GATE, device_of
+from ..plugin import GATE, device_of, is_benchmark, leave_out
 from ..publish import unwritten
 from ..session import GateSession
 from ..verdict import Judgement, Verdict
@@ -79,14 +79,12 @@ class PairedPlugin:
     @pytest.hookimpl(trylast=True)  # after -m and -k, lest what they leave out is tried on a device
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Keep either the items that report pairs or the others."""
-        benchmarks = [item for item in items if "benchmark" in getattr(item, "fixturenames", ())]
+        benchmarks = [item for item in items if is_benchmark(item)]
         paired = [item for item in benchmarks if item.get_closest_marker("paired")]
         if self._against is not None and self._reason is not None:
             self._fall_back({device_of(item) for item in paired})
         unwanted = paired if self._against is None else [item for item in benchmarks if item not in paired]
-        if unwanted:
-            self._config.hook.pytest_deselected(items=unwanted)
-            items[:] = [item for item in items if item not in unwanted]
+        leave_out(self._config, items, unwanted)
         self.gate.paired = self._against is not None
 
     def run(self, device: str) -> PairedRun:

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..report import markdown_table
 from ..verdict import Judgement, Verdict
-from .rule import Channel
+from .rule import CHANNEL_NAMES, Channel
 
 if TYPE_CHECKING:
     from .verdicts import Control, PairedVerdicts
-
-CHANNEL_NAMES: Final[Mapping[Channel, str]] = {"wall_s": "wall time", "device_s": "device time"}
 
 _NAMED: Final = 3
 """How many configurations, or files, one line names."""
@@ -156,8 +154,7 @@ def _controls(verdicts: PairedVerdicts) -> str:
         return "**No control ran**: no time counts."
     said: dict[str, list[str]] = {}
     for control in verdicts.controls:
-        expected = " or ".join(control.expected)
-        said.setdefault(f"{control.name} had to be {expected}", []).append(_outcome(control))
+        said.setdefault(f"{control.name} had to be {control.expected}", []).append(_outcome(control))
     lines = "; ".join(f"{wanted}: {', '.join(found)}" for wanted, found in said.items())
     return ("Controls held: " if controls_held(verdicts) else "**Controls FAILED**: ") + lines + "."
 

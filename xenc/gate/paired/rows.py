@@ -12,8 +12,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from ..verdict import Judgement, Verdict
-from .report import CHANNEL_NAMES, change, controls_held, exact_changes, telling
-from .rule import Channel, Rule, change_in_process
+from .report import change, controls_held, exact_changes, telling
+from .rule import CHANNEL_NAMES, Channel, Rule, change_in_process
 
 if TYPE_CHECKING:
     from .verdicts import Control, PairedVerdicts
@@ -139,7 +139,7 @@ def _control(mine: Mapping[Channel, Control], rule: Rule, dots: Mapping[Channel,
         dots=dots,
         timed={channel: control.judgement for channel, control in mine.items()},
         says="FAILED" if failed else "as it must be",
-        detail=f"{told.judgement.verdict}" + (f", not {told.expected[0]}" if failed else ""),
+        detail=f"{told.judgement.verdict}" + (f", not {told.expected}" if failed else ""),
         color=COLORS[Verdict.REGRESSED] if failed else GREY,
         control=True,
     )

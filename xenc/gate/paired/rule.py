@@ -44,6 +44,9 @@ from ..verdict import Judgement, Verdict
 
 Channel = Literal["wall_s", "device_s"]
 
+CHANNEL_NAMES: Final[Mapping[Channel, str]] = {"wall_s": "wall time", "device_s": "device time"}
+"""What is timed, in words."""
+
 POWER: Final = 0.95
 """How surely a slowdown is seen that is called detectable."""
 

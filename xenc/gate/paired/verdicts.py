@@ -10,16 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from ..exact import changed_facts
 from ..verdict import Judgement, Verdict
 from .growth import grown_kernels, grown_stage
-from .rule import Channel, Rule, change_in_process, judge_changes
+from .rule import CHANNEL_NAMES, Channel, Rule, change_in_process, judge_changes
 
-CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
-
-_NAMES: Final[Mapping[str, str]] = {"wall_s": "wall time", "device_s": "device time"}
+CHANNELS: Final = tuple(CHANNEL_NAMES)
 
 CONTROLS: Final = (
     ("the base against itself", "same", "base", Verdict.PASS),
@@ -48,13 +46,13 @@ class Control:
     configuration: str
     channel: Channel
     arms: tuple[str, str]
-    expected: tuple[Verdict, ...]
+    expected: Verdict
     judgement: Judgement
 
     @property
     def held(self) -> bool:
         """Whether it came out as it had to."""
-        return self.judgement.verdict in self.expected
+        return self.judgement.verdict is self.expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +134,13 @@ def _timed(
         change_in_process(result["configurations"][name]["blocks"], channel, head=head, base=base)
         for result in results
     ]
-    return judge_changes(changes, rule, comparisons=number, what=_NAMES[channel])
+    return judge_changes(changes, rule, comparisons=number, what=CHANNEL_NAMES[channel])
 
 
 def _controls(results: Sequence[Result], name: str, rule: Rule, number: int) -> list[Control]:
     return [
         Control(
-            name=what, configuration=name, channel=channel, arms=(head, base), expected=(expected,),
+            name=what, configuration=name, channel=channel, arms=(head, base), expected=expected,
             judgement=_timed(results, name, channel, rule, number, head=head, base=base),
         )
         for channel in CHANNELS
