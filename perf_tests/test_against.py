@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perf_tests.against import PAIRED
-from perf_tests.replay import ReplayedClock
+from perf_tests.replayed_clock import ReplayedClock
 from xenc.errors import XencError
 from xenc.gate.paired.plugin import PairedPlugin, not_measured
 from xenc.gate.plugin import JUDGEMENT

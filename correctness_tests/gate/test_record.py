@@ -225,7 +225,7 @@ def test_a_full_disk_ends_the_run_red_with_one_line_and_the_old_baseline(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     before = recorded.read_text()
-    monkeypatch.setattr("xenc.gate.stored.baseline.os.fsync", full)
+    monkeypatch.setattr("xenc.gate.whole_file.os.fsync", full)
     status, output, _ = gate(*how)
     assert status == 1
     assert "cannot be written (No space left on device)" in output

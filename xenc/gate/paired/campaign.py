@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 from filelock import FileLock, Timeout
 
 from ...errors import XencError
+from ..whole_file import write_whole
 
 LOCK: Final = Path(tempfile.gettempdir()) / "xenc-gate.lock"
 """Held while a campaign measures on this machine. The kernel lets go of it when its process ends."""
@@ -126,10 +127,8 @@ def write_result(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         CampaignError: it cannot be written, as on a full disk.
     """
-    partial = path.with_suffix(".partial")
     try:
-        partial.write_text(json.dumps(dict(content)), encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(dict(content)))
     except OSError as error:
         raise CampaignError(f"the result cannot be written to {path} ({error}): is the disk full?") from error
 

@@ -24,15 +24,11 @@ from types import ModuleType
 from typing import Final
 
 from ...errors import XencError
+from ..git import run_git
 
 PACKAGE: Final = "xenc"
 
 _IGNORED: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
-
-_OF_ANOTHER_REPOSITORY: Final = {
-    "GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
-}  # fmt: skip
-"""What git sets for its hooks, which would outweigh the folder that git is run in."""
 
 
 class RevisionError(XencError, ValueError):
@@ -219,14 +215,8 @@ def _refuse_imports_of_its_own_name(package_dir: Path) -> None:
 
 
 def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run git without letting it write, ask, or mind whose checkout it is: its code is about to be run."""
-    environment = {key: value for key, value in os.environ.items() if key not in _OF_ANOTHER_REPOSITORY}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
-        return subprocess.run(
-            ["git", "-c", "safe.directory=*", *arguments],
-            cwd=repository, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-        )  # fmt: skip
+        return run_git(repository, *arguments)
     except FileNotFoundError as error:
         if not repository.is_dir():
             raise RevisionError(f"{repository} is no folder: run in a checkout.") from error

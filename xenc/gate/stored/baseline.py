@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import BaselineError
+from ..whole_file import write_whole
 from .entry import Entry, Speedup
 
 SCHEMA: Final = 2
@@ -98,24 +98,12 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     text = "\n".join(["{", *lines, '  "entries": {', ",\n".join(entries), "  }", "}", ""])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, text)
+        write_whole(path, text)
     except OSError as error:
         raise BaselineError(
             f"baseline {path} cannot be written ({error.strerror or error}); what was stored is as it was: "
             "make room, or name another folder with --baseline-dir, and record again."
         ) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # some file systems say only here that the disk is full
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_entry(entry: Mapping[str, Any], sessions: int) -> Entry:

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from ...errors import BaselineError
+from ..git import run_git
 
 
 def commit_of(directory: Path) -> str:
@@ -61,5 +62,6 @@ def require_clean(commit: str, where: str) -> None:
 
 
 def _git(directory: Path, *arguments: str) -> str:
-    command = ["git", *arguments]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True).stdout
+    answer = run_git(directory, *arguments)
+    answer.check_returncode()
+    return answer.stdout.decode()
