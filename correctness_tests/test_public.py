@@ -15,9 +15,10 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "execution", "precision", "families", "checkpoints", "pairs", "pair_template", "tokens",
-    "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
-    "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
+    "errors", "execution", "presets", "precision", "families", "checkpoints", "pairs", "pair_template",
+    "tokens", "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
+    "cold_start", "request", "stream", "layouts.layout", "layouts.padded",
+    "layouts.packed", "layouts.choice", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
     "gate.report", "gate.picture",
@@ -108,9 +109,8 @@ def test_every_exported_class_and_function_has_a_docstring_of_its_own():
 
 
 def test_every_room_has_its_place():
-    assert {room_of(file) for file in FILES} - {"__init__", "gate", "gate.paired", "gate.stored"} == set(
-        ROOMS
-    )
+    folders = {"__init__", "layouts", "gate", "gate.paired", "gate.stored"}
+    assert {room_of(file) for file in FILES} - folders == set(ROOMS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=room_of)
@@ -132,7 +132,7 @@ def test_no_stage_imports_the_gate(file):
 
 
 @pytest.mark.parametrize(
-    "room", ["plan", "packing", "gate.verdict", "gate.stored.entry", "execution", "errors"]
+    "room", ["plan", "packing", "gate.verdict", "gate.stored.entry", "execution", "presets", "errors"]
 )
 def test_the_subtle_rooms_need_nothing_but_python(room):
     file = PACKAGE.joinpath(*room.split(".")).with_suffix(".py")

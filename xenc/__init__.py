@@ -12,7 +12,8 @@ from .errors import (
     PairError,
     XencError,
 )
-from .execution import PRESETS, Execution
+from .execution import Execution
+from .presets import PRESETS
 from .precision import fastest_dtype
 from .watch import CompileReport, watch_compiles
 from .compiled import WarmupReport

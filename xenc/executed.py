@@ -15,11 +15,12 @@ from .checkpoints import restore_flash_weights
 from .cold_start import load_graphs, save_graphs
 from .compiled import WarmupReport
 from .errors import ModelError
-from .execution import DEFAULT_PRESET, Execution, resolve_execution
+from .execution import Execution
 from .families import resolve_max_length
-from .layouts import possible_execution
+from .layouts.choice import possible_execution
 from .pair_template import tokenizer_lock
 from .pipeline import Pipeline, signature
+from .presets import DEFAULT_PRESET, resolve_execution
 from .slow_path import slow_model
 from .worker import Worker
 

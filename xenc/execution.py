@@ -1,10 +1,9 @@
-"""Execution: one frozen record that says HOW pairs are scored, and the presets with a name."""
+"""Execution: one frozen record that says HOW pairs are scored, checked once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from .errors import ExecutionError
@@ -117,52 +116,3 @@ def _check_lengths(field: str, value: object, also: tuple[object, ...]) -> None:
     if any(left >= right for left, right in pairwise(lengths)):
         remedy = tuple(sorted(set(lengths)))
         raise ExecutionError(f"{field}={value!r} must strictly ascend; did you mean {remedy}?")
-
-
-def _compiled(attention: Attention, *, sort: bool) -> Execution:
-    return Execution(layout="bucketed", attention=attention, sort=sort, compile_mode="max-autotune")
-
-
-def _eager(attention: Attention, *, sort: bool) -> Execution:
-    return Execution(layout="padded", attention=attention, sort=sort, compile_mode=None)
-
-
-PRESETS: Final = MappingProxyType(
-    {
-        "eager-unsorted": _eager("eager", sort=False),
-        "eager-sorted": _eager("eager", sort=True),
-        "sdpa-unsorted": _eager("sdpa", sort=False),
-        "sdpa-sorted": _eager("sdpa", sort=True),
-        "compiled-eager-unsorted": _compiled("eager", sort=False),
-        "compiled-eager-sorted": _compiled("eager", sort=True),
-        "compiled-sdpa-unsorted": _compiled("sdpa", sort=False),
-        "compiled-sdpa-sorted": _compiled("sdpa", sort=True),
-        "bucketed": Execution(layout="bucketed"),
-        "packed": Execution(),
-        "packed-eager": Execution(compile_mode=None),
-        "packed-deterministic": Execution(deterministic=True),
-        "packed-frozen": Execution(freeze=True),
-        "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
-        "packed-max-autotune": Execution(compile_mode="max-autotune"),
-    }
-)
-"""The named executions. The first eight are the rows of the table: attention x compiled x sorted;
-"bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning; "packed" is the
-default."""
-
-DEFAULT_PRESET: Final = "packed"
-
-
-def resolve_execution(execution: Execution | str) -> Execution:
-    """The `Execution` a caller means by a record or by a preset's name.
-
-    Raises:
-        ExecutionError: an unknown name (the message lists the known ones), or neither of the two types.
-    """
-    if isinstance(execution, Execution):
-        return execution
-    if isinstance(execution, str) and execution in PRESETS:
-        return PRESETS[execution]
-    raise ExecutionError(
-        f"execution={execution!r} is no Execution and no preset. Presets: {', '.join(PRESETS)}."
-    )

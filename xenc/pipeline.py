@@ -21,7 +21,8 @@ from .compiled import Batch, CompiledForward, WarmupReport
 from .errors import CompileError, ExecutionError
 from .execution import Execution
 from .families import packable
-from .layouts import Layout, layout_of
+from .layouts.choice import layout_of
+from .layouts.layout import Given, Layout
 from .plan import Plan
 from .request import Request, Scored
 from .stream import NextBatch
@@ -61,10 +62,12 @@ class Pipeline:
         self.signature = signature(model, tokenizer, targets)
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
-        layout: Layout = layout_of(
-            model, tokenizer, max_length=max_length, execution=execution, targets=targets,
-            compiled=reuse.compiled if reuse is not None and reuse.signature == self.signature else None,
+        same = reuse is not None and reuse.signature == self.signature
+        given = Given(
+            model=model, tokenizer=tokenizer, max_length=max_length, execution=execution,
+            targets=tuple(targets), compiled=reuse.compiled if reuse is not None and same else None,
         )  # fmt: skip
+        layout: Layout = layout_of(given)
         self._layout = layout
         self.compiled: CompiledForward | None = layout.compiled
         self.collator = layout.collator

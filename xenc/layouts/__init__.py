@@ -1,0 +1,1 @@
+"""How pairs are laid out in batches, one room for each layout."""

@@ -1,0 +1,66 @@
+"""Which layout a model runs in: what it can run of an execution, and that layout's stages."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ExecutionError
+from ..execution import Execution
+from ..families import packable, pools_at_eos
+from .layout import Given, Layout
+from .packed import packed
+from .padded import padded
+
+logger = logging.getLogger(__name__)
+
+
+def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Execution:
+    """The execution that a model can run: the given one, or a bucketed one in a packed one's place.
+
+    Args:
+        model: a transformers model.
+        execution: what was chosen.
+        causal: whether the score is a log-odds of tokens, for which there are packed batches only.
+
+    Raises:
+        ExecutionError: something beyond the layout was asked for that would be lost.
+    """
+    if pools_at_eos(model.config) and (execution.layout != "padded" or execution.compile_mode is not None):
+        reason = f"{type(model).__name__} looks up <eos> as it runs"
+        execution = _plainer(
+            execution, reason, layout="padded", compile_mode=None, freeze=False, buckets=Execution.buckets
+        )
+        logger.warning("%s: execution is now padded and not compiled", reason)
+    unpackable = packable(model) if execution.layout == "packed" else None
+    if isinstance(unpackable, str):
+        execution = _plainer(execution, unpackable, layout="bucketed")
+        logger.warning("%s: execution.layout is now 'bucketed'", unpackable)
+    if causal and execution.layout != "packed":
+        raise ExecutionError(
+            f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
+        )
+    if execution.layout != "packed" and execution.attention == "sdpa" and not model._supports_sdpa:
+        logger.warning(
+            "%s has no SDPA attention: execution.attention is now 'eager'", model.config.model_type
+        )
+        execution = replace(execution, attention="eager")
+    return execution
+
+
+def _plainer(execution: Execution, reason: str, **changes: Any) -> Execution:
+    """The execution with other settings, unless what only packed batches have was asked for."""
+    if execution.deterministic or execution.token_budgets is not None:
+        raise ExecutionError(f"layout='packed': {reason}. Use layout={changes['layout']!r}.")
+    return replace(execution, **changes)
+
+
+def layout_of(given: Given) -> Layout:
+    """The stages of the execution's layout for a model.
+
+    Raises:
+        ExecutionError: buckets or token budgets that do not hold max_length; a packed layout of a model
+            that cannot be packed.
+    """
+    return packed(given) if given.execution.layout == "packed" else padded(given)

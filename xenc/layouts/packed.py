@@ -1,0 +1,54 @@
+"""The packed layout: pairs end to end in a batch of exactly T tokens, attention confined to each pair."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from ..attention import PACKED_ATTENTION
+from ..errors import ExecutionError
+from ..families import Packable, packable, position_offset, unnumbered_id
+from ..forward import classify_packed
+from ..packed_collate import PackedCollator
+from ..packing import plan_packed, token_budgets, warmup_plans
+from ..stream import PackedStream
+from .layout import Given, Layout
+
+USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
+"""Tokens. On a CPU a batch's activations should fit its cache; a GPU needs many to be busy."""
+
+
+def packed(given: Given) -> Layout:
+    """The stages of a packed execution.
+
+    Raises:
+        ExecutionError: token budgets that do not hold max_length; a model that cannot be packed.
+    """
+    model, execution, max_length = given.model, given.execution, given.max_length
+    traits = packable(model)
+    if not isinstance(traits, Packable):
+        raise ExecutionError(f"layout='packed': {traits}. Use layout='bucketed'.")
+    budgets = token_budgets(
+        execution.token_budgets, max_length, usual=USUAL_BUDGET.get(model.device.type, 2048),
+        single=execution.deterministic,
+    )  # fmt: skip
+    collator = PackedCollator(
+        **given.collating(),
+        pooling=traits.pooling,
+        first_position=position_offset(model.config),
+        unnumbered_id=unnumbered_id(model.config),
+        unread_id=model.config.get_text_config().pad_token_id if traits.head == "score" else None,
+    )
+    targets = torch.tensor(given.targets, device=model.device) if given.targets else None
+    constants = (traits, targets)
+    compiled = given.compiling(classify_packed, constants)
+    return Layout(
+        attention=PACKED_ATTENTION,
+        collator=collator,
+        forward=compiled or given.running(classify_packed, constants),
+        compiled=compiled,
+        plan=lambda tokens, _: plan_packed([max(1, count) for count in tokens.counts], budgets),
+        warmup_batches=lambda _: map(collator.dummy, warmup_plans(budgets)),
+        stream=lambda: PackedStream(budgets),
+    )
