@@ -15,8 +15,8 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "execution", "presets", "precision", "families", "checkpoints", "pairs", "pair_template",
-    "tokens", "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
+    "errors", "extras", "execution", "presets", "precision", "families", "checkpoints", "pairs",
+    "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
     "cold_start", "request", "stream", "layouts.layout", "layouts.padded",
     "layouts.packed", "layouts.choice", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
@@ -33,8 +33,8 @@ ROOMS = (
 
 EXPORTED = {
     "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
-    "ExecutionError", "ModelError", "NonFiniteScoreError", "PairError", "PredictReport", "WarmupReport",
-    "XencError", "fastest_dtype", "watch_compiles",
+    "ExecutionError", "ModelError", "NonFiniteScoreError", "NotInstalledError", "PairError", "PredictReport",
+    "WarmupReport", "XencError", "fastest_dtype", "watch_compiles",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from .errors import (
     ExecutionError,
     ModelError,
     NonFiniteScoreError,
+    NotInstalledError,
     PairError,
     XencError,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "ExecutionError",
     "ModelError",
     "NonFiniteScoreError",
+    "NotInstalledError",
     "PairError",
     "PredictReport",
     "WarmupReport",

@@ -9,6 +9,10 @@ class ExecutionError(XencError, ValueError):
     """An `Execution` that cannot be: unknown preset, bad buckets, contradicting choices."""
 
 
+class NotInstalledError(XencError, ImportError):
+    """An optional package that an `Execution` needs and that is not there."""
+
+
 class ModelError(XencError, ValueError):
     """A checkpoint that cannot be loaded, or a length that the model has no positions for."""
 
