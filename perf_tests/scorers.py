@@ -142,18 +142,23 @@ class OutputError:
 
 
 def output_error(
-    logits: np.ndarray, pairs: Sequence[Pair], *, model: Path, device: str, max_length: int
+    logits: np.ndarray,
+    pairs: Sequence[Pair],
+    *,
+    model: Path,
+    device: str,
+    max_length: int,
+    dtype: torch.dtype,
 ) -> OutputError:
     """Compare logits [N] of N pairs with the float32 oracle's, on some short, long and middling pairs.
 
-    In a lower precision twice the error of plain eager execution in that precision is tolerated, and one
-    unit in the last place of the largest logit.
+    In a lower precision than float32 twice the error of plain eager execution in that precision is
+    tolerated, and one unit in the last place of the largest logit.
     """
     by_length = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
     step = max(1, len(by_length) // (CHECKED_PAIRS - 1))
     rows = [*by_length[::step][: CHECKED_PAIRS - 1], by_length[-1]]
     checked = tuple(pairs[row] for row in rows)
-    dtype = DTYPES[device]
     exact = _oracle_logits(model, device, torch.float32, checked, max_length)
     error = float(np.abs(logits[rows] - exact).max())
     if dtype == torch.float32:
