@@ -34,11 +34,13 @@ PRESETS: Final = MappingProxyType(
         "packed-frozen": Execution(freeze=True),
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
         "packed-max-autotune": Execution(compile_mode="max-autotune"),
+        "nested": Execution(layout="nested"),
+        "nested-eager": Execution(layout="nested", compile_mode=None),
     }
 )
 """The named executions. The first eight are the rows of the table: attention x compiled x sorted;
 "bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning; "packed" is the
-default."""
+default; "nested" and "nested-eager" are an experiment with PyTorch's jagged tensors."""
 
 DEFAULT_PRESET: Final = "packed"
 
