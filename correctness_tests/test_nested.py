@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import xenc
+import xenc.nested_attention as nested_attention_room
 from correctness_tests import checkpoints, oracle, strategies
-from xenc import PRESETS, Execution, ExecutionError, watch_compiles
+from xenc import Execution, ExecutionError, watch_compiles
 from xenc.layouts import nested as nested_layout
 from xenc.nested_attention import NESTED_ATTENTION, nested_attention
 from xenc.nested_collate import NestedBatch, NestedCollator
@@ -104,6 +106,49 @@ def test_a_family_that_does_not_is_refused_by_name(architecture, tmp_path, caplo
 def test_what_a_batch_with_a_shape_of_its_own_cannot_have_is_refused(settings, named):
     with pytest.raises(ExecutionError, match=rf"{named}.* layout='nested'|{named}.*'nested'"):
         Execution(layout="nested", **settings)
+
+
+@pytest.fixture
+def dynamo_alone(monkeypatch):
+    """Dynamo's graphs run as they are, since generating code for them would take a minute."""
+    compile_ = torch.compile
+
+    def with_eager_backend(function, *, backend, mode, options, **others):
+        return compile_(function, backend="eager", **others)
+
+    monkeypatch.setattr(torch, "compile", with_eager_backend)
+
+
+def assert_one_graph_scores_all(checkpoint) -> None:
+    model = made(checkpoint, Execution(layout="nested", strict=True))
+    assert model.warmup().graphs == 1
+    for pairs in (PAIRS, PAIRS[:1], EQUAL, PAIRS[2:4]):
+        with watch_compiles() as watch:
+            scores = logits(model, pairs)
+        assert watch.report.clean, watch.report.describe()
+        expected = oracle.logits(checkpoint, pairs, max_length=64)
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.usefixtures("dynamo_alone")
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+def test_one_graph_holds_for_every_batch(architecture, tmp_path):
+    assert_one_graph_scores_all(checkpoints.make(tmp_path, architecture))
+
+
+@pytest.mark.slow
+def test_compiled_one_graph_holds_for_every_batch(one_layer):
+    assert_one_graph_scores_all(one_layer)
+
+
+def test_what_pytorch_cannot_compile_is_named_when_it_warms_up(one_layer, monkeypatch):
+    """PyTorch's own attention on jagged tensors, which xenc makes an operator of on a CPU."""
+    monkeypatch.setattr(nested_attention_room, "_through_an_operator", lambda _: False)
+    model = made(one_layer, "nested")
+    message = rf"layout='nested'.*torch {re.escape(torch.__version__)}.*Unsupported: \S.*nested-eager"
+    with pytest.raises(ExecutionError, match=message) as raised:
+        model.warmup()
+    assert "\n" not in str(raised.value)
 
 
 def test_padded_batches_under_the_same_name_are_masked(tiny):

@@ -103,11 +103,12 @@ def classify_nested(
         input_ids: int64 [N, j].
         position_ids: int64 [N, j], starting anew in each document.
         token_type_ids: int64 [N, j] or None.
-        pooled: int64 [N], where in the T values the token stands that the head reads of each document.
+        pooled: int64 [N + 1], where in the T values the token stands that the head reads of each document;
+            the last is of no document.
         traits: the family's pooling and head.
 
     Returns:
-        [N, C], in the model's dtype.
+        [N + 1, C], in the model's dtype.
     """
     body: Any = model.base_model
     inputs = {"input_ids": input_ids, "position_ids": position_ids}

@@ -60,11 +60,15 @@ def _attention_forward(
         )
         return padded
     scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    if query.device.type == "cpu" and torch.compiler.is_compiling():
+    if _through_an_operator(query):
         parts = [part.transpose(1, 2) for part in (query, key, value)]
         out = nested_attention(*(part.values() for part in parts), parts[0].offsets(), scale)
         return nested_tensor_from_jagged(out, parts[0].offsets()), None
     return scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2), None
+
+
+def _through_an_operator(query: Tensor) -> bool:
+    return query.device.type == "cpu" and torch.compiler.is_compiling()
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:

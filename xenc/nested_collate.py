@@ -24,7 +24,8 @@ class NestedBatch:
         input_ids: int64 [N, j].
         position_ids: int64 [N, j], starting anew in each document.
         token_type_ids: int64 [N, j], or None for a model that takes none.
-        pooled: int64 [N], where in the T values the token stands that the head reads of each document.
+        pooled: int64 [N + 1], where in the T values the token stands that the head reads of each document;
+            and one more, since torch.compile makes a graph of its own for a size of 1.
     """
 
     input_ids: Tensor
@@ -35,7 +36,7 @@ class NestedBatch:
     @property
     def shape(self) -> tuple[int, int]:
         """(T, N)."""
-        return len(self.input_ids.values()), len(self.pooled)
+        return len(self.input_ids.values()), len(self.pooled) - 1
 
     @property
     def arguments(self) -> tuple[Tensor | None, ...]:
@@ -58,7 +59,7 @@ class NestedCollator:
         """The batch's pairs, and the tokens left over as dummy documents; no document is empty."""
         counts = [max(1, len(tokens.input_ids[row])) for row in batch.rows]
         dummies = -(-(batch.tokens - sum(counts)) // batch.max_tokens)
-        return _nested(self.packed.collate(tokens, replace(batch, slots=len(counts) + dummies)))
+        return _nested(self.packed.collate(tokens, replace(batch, slots=len(counts) + dummies + 1)))
 
     def dummy(self, plan: PackedPlan) -> NestedBatch:
         """A batch of dummy documents alone, to warm up on."""
@@ -67,7 +68,7 @@ class NestedCollator:
 
 
 def _nested(batch: PackedBatch) -> NestedBatch:
-    offsets = batch.starts.long()
+    offsets = batch.starts[:-1].long()
     ids, positions = (
         nested_tensor_from_jagged(part, offsets) for part in (batch.input_ids, batch.position_ids)
     )
