@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from torch.nested import nested_tensor_from_jagged
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -86,7 +85,9 @@ def test_a_family_that_runs_on_jagged_tensors_scores_as_the_oracle(architecture,
 def test_a_family_that_does_not_is_refused_by_name(architecture, tmp_path, caplog):
     checkpoint = checkpoints.make(tmp_path, architecture)
     caplog.set_level(logging.WARNING, "xenc")
-    with pytest.raises(ExecutionError, match=r"layout='nested': \w+ForSequenceClassification .*layout='packed'"):
+    with pytest.raises(
+        ExecutionError, match=r"layout='nested': \w+ForSequenceClassification .*layout='packed'"
+    ):
         made(checkpoint)
     assert not [record for record in caplog.records if record.name.startswith("xenc")]
 
@@ -159,9 +160,7 @@ def test_padded_batches_under_the_same_name_are_masked(tiny):
     )  # fmt: skip
     with torch.inference_mode():
         padded = model.eval()(**encoded).logits.squeeze(-1).numpy()
-    np.testing.assert_allclose(
-        padded, oracle.logits(tiny, PAIRS, max_length=64), rtol=0, atol=TOLERANCE
-    )
+    np.testing.assert_allclose(padded, oracle.logits(tiny, PAIRS, max_length=64), rtol=0, atol=TOLERANCE)
 
 
 def collated(rows: list[list[int]], tokens: int, max_tokens: int) -> NestedBatch:

@@ -115,7 +115,13 @@ class Execution:
     def graph_settings(self) -> tuple[object, ...]:
         """What the compiled graph depends on; executions that agree here can share one."""
         padded = self.layout in ("padded", "bucketed")
-        return padded or self.layout, not padded or self.attention, self.compile_mode, self.dynamic, self.freeze
+        return (
+            padded or self.layout,
+            not padded or self.attention,
+            self.compile_mode,
+            self.dynamic,
+            self.freeze,
+        )
 
 
 def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:

@@ -45,7 +45,11 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
         )
-    if execution.layout in ("padded", "bucketed") and execution.attention == "sdpa" and not model._supports_sdpa:
+    if (
+        execution.layout in ("padded", "bucketed")
+        and execution.attention == "sdpa"
+        and not model._supports_sdpa
+    ):
         logger.warning(
             "%s has no SDPA attention: execution.attention is now 'eager'", model.config.model_type
         )
