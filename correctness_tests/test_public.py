@@ -16,10 +16,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "extras", "execution", "presets", "precision", "families", "checkpoints", "pairs",
-    "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "attention", "forward",
+    "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "nested_collate",
+    "attention", "nested_attention", "forward",
     "watch", "compiled",
     "cold_start", "request", "stream", "layouts.layout", "layouts.padded",
-    "layouts.packed", "layouts.choice", "worker", "pipeline", "flops", "answer",
+    "layouts.packed", "layouts.nested", "layouts.choice", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
     "gate.report", "gate.picture",

@@ -20,12 +20,13 @@ from transformers import PreTrainedModel
 from .collate import PaddedBatch
 from .errors import CompileError
 from .execution import Execution
+from .nested_collate import NestedBatch
 from .packed_collate import PackedBatch
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 
 logger = logging.getLogger(__name__)
 
-Batch = PaddedBatch | PackedBatch
+Batch = PaddedBatch | PackedBatch | NestedBatch
 
 CUDAGRAPH_PASSES: Final = 3
 """CUDA-graph trees run a shape once, then record it, and only then replay it."""

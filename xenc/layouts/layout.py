@@ -70,12 +70,15 @@ class Given:
         }
 
     def compiling(
-        self, function: Callable[..., Tensor], constants: tuple[object, ...] = ()
+        self,
+        function: Callable[..., Tensor],
+        constants: tuple[object, ...] = (),
+        kind: type[CompiledForward] = CompiledForward,
     ) -> CompiledForward | None:
         """The compiled forward, if the execution compiles: the graphs at hand, or a new one."""
         if self.execution.compile_mode is None:
             return None
-        compiled = self.compiled or CompiledForward(function, self.model, self.execution, constants)
+        compiled = self.compiled or kind(function, self.model, self.execution, constants)
         compiled.strict = self.execution.strict
         return compiled
 
