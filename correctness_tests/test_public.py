@@ -15,7 +15,7 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "execution", "precision", "families", "checkpoints", "pairs", "pair_template", "tokens",
+    "errors", "admission", "execution", "precision", "families", "checkpoints", "pairs", "pair_template", "tokens",
     "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
     "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
@@ -32,7 +32,7 @@ ROOMS = (
 
 EXPORTED = {
     "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
-    "ExecutionError", "ModelError", "NonFiniteScoreError", "PairError", "PredictReport", "WarmupReport",
+    "ExecutionError", "ModelError", "NonFiniteScoreError", "Overloaded", "PairError", "PredictReport", "WarmupReport",
     "XencError", "fastest_dtype", "watch_compiles",
 }  # fmt: skip
 

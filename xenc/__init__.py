@@ -9,6 +9,7 @@ from .errors import (
     ExecutionError,
     ModelError,
     NonFiniteScoreError,
+    Overloaded,
     PairError,
     XencError,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "ExecutionError",
     "ModelError",
     "NonFiniteScoreError",
+    "Overloaded",
     "PairError",
     "PredictReport",
     "WarmupReport",
