@@ -8,6 +8,7 @@ PACKING = "test_packing.py"
 STREAM = "test_stream.py"
 PACKED_COLLATE = "test_packed_collate.py"
 ATTENTION = "test_attention.py"
+ADMISSION = "test_admission.py"
 
 PACKED_MUTANTS = (
     mutant(
@@ -148,5 +149,48 @@ PACKED_MUTANTS = (
         ".chunk(3)[third]",
         ".chunk(3)[(1, 0, 2)[third]]",
         "test_checkpoints.py::test_a_restored_model_scores_as_its_own_network",
+    ),
+    mutant(
+        "one pair too many accepted",
+        "admission.py",
+        "pairs > limit:\n                raise",
+        "pairs > limit + 1:\n                raise",
+        ADMISSION,
+    ),
+    mutant(
+        "a ticket leaves twice",
+        "admission.py",
+        "if ticket in self._tickets:\n                self._tickets.remove(ticket)\n                self",
+        "if True:\n                self",
+        ADMISSION,
+    ),
+    mutant(
+        "pairs count when the answer is seen",
+        "request.py",
+        "        self._leave()\n        with suppress(InvalidStateError):  # cancelled",
+        "        with suppress(InvalidStateError):  # cancelled",
+        ADMISSION,
+    ),
+    mutant("cancelled pairs count for ever", "request.py", "lambda _: leave()", "lambda _: None", ADMISSION),
+    mutant(
+        "refused input counts for ever",
+        "admission.py",
+        "            ticket.leave()\n            raise",
+        "            raise",
+        ADMISSION,
+    ),
+    mutant(
+        "a stage's error kept to itself",
+        "pipeline.py",
+        "self._worker.fail_promised(error)",
+        "del error",
+        ADMISSION,
+    ),
+    mutant(
+        "a forked child counts on",
+        "admission.py",
+        "        admission._begin()",
+        "        admission._lock = threading.Lock()",
+        ADMISSION,
     ),
 )

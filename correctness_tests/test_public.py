@@ -15,9 +15,9 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "admission", "execution", "precision", "families", "checkpoints", "pairs", "pair_template", "tokens",
+    "errors", "execution", "precision", "families", "checkpoints", "pairs", "pair_template", "tokens",
     "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
-    "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
+    "cold_start", "admission", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
     "gate.report", "gate.picture",
@@ -32,8 +32,8 @@ ROOMS = (
 
 EXPORTED = {
     "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
-    "ExecutionError", "ModelError", "NonFiniteScoreError", "Overloaded", "PairError", "PredictReport", "WarmupReport",
-    "XencError", "fastest_dtype", "watch_compiles",
+    "ExecutionError", "ModelError", "NonFiniteScoreError", "Overloaded", "PairError", "PredictReport",
+    "WarmupReport", "XencError", "fastest_dtype", "watch_compiles",
 }  # fmt: skip
 
 
