@@ -17,7 +17,7 @@ import pytest
 from ..errors import BaselineError
 from .exact import broken_laws
 from .publish import publish
-from .report import Record, run_table, stage_table, verdict_table
+from .report import Record, load_table, run_table, stage_table, verdict_table
 from .session import GateSession
 from .stored.checkout import clean_commit, commit_of
 from .stored.record import store_run
@@ -133,7 +133,10 @@ class GatePlugin:
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         """Print the tables; say why a gate is not green."""
         records, judged = self.session.records, self.session.judged
-        for title, table in (("benchmarks", run_table(records)), ("stages", stage_table(records))):
+        tables = {
+            "benchmarks": run_table(records), "stages": stage_table(records), "load": load_table(records),
+        }  # fmt: skip
+        for title, table in tables.items():
             if table and not self.session.comparing:
                 _print_table(terminalreporter, title, table)
         if self.session.comparing:
