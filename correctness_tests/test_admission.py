@@ -287,7 +287,7 @@ def test_a_forked_child_counts_from_zero(tiny):
     script = """
         model.max_waiting_pairs = 10
         go = threading.Event()
-        model._worker.on_device(go.wait, 10)
+        model._worker.on_device(go.wait, 100)
         waiting = model.submit(PAIRS)
         while len(model.pipeline._stream._waiting) < 8:
             time.sleep(0.01)
@@ -303,9 +303,9 @@ def test_a_forked_child_counts_from_zero(tiny):
         assert os.waitpid(child, 0)[1] == 0
         assert model.waiting_pairs == 8
         go.set()
-        assert len(waiting.result(10)) == 8
+        assert len(waiting.result(60)) == 8
     """
-    done = run_python(script, tiny)
+    done = run_python(script, tiny, seconds=120)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
