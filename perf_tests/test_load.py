@@ -38,7 +38,7 @@ SHARES: Final = (0.5, 0.8, 1.3)
 CLIENTS: Final = (64, 1, 8)
 """The first is what a short bench measures."""
 
-SECONDS: Final = {"cpu": 7.0, "cuda": 10.0}
+SECONDS: Final = {"cpu": 6.0, "cuda": 10.0}
 """Of arrivals in a run."""
 
 CapacityOf = Callable[[str], float]
@@ -93,7 +93,7 @@ def test_load(
             load: Load = benchmark.pedantic(
                 play, args=(arrivals, server.ask), kwargs={"clients": row.clients}, rounds=1, iterations=1
             )
-        error = error_of(load, server.scorer, row.device)
+    error = error_of(load, server.scorer, row.device)
     benchmark.extra_info.update(
         server=row.server, clients=row.clients, offered_share=row.share, offered_pairs_per_s=pairs_per_s,
         answered_pairs_per_s=load.pairs_per_s, requests=len(arrivals), refused=load.refused,
@@ -152,7 +152,7 @@ def capacity_of_locked(scorers: Scorers, device: str) -> float:
     requests = [request(generator, device) for _ in range(200)]
     ask = locked(scorers, device).ask
     capacity(ask, requests, seconds=1)
-    return capacity(ask, requests, seconds=3)
+    return max(capacity(ask, requests, seconds=1.5) for _ in range(3))  # others slow a shared machine
 
 
 def ready(scorers: Scorers, name: str, device: str) -> Scorer:
