@@ -24,12 +24,18 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The seam that lets one watch the gate go red."""
+    """Seams: to watch the gate go red, to look inside a run."""
     parser.addoption(
         "--fault",
         default=None,
         help="break the code under measurement on purpose: slow:0.3, recompile, eager, kernel, "
         "memory:5000000 (see perf_tests/faults.py)",
+    )
+    parser.addoption(
+        "--load-trace",
+        default=None,
+        metavar="DIR",
+        help="leave a Chrome trace of each run of perf_tests/test_load.py here, which makes it slower",
     )
 
 

@@ -17,10 +17,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors", "extras", "execution", "presets", "precision", "families", "checkpoints", "pairs",
     "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "nested_collate",
-    "attention", "nested_attention", "forward",
-    "watch", "compiled",
-    "cold_start", "request", "stream", "layouts.layout", "layouts.padded",
-    "layouts.packed", "layouts.nested", "layouts.choice", "worker", "pipeline", "flops", "answer",
+    "attention", "nested_attention", "forward", "watch", "compiled", "cold_start",
+    "admission", "request", "stream", "layouts.layout", "layouts.padded", "layouts.packed",
+    "layouts.nested", "layouts.choice", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
     "gate.report", "gate.picture",
@@ -35,7 +34,8 @@ ROOMS = (
 
 EXPORTED = {
     "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
-    "ExecutionError", "ModelError", "NonFiniteScoreError", "NotInstalledError", "PairError", "PredictReport",
+    "ExecutionError", "ModelError", "NonFiniteScoreError", "NotInstalledError", "Overloaded", "PairError",
+    "PredictReport",
     "WarmupReport", "XencError", "fastest_dtype", "watch_compiles",
 }  # fmt: skip
 

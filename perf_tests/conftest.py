@@ -11,6 +11,9 @@ from perf_tests.scorers import Scorers
 from xenc.gate.paired.plugin import PAIRED, PAIRED_REQUEST, PairedPlugin
 from xenc.gate.plugin import GATE, leave_out
 
+NOT_JUDGED = ("peer", "load")
+"""Other systems, and latencies that depend on a rate measured on the spot."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Say what `--against` measures."""
@@ -19,10 +22,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A comparison and a baseline are about xenc: how fast other systems are is for the table."""
+    """A comparison and a baseline are about xenc and its own seconds: the rest is for the table."""
     gate = config.pluginmanager.get_plugin(GATE)
     if gate is not None and (gate.session.comparing or gate.session.recording):
-        leave_out(config, items, [item for item in items if item.get_closest_marker("peer")])
+        leave_out(config, items, [item for item in items if any(map(item.get_closest_marker, NOT_JUDGED))])
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,10 @@ def _short_query_pair(generator: random.Random, _: int) -> Pair:
     return "How does Python look up names?", _some_sentences(generator, 1, 4)
 
 
+def _short_document_pair(generator: random.Random, _: int) -> Pair:
+    return "How does Python look up names?", _some_sentences(generator, 1, 1)
+
+
 def _sentence_pair(generator: random.Random, _: int) -> Pair:
     return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 1)
 
@@ -104,6 +108,18 @@ def short_query(*, batch_size: int) -> Workload:
         batch_size=batch_size,
         max_length=512,
         draw=_short_query_pair,
+        fresh=False,
+    )
+
+
+def short_documents(*, batch_size: int) -> Workload:
+    """The short query against 100 documents of one sentence, the same each round."""
+    return Workload(
+        name="short-documents",
+        pairs_per_round=100,
+        batch_size=batch_size,
+        max_length=512,
+        draw=_short_document_pair,
         fresh=False,
     )
 

@@ -132,16 +132,21 @@ class Pipeline:
         convert: Callable[[Scored], Any],
         on_progress: Callable[[int], object] = lambda _: None,
         tokenize: Callable[[Sequence[tuple[str, str]]], TokenizedPairs] | None = None,
+        leave: Callable[[], object] = lambda: None,
     ) -> Future[Any]:
         """Begin to score N >= 1 pairs; see `Request` for the arguments and `score` for the errors."""
         _check_batch_size(batch_size)
         request = Request(
-            pairs, batch_size=batch_size, convert=convert, on_progress=on_progress,
+            pairs, batch_size=batch_size, convert=convert, on_progress=on_progress, leave=leave,
             tokenize=tokenize or partial(self._tokenize, seen={}),
         )  # fmt: skip
         request.future.add_done_callback(self._look_again)
         self._worker.promise(request.future)
-        self._worker.read(self._read_on, request)
+        try:
+            self._worker.read(self._read_on, request)
+        except BaseException:  # the interpreter is ending, or the caller was interrupted
+            request.future.cancel()
+            raise
         return request.future
 
     def _read_beside(self, request: Request) -> None:
@@ -171,8 +176,11 @@ class Pipeline:
 
     def _run_what_waits(self) -> None:
         """Device: run batches until there is none before more is read."""
-        with torch.inference_mode():
-            self._run_batches()
+        try:
+            with torch.inference_mode():
+                self._run_batches()
+        except BaseException as error:  # no request's own, so whoever waits is told
+            self._worker.fail_promised(error)
 
     def _run_batches(self) -> None:
         self._use_attention()

@@ -55,7 +55,8 @@ PRESETS: Final = MappingProxyType(
 )
 """The named executions. The first eight are the rows of the table: attention x compiled x sorted;
 "bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning, and those named after
-it differ from it in one thing; so do those named after "packed", which is the default. "nested" is an experiment with jagged tensors."""
+it differ from it in one thing; so do those named after "packed", which is the default. "nested" is an
+experiment with jagged tensors."""
 
 DEFAULT_PRESET: Final = "packed"
 

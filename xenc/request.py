@@ -57,6 +57,8 @@ class Request:
         tokenize: reads a few of the pairs.
         convert: what becomes of the logits before the caller has them.
         on_progress: told how many pairs were scored, each time some were.
+        leave: called once or more often, at the latest just before the caller can see that it is answered;
+            after a cancellation, while `cancel` runs.
 
     Attributes:
         future: the converted scores, or the error that belongs to this caller.
@@ -73,13 +75,15 @@ class Request:
         tokenize: Callable[[Sequence[tuple[str, str]]], TokenizedPairs],
         convert: Callable[[Scored], Any],
         on_progress: Callable[[int], object] = lambda _: None,
+        leave: Callable[[], object] = lambda: None,
     ) -> None:
         self.future: Future[Any] = Future()
+        self.future.add_done_callback(lambda _: leave())
         self.future.add_done_callback(_acknowledge)
         self.pairs, self.batch_size = pairs, batch_size
         self.tokenize = tokenize
         self.unread = len(pairs)
-        self._convert, self._on_progress = convert, on_progress
+        self._convert, self._on_progress, self._leave = convert, on_progress, leave
         self._counts: list[int] = []
         self._truncated = 0
         self._scored: list[tuple[Tensor, Sequence[int], Sequence[int]]] = []
@@ -128,11 +132,13 @@ class Request:
         except BaseException as error:
             self.fail(error)
             return
+        self._leave()
         with suppress(InvalidStateError):  # cancelled meanwhile
             self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         """Hand an error over, unless the request is settled already."""
+        self._leave()
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
