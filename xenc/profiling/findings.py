@@ -161,6 +161,12 @@ def _limit(profile: Profile) -> Finding:
 
 def _dtype(profile: Profile) -> Finding | None:
     subject = profile.subject
+    if subject.dtype != "float32" and subject.fastest_dtype == "float32":
+        return Finding(
+            says=f"This device has no instructions for {subject.dtype}: it emulates matrix products, which "
+            f"need {profile.gemm_share:.0%} of the time.",
+            hint="try --dtype float32",
+        )
     if subject.dtype != "float32" or subject.fastest_dtype == "float32":
         return None
     return Finding(

@@ -68,7 +68,7 @@ def profile_model(
     compilation = _warmed_up(model, batch_size, score)
     with watch_compiles() as watch:
         seconds = tuple(_timed(score) for _ in range(repeats))
-        gemm_s = gemm_seconds_per_token(transformer)
+        gemm_s = gemm_seconds_per_token(transformer, tokens=2048 if _is_native(model) else 64)
         stages = _by_stage(model, score, repeats)
         traced = _traced(model, score, trace)
     _check_nothing_compiled(watch.report)
@@ -195,6 +195,11 @@ def _limit(
         peak_source=peak.source,
         gemm_s=gemm_seconds * sum(report.token_counts),
     )
+
+
+def _is_native(model: CrossEncoder) -> bool:
+    """Whether the device has instructions for the model's dtype: emulated products take minutes."""
+    return model.pipeline.dtype in (torch.float32, fastest_dtype(model.device))
 
 
 def _name(dtype: torch.dtype) -> str:
