@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,10 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "memory:5000000 (see perf_tests/faults.py)",
     )
     parser.addoption(
-        "--load-trace",
+        "--profile-dir",
+        type=Path,
         default=None,
-        metavar="DIR",
-        help="leave a Chrome trace of each run of perf_tests/test_load.py here, which makes it slower",
+        help="leave profiles there: of each configuration of xenc a Chrome trace and the tables of "
+        "`xenc profile`, after its timed rounds (on a CPU compiled kernels then tell their names, for "
+        "nanoseconds each); of each run of perf_tests/test_load.py a Chrome trace, which makes it slower",
     )
 
 

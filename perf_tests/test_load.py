@@ -85,10 +85,10 @@ def test_load(
         "load", requests_per_s=pairs_per_s / mean, seconds=SECONDS[row.device],
         draw=lambda generator: request(generator, row.device),
     )  # fmt: skip
-    trace = pytestconfig.getoption("--load-trace")
+    trace = pytestconfig.getoption("--profile-dir")
     with serving(scorers, row, half_a_second=round(0.5 * most)) as server:
         server.ask(arrivals[0].pairs)
-        tracing = traced(server.scorer, Path(trace), row) if trace else nullcontext()
+        tracing = traced(server.scorer, trace, row) if trace else nullcontext()
         with scorers.broken(server.scorer), tracing, watch_compiles() as watch:
             load: Load = benchmark.pedantic(
                 play, args=(arrivals, server.ask), kwargs={"clients": row.clients}, rounds=1, iterations=1

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
-from pydoc_data.topics import topics
+from functools import cached_property
+
+from xenc.profiling.texts import sentences
 
 Pair = tuple[str, str]
 
@@ -47,18 +47,6 @@ class Workload:
         """Twelve hex digits over the protocol and the texts of its first round."""
         protocol = (self.name, self.pairs_per_round, self.batch_size, self.max_length, self.fresh)
         return hashlib.sha256(repr((protocol, self.round(0))).encode()).hexdigest()[:12]
-
-
-@cache
-def sentences() -> tuple[str, ...]:
-    """Sentences of 4 to 60 words from `pydoc_data.topics`, in a fixed order; no code, tables or grammar."""
-    prose: dict[str, None] = {}
-    for _, text in sorted(topics.items()):
-        for paragraph in re.split(r"\n\s*\n", text):
-            for sentence in re.split(r"(?<=[.?!:])\s+(?=[A-Z*“\"])", " ".join(paragraph.split())):
-                if sentence[:1].isupper() and sentence[-1] in ".?!:" and 4 <= len(sentence.split()) <= 60:
-                    prose[sentence] = None
-    return tuple(prose)
 
 
 def _some_sentences(generator: random.Random, low: int, high: int) -> str:
