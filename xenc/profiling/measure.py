@@ -21,9 +21,9 @@ from transformers import PreTrainedModel
 
 from ..cross_encoder import CrossEncoder
 from ..errors import CompileError, ModelError
-from ..execution import PRESETS
 from ..flops import device_peak, gemm_seconds_per_token, workload_flops
 from ..precision import fastest_dtype
+from ..presets import PRESETS
 from ..request import PredictReport
 from ..slow_path import slow_model
 from ..watch import CompileReport, watch_compiles
