@@ -39,8 +39,8 @@ def nested_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor,
     Returns:
         [T, H, D], in query's dtype.
     """
-    parts = [nested_tensor_from_jagged(part, offsets).transpose(1, 2) for part in (query, key, value)]
-    out: Tensor = scaled_dot_product_attention(*parts, scale=scale).transpose(1, 2).values()
+    q, k, v = (nested_tensor_from_jagged(part, offsets).transpose(1, 2) for part in (query, key, value))
+    out: Tensor = scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).values()
     return out.contiguous()
 
 
@@ -61,9 +61,10 @@ def _attention_forward(
         return padded
     scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
     if _through_an_operator(query):
-        parts = [part.transpose(1, 2) for part in (query, key, value)]
-        out = nested_attention(*(part.values() for part in parts), parts[0].offsets(), scale)
-        return nested_tensor_from_jagged(out, parts[0].offsets()), None
+        parts: list[Any] = [part.transpose(1, 2) for part in (query, key, value)]
+        offsets = parts[0].offsets()
+        out = nested_attention(*(part.values() for part in parts), offsets, scale)
+        return nested_tensor_from_jagged(out, offsets), None
     return scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2), None
 
 
@@ -71,9 +72,9 @@ def _through_an_operator(query: Tensor) -> bool:
     return query.device.type == "cpu" and torch.compiler.is_compiling()
 
 
-def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+def _mask(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     """SDPA's for padded batches; none where there is no padding to mask."""
-    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+    return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **kwargs)
 
 
 AttentionInterface.register(NESTED_ATTENTION, _attention_forward)
