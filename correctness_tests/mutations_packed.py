@@ -190,7 +190,7 @@ PACKED_MUTANTS = (
         "pipeline.py",
         "self._worker.fail_promised(error)",
         "del error",
-        f"{ADMISSION}::test_whichever_stage_breaks_all_that_waits_is_told",
+        "test_nothing_is_lost.py::test_whichever_stage_breaks_all_that_waits_is_told",
     ),
     mutant(
         "a forked child counts on",
