@@ -16,10 +16,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "extras", "execution", "presets", "precision", "families", "checkpoints", "pairs",
-    "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "attention", "forward",
-    "watch", "compiled",
+    "pair_template", "tokens", "plan", "packing", "prefix", "collate", "packed_collate", "prefix_collate",
+    "attention", "prefix_attention", "forward", "prefix_forward",
+    "watch", "compiled", "prefix_cache",
     "cold_start", "request", "stream", "layouts.layout", "layouts.padded",
-    "layouts.packed", "layouts.choice", "worker", "pipeline", "flops", "answer",
+    "layouts.packed", "layouts.shared_prefix", "layouts.choice", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
     "gate.report", "gate.picture",
@@ -133,7 +134,8 @@ def test_no_stage_imports_the_gate(file):
 
 
 @pytest.mark.parametrize(
-    "room", ["plan", "packing", "gate.verdict", "gate.stored.entry", "execution", "presets", "errors"]
+    "room",
+    ["plan", "packing", "prefix", "gate.verdict", "gate.stored.entry", "execution", "presets", "errors"],
 )
 def test_the_subtle_rooms_need_nothing_but_python(room):
     file = PACKAGE.joinpath(*room.split(".")).with_suffix(".py")

@@ -31,6 +31,7 @@ PRESETS: Final = MappingProxyType(
         "packed": Execution(),
         "packed-eager": Execution(compile_mode=None),
         "packed-deterministic": Execution(deterministic=True),
+        "packed-shared-prefix": Execution(share_prefix=True),
         "packed-frozen": Execution(freeze=True),
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
         "packed-max-autotune": Execution(compile_mode="max-autotune"),

@@ -8,10 +8,11 @@ from typing import Any
 
 from ..errors import ExecutionError
 from ..execution import Execution
-from ..families import packable, pools_at_eos
+from ..families import packable, pools_at_eos, unshareable
 from .layout import Given, Layout
 from .packed import packed
 from .padded import padded
+from .shared_prefix import shared_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,10 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     Raises:
         ExecutionError: something beyond the layout was asked for that would be lost.
     """
+    unshared = unshareable(model) if execution.share_prefix else None
+    if unshared is not None:
+        execution = replace(execution, share_prefix=False)
+        logger.warning("%s: execution.share_prefix is now False", unshared)
     if pools_at_eos(model.config) and (execution.layout != "padded" or execution.compile_mode is not None):
         reason = f"{type(model).__name__} looks up <eos> as it runs"
         execution = _plainer(
@@ -63,4 +68,6 @@ def layout_of(given: Given) -> Layout:
         ExecutionError: buckets or token budgets that do not hold max_length; a packed layout of a model
             that cannot be packed.
     """
+    if given.execution.share_prefix:
+        return shared_prefix(given)
     return packed(given) if given.execution.layout == "packed" else padded(given)
