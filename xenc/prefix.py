@@ -14,7 +14,7 @@ from .packing import SMALLEST_BUDGET, Budgets, plan_packed
 from .plan import PackedPlan, Plan
 
 LEAST_SAVED: Final = 32
-"""Tokens; a prefix that saves fewer is not worth a forward pass of its own."""
+"""Tokens, padding included; a prefix that saves fewer is not worth a forward pass of its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,22 +70,10 @@ def _last_read(ids: Sequence[int], unread_id: int | None) -> int:
     return next((at for at in range(len(ids) - 1, -1, -1) if ids[at] != unread_id), -1)
 
 
-def shared_tokens(rows: Sequence[list[int]], budgets: Budgets, unread_id: int | None = None) -> int:
-    """How many tokens to compute once for all rows: all that they have in common, or none if it saves little.
-
-    Args:
-        rows: token ids.
-        budgets: the sizes in which a prefix is read.
-        unread_id: see `common_tokens`.
-    """
-    common = common_tokens(rows, unread_id) if len(rows) > 1 else 0
-    return common if common and len(rows) * common - budgets.at_least(common) >= LEAST_SAVED else 0
-
-
 def plan_shared(
     rows: Sequence[list[int]], budgets: Budgets, read_in: Budgets, unread_id: int | None = None
 ) -> Plan:
-    """All batches of a request, its prefix computed with the first.
+    """All batches of a request, its prefix computed with the first; or none shared, if that saves little.
 
     Args:
         rows: [N] token ids of the pairs.
@@ -93,7 +81,16 @@ def plan_shared(
         read_in: sizes in which a prefix is read.
         unread_id: see `common_tokens`.
     """
-    count = shared_tokens(rows, read_in, unread_id)
+    count = common_tokens(rows, unread_id) if len(rows) > 1 else 0
+    shared = _plan(rows, count, budgets, read_in)
+    if not count or shared.all_tokens + LEAST_SAVED <= shared.real_tokens:
+        return shared
+    apart = _plan(rows, 0, budgets, read_in)
+    return shared if shared.all_tokens + LEAST_SAVED <= apart.all_tokens else apart
+
+
+def _plan(rows: Sequence[list[int]], count: int, budgets: Budgets, read_in: Budgets) -> Plan:
+    """All batches, where so many tokens are computed once."""
     plan = plan_packed([max(1, len(ids) - count) for ids in rows], budgets)
     prefix = Prefix(tuple(rows[0][:count])) if count else None
     batches = []
@@ -103,4 +100,5 @@ def plan_shared(
         batches.append(
             SharedPlan(batch.rows, batch.tokens, batch.slots, batch.max_tokens, prefix, prefix_tokens=read)
         )
-    return Plan(tuple(batches), sum(map(len, rows)), shared_tokens=count * (len(rows) - 1) if count else 0)
+    shared = count * (len(rows) - 1) if count else 0
+    return Plan(tuple(batches), sum(map(len, rows)), shared_tokens=shared)
