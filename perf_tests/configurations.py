@@ -27,10 +27,12 @@ _ALWAYS_ON_CPU: Final = (
 _SLOW_TO_WARM_UP: Final = ("sentence-transformers-compiled",)
 
 _ELSEWHERE: Final = {
-    "cpu": ("packed-cudagraphs", "packed-max-autotune"),
-    "cuda": ("onnxruntime", "openvino"),
+    "cpu": ("packed-cudagraphs", "packed-max-autotune", "packed-shared-prefix"),
+    "cuda": ("onnxruntime", "openvino", "packed-shared-prefix"),
 }
-"""Rows that would repeat another one on this device, or have nothing to run on."""
+"""Rows that would repeat another one on this device, or have nothing to run on.
+
+A shared prefix needs a causal model; `test_shared_prefix` has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
