@@ -16,10 +16,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "extras", "execution", "presets", "precision", "families", "checkpoints", "pairs",
-    "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "nested_collate",
-    "attention", "nested_attention", "forward", "watch", "compiled", "cold_start",
-    "admission", "request", "stream", "layouts.layout", "layouts.padded", "layouts.packed",
-    "layouts.nested", "layouts.choice", "worker", "pipeline", "flops", "answer",
+    "pair_template", "tokens", "plan", "packing", "prefix", "collate", "packed_collate", "nested_collate",
+    "prefix_collate", "attention", "nested_attention", "prefix_attention", "forward", "prefix_forward",
+    "watch", "compiled", "prefix_cache", "cold_start", "admission", "request", "stream",
+    "layouts.layout", "layouts.padded", "layouts.packed", "layouts.nested", "layouts.shared_prefix",
+    "layouts.choice", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
     "profiling.kernel_names", "profiling.stages", "profiling.kernels", "profiling.trace", "profiling.texts",
     "profiling.facts", "profiling.findings", "profiling.report", "profiling.measure", "cli", "__main__",
@@ -137,7 +138,7 @@ def test_no_stage_imports_the_gate(file):
 @pytest.mark.parametrize(
     "room",
     [
-        "plan", "packing", "gate.verdict", "gate.stored.entry", "execution", "presets", "errors",
+        "plan", "packing", "prefix", "gate.verdict", "gate.stored.entry", "execution", "presets", "errors",
         "profiling.facts", "profiling.findings", "profiling.kernel_names", "profiling.report",
     ],
 )  # fmt: skip

@@ -40,6 +40,10 @@ class Execution:
             are derived from it; a tuple is taken as it is; None leaves the largest to the device.
         deterministic: packed batches of one size only, so that a pair's score is the same to the last bit
             whatever it shares its batch with, and wherever it stands.
+        share_prefix: compute what all pairs of a request begin with once: instruction and query, which in a
+            causal model do not depend on the document. For packed batches; a request's pairs share a batch
+            with no other's, and one request of several queries shares what those have in common. The keys
+            and values of a prefix of max_length tokens are held in memory.
         freeze: fold the weights into the compiled graph, prepacked for the CPU's matrix products. Doubles
             the memory of the weights; a changed weight compiles anew. After writing through a parameter's
             `.data`, which leaves no trace, call `warmup` again.
@@ -59,6 +63,7 @@ class Execution:
     fill: bool = True
     token_budgets: TokenBudgets = None
     deterministic: bool = False
+    share_prefix: bool = False
     freeze: bool = False
     compile_mode: CompileMode | None = "default"
     dynamic: bool | None = True
@@ -87,6 +92,13 @@ class Execution:
             raise ExecutionError(
                 f"deterministic with token_budgets={self.token_budgets!r}: a matrix product of another size "
                 "may round otherwise. Give one budget."
+            )
+        if self.share_prefix and self.layout != "packed":
+            raise ExecutionError(f"share_prefix is for layout='packed', not {self.layout!r}.")
+        if self.share_prefix and self.deterministic:
+            raise ExecutionError(
+                "deterministic with share_prefix: where a prefix ends depends on the other pairs, and so "
+                "does rounding. Give one of the two."
             )
         if self.freeze and self.compile_mode is None:
             raise ExecutionError(
@@ -122,12 +134,9 @@ class Execution:
         """What the compiled graph depends on; executions that agree here can share one."""
         padded = self.layout in ("padded", "bucketed")
         return (
-            padded or self.layout,
-            not padded or self.attention,
-            self.compile_mode,
-            self.dynamic,
-            self.freeze,
-        )
+            padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,
+            self.dynamic, self.freeze,
+        )  # fmt: skip
 
 
 def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:

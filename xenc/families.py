@@ -92,6 +92,20 @@ def nestable(model: PreTrainedModel) -> Packable | str:
     return traits
 
 
+def unshareable(model: PreTrainedModel) -> str | None:
+    """Why pairs on this model cannot share what they begin with; None if they can."""
+    traits, name = packable(model), type(model).__name__
+    if not isinstance(traits, Packable):
+        return traits
+    if traits.pooling != "last":
+        return f"{name} attends both ways, so what stands before a document depends on it"
+    if getattr(model.config.get_text_config(), "sliding_window", None) is not None:
+        return f"{name} with sliding windows, in which a prefix goes out of sight,"
+    if model.device.type == "cuda" and model.dtype.itemsize == 4:
+        return f"{name} in {model.dtype}: attention after a prefix needs float16 or bfloat16 on CUDA"
+    return None
+
+
 _POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})
 
 

@@ -68,20 +68,8 @@ def classify_packed(
     Returns:
         [N, C], in the model's dtype; of no meaning for slots without a document.
     """
-    inputs: dict[str, Any] = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
-    if traits.pooling == "last":
-        inputs["use_cache"] = False
-    hidden = model.base_model(
-        input_ids=input_ids[None],
-        position_ids=position_ids[None],
-        # four-dimensional, so that transformers makes no mask of its own; the packed operator needs none
-        attention_mask=torch.zeros(1, 1, 1, 1, device=input_ids.device),
-        cu_seq_lens_q=starts,
-        cu_seq_lens_k=starts,
-        max_length_q=max_tokens,
-        max_length_k=max_tokens,
-        **inputs,
-    ).last_hidden_state[0]
+    inputs = packed_inputs(input_ids, position_ids, token_type_ids, starts, max_tokens, traits)
+    hidden = model.base_model(**inputs).last_hidden_state[0]
     if traits.pooling == "mean":
         per_document = torch.segment_reduce(hidden.float(), "mean", offsets=starts.long(), initial=0)
         return head_logits(model, per_document.to(hidden.dtype), traits, targets)
@@ -119,6 +107,27 @@ def classify_nested(
     else:
         hidden = body(**inputs).last_hidden_state
     return head_logits(model, hidden.values()[pooled], traits)
+
+
+def packed_inputs(
+    input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, starts: Tensor, max_tokens: int,
+    traits: Packable,
+) -> dict[str, Any]:  # fmt: skip
+    """What the base model is called with: one row of T tokens. Arguments as `classify_packed`'s."""
+    inputs: dict[str, Any] = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
+    if traits.pooling == "last":
+        inputs["use_cache"] = False
+    return {
+        "input_ids": input_ids[None],
+        "position_ids": position_ids[None],
+        # four-dimensional, so that transformers makes no mask of its own; the packed operator needs none
+        "attention_mask": torch.zeros(1, 1, 1, 1, device=input_ids.device),
+        "cu_seq_lens_q": starts,
+        "cu_seq_lens_k": starts,
+        "max_length_q": max_tokens,
+        "max_length_k": max_tokens,
+        **inputs,
+    }
 
 
 def head_logits(model: Any, pooled: Tensor, traits: Packable, targets: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .compiled import Batch, CompiledForward, WarmupReport
+from .compiled import Batch, Compiled, WarmupReport
 from .errors import CompileError, ExecutionError
 from .execution import Execution
 from .families import packable
@@ -69,7 +69,7 @@ class Pipeline:
         )  # fmt: skip
         layout: Layout = layout_of(given)
         self._layout = layout
-        self.compiled: CompiledForward | None = layout.compiled
+        self.compiled: Compiled | None = layout.compiled
         self.collator = layout.collator
         self.forward: Callable[[Any], Tensor] = layout.forward
         self._stream = layout.stream()

@@ -44,6 +44,7 @@ PRESETS: Final = MappingProxyType(
         "packed": Execution(),
         "packed-eager": Execution(compile_mode=None),
         "packed-deterministic": Execution(deterministic=True),
+        "packed-shared-prefix": Execution(share_prefix=True),
         "packed-frozen": Execution(freeze=True),
         "packed-static": Execution(dynamic=False),
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),

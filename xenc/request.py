@@ -28,7 +28,8 @@ class PredictReport:
         token_counts: [N] tokens of each pair, after truncation.
         all_tokens: tokens the device processed, padding and dummies included; of a batch shared with other
             requests, a share by real tokens.
-        waste: padded tokens / all tokens.
+        shared_tokens: tokens of the pairs that were not computed, since another pair's are the same.
+        waste: padded tokens / all tokens: 1 - (sum of token_counts - shared_tokens) / all_tokens.
         batches: batches in which the pairs ran.
     """
 
@@ -38,6 +39,7 @@ class PredictReport:
     all_tokens: int
     waste: float
     batches: int
+    shared_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ class Request:
         self._scored: list[tuple[Tensor, Sequence[int], Sequence[int]]] = []
         self._missing = len(pairs)
         self._all_tokens = 0.0
+        self._shared_tokens = 0
         self.threads = torch.get_num_threads()
 
     @property
@@ -101,6 +104,10 @@ class Request:
         self._counts += tokens.counts
         self._truncated += tokens.truncated_pairs
         self.unread -= len(tokens.input_ids)
+
+    def note_shared(self, tokens: int) -> None:
+        """So many of the pairs' tokens will not be computed, since another pair's are the same."""
+        self._shared_tokens += tokens
 
     def note_scored(
         self, logits: Tensor, slots: Sequence[int], rows: Sequence[int], *, all_tokens: float
@@ -161,8 +168,9 @@ class Request:
             truncated_pairs=self._truncated,
             token_counts=tuple(self._counts),
             all_tokens=all_tokens,
-            waste=1 - sum(self._counts) / all_tokens,
+            waste=1 - (sum(self._counts) - self._shared_tokens) / all_tokens,
             batches=len(self._scored),
+            shared_tokens=self._shared_tokens,
         )
 
 

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from ..errors import ExecutionError
 from ..execution import Execution
-from ..families import nestable, packable, pools_at_eos
+from ..families import nestable, packable, pools_at_eos, unshareable
 from .layout import Given, Layout
 from .nested import nested
 from .packed import packed
 from .padded import padded
+from .shared_prefix import shared_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     unnestable = nestable(model) if execution.layout == "nested" else None
     if isinstance(unnestable, str):
         raise ExecutionError(f"layout='nested': {unnestable}. Use layout='packed'.")
+    unshared = unshareable(model) if execution.share_prefix else None
+    if unshared is not None:
+        execution = replace(execution, share_prefix=False)
+        logger.warning("%s: execution.share_prefix is now False", unshared)
     if pools_at_eos(model.config) and (execution.layout != "padded" or execution.compile_mode is not None):
         reason = f"{type(model).__name__} looks up <eos> as it runs"
         execution = _plainer(
@@ -71,6 +76,8 @@ def layout_of(given: Given) -> Layout:
         ExecutionError: buckets or token budgets that do not hold max_length; a packed or nested layout of a
             model that cannot be laid out so.
     """
+    if given.execution.share_prefix:
+        return shared_prefix(given)
     return _LAYOUTS[given.execution.layout](given)
 
 
