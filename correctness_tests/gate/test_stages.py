@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from types import SimpleNamespace
 
 import pytest
 
 from xenc.gate.paired.growth import grown_stage
 from xenc.profiling import stages
-from xenc.profiling.stages import STAGES, StageClock
+from xenc.profiling.stages import STAGES, StageClock, measured_stages
 
 
 class Wound:
@@ -112,6 +113,21 @@ def test_threads_do_not_take_each_others_stages_for_their_own(wound):
 def test_a_stage_must_be_known():
     with pytest.raises(ValueError, match="the stages are tokenize, plan"):
         StageClock().timed("tokenise", print)
+
+
+def test_a_seam_that_a_pipeline_lacks_is_left_out_and_the_others_are_restored(wound):
+    def submit(pairs, tokenize=None):
+        return tokenize(pairs) if tokenize else pairs
+
+    pipeline = SimpleNamespace(collator=SimpleNamespace(collate=len), forward=wound.wait, submit=submit)
+    before, clock = dict(vars(pipeline)), StageClock()
+    with measured_stages(pipeline, clock.timed):
+        pipeline.forward(2.0)
+        assert pipeline.submit([3.0], tokenize=lambda pairs: wound.wait(*pairs)) is None
+        assert pipeline.submit("as it is") == "as it is"
+        assert pipeline.collator.collate("abc") == 3
+    assert clock.seconds == {"forward": 2.0, "tokenize": 3.0, "collate": 0.0}
+    assert vars(pipeline) == before
 
 
 def test_the_stage_that_grew_most_is_named_with_its_share():

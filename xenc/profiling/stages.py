@@ -88,10 +88,20 @@ def measured_stages(pipeline: Any, timed: Timed) -> Iterator[None]:
 
         return collect
 
+    def reads(submit: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(submit)
+        def submitted(*args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("tokenize") is not None:  # a causal reranker brings its own
+                kwargs["tokenize"] = timed("tokenize", kwargs["tokenize"])
+            return submit(*args, **kwargs)
+
+        return submitted
+
     replaced = [
         _replace(pipeline, "collator", lambda _: measured_collator),
         _replace(pipeline, "forward", partial(timed, "forward")),
         _replace(pipeline, "_tokenize", partial(timed, "tokenize")),
+        _replace(pipeline, "submit", reads),
         _replace(stream, "take", partial(timed, "plan")),
         _replace(stream, "_plan", partial(timed, "plan")),
         _replace(getattr(pipeline, "_worker", None), "answer", collects),
