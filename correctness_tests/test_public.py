@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors", "extras", "execution", "presets", "precision", "families", "checkpoints", "pairs",
     "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "attention", "forward",
-    "watch", "compiled",
+    "watch", "weights", "quantize", "compiled",
     "cold_start", "request", "stream", "layouts.layout", "layouts.padded",
     "layouts.packed", "layouts.choice", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",

@@ -32,6 +32,8 @@ PRESETS: Final = MappingProxyType(
         "packed-eager": Execution(compile_mode=None),
         "packed-deterministic": Execution(deterministic=True),
         "packed-frozen": Execution(freeze=True),
+        "packed-int8": Execution(quantize="int8"),
+        "packed-float8": Execution(quantize="float8"),
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
         "packed-max-autotune": Execution(compile_mode="max-autotune"),
     }
