@@ -69,7 +69,9 @@ def bucket_specs(max_length: int) -> st.SearchStrategy[int | str | tuple[int, ..
     explicit = st.sets(st.integers(1, 2 * max_length), max_size=6).map(
         lambda lengths: tuple(sorted({*lengths, max_length}))
     )
-    return st.one_of(st.integers(1, 2 * max_length), st.just("powers-of-two"), explicit)
+    return st.one_of(
+        st.integers(1, 2 * max_length), st.sampled_from(["powers-of-two", "max-length"]), explicit
+    )
 
 
 def token_counts(max_length: int, edges: tuple[int, ...] = ()) -> st.SearchStrategy[list[int]]:

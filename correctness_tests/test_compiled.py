@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import xenc
-from xenc import CompileError, Execution, watch_compiles
+from xenc import PRESETS, CompileError, Execution, watch_compiles
 from xenc.collate import Collator
 from xenc.compiled import CompiledForward
 from xenc.forward import classify
@@ -59,6 +59,33 @@ def test_warm_up_compiles_one_graph_for_all_shapes(one_layer):
     again = model.warmup(batch_size=2, passes=1)
     assert again.graphs == 0
     assert report.seconds > again.seconds > 0
+
+
+GRAPHS = {
+    "bucketed": {1},
+    "bucketed-32": {1},
+    "bucketed-powers-of-two": {1},
+    "bucketed-max-length": {1},
+    "bucketed-unfilled": {2},  # one row is always a special case
+    "bucketed-static": {4},  # one for each bucket up to 64 tokens
+    "bucketed-unfilled-static": {3 * 4},
+    "bucketed-automatic": {1, 2},  # the first shape as it is, unless PyTorch remembers that others follow
+}
+"""How many graphs a warm-up for batches of three may compile."""
+
+MANY = pytest.param("bucketed-unfilled-static", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("preset", [*(preset for preset in GRAPHS if max(GRAPHS[preset]) < 12), MANY])
+def test_whatever_the_buckets_nothing_compiles_after_warm_up(one_layer, preset):
+    model = made(one_layer, replace(PRESETS[preset], strict=True))
+    report = model.warmup(batch_size=3, passes=1)
+    assert report.graphs in GRAPHS[preset]
+    with watch_compiles() as watch:
+        for count in range(1, 8):
+            model.predict((PAIRS + PAIRS)[:count], batch_size=3)
+            model.predict((PAIRS + PAIRS)[-count:], batch_size=3)
+    assert watch.report.clean, watch.report.describe()
 
 
 def test_one_graph_serves_a_batch_as_large_as_a_bucket(one_layer):

@@ -120,7 +120,10 @@ BAD_EXECUTIONS = {
     "a step of nothing": ({"buckets": 0}, r"buckets=0: 0 is not a positive number of tokens"),
     "a negative bucket": ({"buckets": (-1, 8)}, r"-1 is not a positive number of tokens"),
     "a fractional bucket": ({"buckets": (8.5,)}, r"8.5 is not a positive number of tokens"),
-    "no bucket": ({"buckets": ()}, r"buckets=\(\).*a number, 'powers-of-two', or a non-empty tuple"),
+    "no bucket": (
+        {"buckets": ()},
+        r"buckets=\(\).*a number, 'powers-of-two' or 'max-length', or a",
+    ),
     "a list of buckets": ({"buckets": [8, 16]}, r"buckets=\[8, 16\].*non-empty tuple"),
     "buckets by a wrong name": ({"buckets": "powers"}, r"'powers'.*'powers-of-two'"),
     "True buckets": ({"buckets": True}, r"True is not a positive number of tokens"),
@@ -132,6 +135,7 @@ BAD_EXECUTIONS = {
     "an unknown mode": ({"compile_mode": "fast"}, r"compile_mode='fast' is not one of None, 'default'"),
     "dynamic by a number": ({"dynamic": 1}, r"dynamic=1 is not one of True, False, None"),
     "buckets of a packed batch": ({"buckets": 32}, r"buckets=32 are for layout='bucketed', not 'packed'"),
+    "a packed batch not filled": ({"fill": False}, r"fill=False is for layout='bucketed', not 'packed'"),
     "budgets of a padded batch": (
         {"layout": "bucketed", "token_budgets": 512},
         r"token_budgets=512 is for layout='packed', not 'bucketed'",

@@ -59,8 +59,8 @@ def assert_right(scores: np.ndarray, checkpoint) -> None:
     """Within twice what torchao's model, eager and one pair at a time, is off, plus a step of the largest.
 
     Nearer than that to torchao's own scores nobody can be: every row's largest activation lies just between
-    two steps, so the last bit of a float decides, and what it decides is rounded again in the next layer. But on
-    the whole the two must differ by less than either differs from float32.
+    two steps, so the last bit of a float decides, and what it decides is rounded again in the next layer.
+    But on the whole the two must differ by less than torchao's differ from float32.
     """
     exact = oracle.logits(checkpoint, PAIRS, max_length=64)
     theirs = oracle.logits(checkpoint, PAIRS, max_length=64, quantize="int8")
@@ -146,7 +146,9 @@ def test_the_model_itself_is_not_touched(one_layer, tmp_path):
 def test_only_the_encoders_matrices_are_the_twins_own(eager):
     original = eager.transformers_model
     twin = Twin(original, "int8").model
-    weights = {f"{name}.weight" for name, module in original.named_modules() if module in encoder_layers(original)}
+    weights = {
+        f"{name}.weight" for name, module in original.named_modules() if module in encoder_layers(original)
+    }
     theirs = dict(original.named_parameters())
     own = {name for name, part in twin.named_parameters() if part is not theirs[name]}
     assert own == weights
@@ -254,7 +256,9 @@ def test_without_torchao_the_error_says_how_to_get_it(one_layer, monkeypatch):
     monkeypatch.setattr(
         "xenc.extras.find_spec", lambda name: None if name in EXTRAS["torchao"] else find(name)
     )
-    with pytest.raises(NotInstalledError, match=r"quantize='int8' needs torchao.*pip install 'xenc\[torchao\]'"):
+    with pytest.raises(
+        NotInstalledError, match=r"quantize='int8' needs torchao.*pip install 'xenc\[torchao\]'"
+    ):
         made(one_layer)
 
 

@@ -83,8 +83,9 @@ class Arm:
         max_length = self.configuration.workload.max_length
         model = PAIRED[self.device].checkpoint()
         error = output_error(
-            self.logits(pairs), pairs, model=model, device=self.device, max_length=max_length
-        )
+            self.logits(pairs), pairs, model=model, device=self.device, max_length=max_length,
+            dtype=DTYPES[self.device],
+        )  # fmt: skip
         report = self.model.last_report
         return {
             "padded_share": None if report is None else report.waste,

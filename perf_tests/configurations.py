@@ -1,4 +1,4 @@
-"""What `test_predict` times: every preset, and the peers that one would use instead, on every workload."""
+"""What `test_predict` times: presets, and the peers that one would use instead, on every workload."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import pytest
 
 from perf_tests.peers import FACTORIES
 from perf_tests.workloads import ON_CPU, ON_GPU, Workload
-from xenc import PRESETS
+
+ROWS: Final = (
+    "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-unsorted",
+    "compiled-eager-sorted", "compiled-sdpa-unsorted", "compiled-sdpa-sorted", "bucketed", "packed",
+    "packed-eager", "packed-deterministic", "packed-frozen", "packed-cudagraphs", "packed-max-autotune",
+)  # fmt: skip
+"""The presets that are timed on every workload; `perf_tests.techniques` has the others."""
 
 PEERS: Final = tuple(FACTORIES)
 
@@ -47,7 +53,7 @@ def configurations() -> list[Any]:
     parameters = []
     for marker, device, workloads in (("cpu", "cpu", ON_CPU), ("gpu", "cuda", ON_GPU)):
         for workload in workloads:
-            for name in (name for name in (*PRESETS, *PEERS) if name not in _ELSEWHERE[device]):
+            for name in (name for name in (*ROWS, *PEERS) if name not in _ELSEWHERE[device]):
                 marks = [getattr(pytest.mark, marker)]
                 short = name in _ALWAYS_ON_CPU or (workload.name == "seed" and name not in _SLOW_TO_WARM_UP)
                 if device == "cpu" and not short:

@@ -17,7 +17,7 @@ from perf_tests.relevance import Judged, RelevanceSet
 DEPTH: Final = 10
 
 NDCG_TOLERANCE: Final = 0.01
-"""nDCG@10 that a technique may lose: a tenth of what separates one reranker from the next better one."""
+"""What nDCG@10 may fall by, as a mean over queries."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Queries with documents of which people said whether they are relevant: what a ranking is judged by.
 
-The judgements are the human tags of 314 arXiv papers in the package cherche (MIT), which calls them semanlink: a
-query is a tag's name, a document a paper's title and how its abstract begins, and it is relevant if the paper
-carries the tag. Only the package's data is read; none of its code runs.
+The judgements are the human tags of 314 arXiv papers in the package cherche (MIT). A query is a tag's name, a
+document a paper's title and how its abstract begins; it is relevant if the paper carries the tag. Only the
+package's data is read; none of its code runs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from perf_tests.workloads import Pair
 
-QUERIES: Final = 16
-CANDIDATES: Final = 30
+QUERIES: Final = 12
+CANDIDATES: Final = 24
 MOST_RELEVANT: Final = 12
 
 _NO_SUBJECT: Final = frozenset(

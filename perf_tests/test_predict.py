@@ -36,6 +36,7 @@ def test_predict(benchmark: Any, configuration: Configuration, scorers: Scorers)
         model=checkpoint(configuration.device),
         device=configuration.device,
         max_length=configuration.workload.max_length,
+        dtype=DTYPES[configuration.device],
     )
     with scorers.broken(scorer):
         timing = time_rounds(benchmark, scorer.logits, rounds, reference=reference.logits)

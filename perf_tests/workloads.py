@@ -79,6 +79,10 @@ def _sentence_pair(generator: random.Random, _: int) -> Pair:
     return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 1)
 
 
+def _brief_pair(generator: random.Random, _: int) -> Pair:
+    return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 3)
+
+
 def _skewed_pair(generator: random.Random, index: int) -> Pair:
     """Seven short documents, then one that fills the model: what padding to the longest pays for."""
     query = _some_sentences(generator, 1, 1)
@@ -119,6 +123,13 @@ def sentence_pairs(*, pairs: int, batch_size: int) -> Workload:
         batch_size=batch_size,
         max_length=64,
         draw=_sentence_pair,
+    )
+
+
+def brief(*, pairs: int, batch_size: int) -> Workload:
+    """One sentence against one to three, cut to 128 tokens: eight buckets of 16."""
+    return Workload(
+        name="brief", pairs_per_round=pairs, batch_size=batch_size, max_length=128, draw=_brief_pair
     )
 
 

@@ -12,7 +12,7 @@ Layout = Literal["padded", "bucketed", "packed"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-Buckets = int | Literal["powers-of-two"] | tuple[int, ...]
+Buckets = int | Literal["powers-of-two", "max-length"] | tuple[int, ...]
 TokenBudgets = int | tuple[int, ...] | None
 
 _DEFAULT_BUCKETS: Final = 16
@@ -32,7 +32,10 @@ class Execution:
         sort: batch pairs of similar token counts together, longest first; packed batches need no sorting.
             Scores return in the caller's order either way.
         buckets: allowed padded lengths of bucketed batches, in tokens. An int means its multiples up to
-            max_length, "powers-of-two" means 16, 32, 64 and so on, a tuple is taken as it is.
+            max_length, "powers-of-two" means 16, 32, 64 and so on, "max-length" means that one alone, and a
+            tuple is taken as it is.
+        fill: fill short bucketed batches with dummy rows, so that every batch has batch_size rows. Without
+            it a graph must take any number of rows, or there is one for each.
         token_budgets: allowed sizes of packed batches, in tokens. An int is the largest, and smaller ones
             are derived from it; a tuple is taken as it is; None leaves the largest to the device.
         deterministic: packed batches of one size only, so that a pair's score is the same to the last bit
@@ -57,6 +60,7 @@ class Execution:
     attention: Attention = "sdpa"
     sort: bool = True
     buckets: Buckets = _DEFAULT_BUCKETS
+    fill: bool = True
     token_budgets: TokenBudgets = None
     deterministic: bool = False
     freeze: bool = False
@@ -71,13 +75,15 @@ class Execution:
         _check_choice("quantize", self.quantize, (None, *get_args(Quantization)))
         _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
         _check_choice("dynamic", self.dynamic, (True, False, None))
-        _check_lengths("buckets", self.buckets, also=("powers-of-two",))
+        _check_lengths("buckets", self.buckets, also=("powers-of-two", "max-length"))
         _check_lengths("token_budgets", self.token_budgets, also=(None,))
         self._check_contradictions()
 
     def _check_contradictions(self) -> None:
         if self.buckets != _DEFAULT_BUCKETS and self.layout != "bucketed":
             raise ExecutionError(f"buckets={self.buckets!r} are for layout='bucketed', not {self.layout!r}.")
+        if not self.fill and self.layout != "bucketed":
+            raise ExecutionError(f"fill=False is for layout='bucketed', not {self.layout!r}.")
         if self.layout != "packed" and (self.token_budgets is not None or self.deterministic):
             chosen = (
                 "deterministic" if self.token_budgets is None else f"token_budgets={self.token_budgets!r}"
@@ -94,7 +100,7 @@ class Execution:
             )
         if self.freeze and self.quantize is not None:
             raise ExecutionError(
-                f"freeze=True with quantize={self.quantize!r}: quantised weights are not folded into a graph. "
+                f"freeze=True with quantize={self.quantize!r}: a graph cannot hold quantised weights. "
                 "Choose one of the two."
             )
         if self.compile_mode is not None and self.layout == "padded":
@@ -121,7 +127,9 @@ def _check_lengths(field: str, value: object, also: tuple[object, ...]) -> None:
         return
     lengths = (value,) if isinstance(value, int) else value
     if not isinstance(lengths, tuple) or not lengths:
-        raise ExecutionError(f"{field}={value!r}: give a number, {also[0]!r}, or a non-empty tuple.")
+        raise ExecutionError(
+            f"{field}={value!r}: give a number, {' or '.join(map(repr, also))}, or a non-empty tuple."
+        )
     for length in lengths:
         if isinstance(length, bool) or not isinstance(length, int) or length <= 0:
             raise ExecutionError(f"{field}={value!r}: {length!r} is not a positive number of tokens.")

@@ -66,7 +66,7 @@ class Pipeline:
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
         kept = reuse if reuse is not None and reuse.is_of(model, tokenizer, targets) else None
-        self._twin = kept._twin if kept is not None else None
+        self._twin: Twin | None = kept._twin if kept is not None else None
         if self._twin is None and execution.quantize is not None:
             self._twin = Twin(model, execution.quantize)
         self._runs = model if self._twin is None else self._twin.model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from .errors import ExecutionError
 from .execution import Buckets
@@ -80,6 +81,8 @@ def bucket_lengths(buckets: Buckets, max_length: int) -> tuple[int, ...]:
             )
         return (*buckets[: bisect_left(buckets, max_length)], max_length)
     lengths: list[int] = []
+    if buckets == "max-length":
+        return (max_length,)
     if isinstance(buckets, int):
         lengths.extend(range(buckets, max_length, buckets))
     else:
@@ -91,7 +94,7 @@ def bucket_lengths(buckets: Buckets, max_length: int) -> tuple[int, ...]:
 
 
 def plan_batches(
-    counts: Sequence[int], *, batch_size: int, sort: bool, buckets: Sequence[int] | None
+    counts: Sequence[int], *, batch_size: int, sort: bool, buckets: Sequence[int] | None, fill: bool = True
 ) -> Plan:
     """Group pairs into batches of a fixed count.
 
@@ -101,6 +104,7 @@ def plan_batches(
         sort: longest first, ties in the caller's order; otherwise the caller's order as it is.
         buckets: allowed padded lengths, ascending; None pads to the longest pair of each batch and
             leaves the last batch short.
+        fill: whether a short batch gets dummy rows up to batch_size, where there are buckets.
     """
     order = range(len(counts))
     rows_in_order = sorted(order, key=lambda row: -counts[row]) if sort else list(order)
@@ -111,15 +115,16 @@ def plan_batches(
         if buckets is None:
             batches.append(BatchPlan(rows, len(rows), longest))
         else:
-            batches.append(BatchPlan(rows, batch_size, buckets[bisect_left(buckets, longest)]))
+            size = batch_size if fill else len(rows)
+            batches.append(BatchPlan(rows, size, buckets[bisect_left(buckets, longest)]))
     return Plan(tuple(batches), sum(counts))
 
 
-def warmup_shapes(buckets: Sequence[int], batch_size: int) -> tuple[tuple[int, int], ...]:
-    """Every shape [batch_size, length] that a bucketed plan can produce.
+def warmup_shapes(buckets: Sequence[int], batch_sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Every shape [batch size, length] that a bucketed plan can produce.
 
-    Longest first, so that memory is reserved once, and starting with one whose two sizes differ:
+    Largest first, so that memory is reserved once, and starting with one whose two sizes differ:
     torch.compile(dynamic=True) ties two sizes together that are equal when it first traces them.
     """
-    shapes = [(batch_size, length) for length in sorted(buckets, reverse=True)]
+    shapes = product(sorted(batch_sizes, reverse=True), sorted(buckets, reverse=True))
     return tuple(sorted(shapes, key=lambda shape: shape[0] == shape[1]))

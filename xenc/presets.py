@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -17,6 +18,9 @@ def _eager(attention: Attention, *, sort: bool) -> Execution:
     return Execution(layout="padded", attention=attention, sort=sort, compile_mode=None)
 
 
+_bucketed = partial(Execution, layout="bucketed")
+
+
 PRESETS: Final = MappingProxyType(
     {
         "eager-unsorted": _eager("eager", sort=False),
@@ -27,20 +31,31 @@ PRESETS: Final = MappingProxyType(
         "compiled-eager-sorted": _compiled("eager", sort=True),
         "compiled-sdpa-unsorted": _compiled("sdpa", sort=False),
         "compiled-sdpa-sorted": _compiled("sdpa", sort=True),
-        "bucketed": Execution(layout="bucketed"),
+        "bucketed": _bucketed(),
+        "bucketed-32": _bucketed(buckets=32),
+        "bucketed-powers-of-two": _bucketed(buckets="powers-of-two"),
+        "bucketed-max-length": _bucketed(buckets="max-length"),
+        "bucketed-unfilled": _bucketed(fill=False),
+        "bucketed-static": _bucketed(dynamic=False),
+        "bucketed-unfilled-static": _bucketed(fill=False, dynamic=False),
+        "bucketed-automatic": _bucketed(dynamic=None),
+        "bucketed-cudagraphs": _bucketed(compile_mode="reduce-overhead"),
+        "bucketed-no-cudagraphs": _bucketed(compile_mode="max-autotune-no-cudagraphs"),
         "packed": Execution(),
         "packed-eager": Execution(compile_mode=None),
         "packed-deterministic": Execution(deterministic=True),
         "packed-frozen": Execution(freeze=True),
         "packed-int8": Execution(quantize="int8"),
         "packed-float8": Execution(quantize="float8"),
+        "packed-static": Execution(dynamic=False),
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
         "packed-max-autotune": Execution(compile_mode="max-autotune"),
+        "packed-no-cudagraphs": Execution(compile_mode="max-autotune-no-cudagraphs"),
     }
 )
 """The named executions. The first eight are the rows of the table: attention x compiled x sorted;
-"bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning; "packed" is the
-default."""
+"bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning, and those named after
+it differ from it in one thing; so do those named after "packed", which is the default."""
 
 DEFAULT_PRESET: Final = "packed"
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from typing import Any
+from operator import is_
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from .weights import weights_version
 
 logger = logging.getLogger(__name__)
 
-FLOAT8_CAPABILITY = (8, 9)
+FLOAT8_CAPABILITY: Final = (8, 9)
 """The first compute capability with products of float8."""
 
 
@@ -54,7 +55,7 @@ class Twin:
         self._original, self._config, self._kind = original, _torchao_config(kind), kind
         self._modules = tuple(original.modules())
         shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
-        self.model: PreTrainedModel = copy.deepcopy(original, shared).eval()
+        self.model: PreTrainedModel = copy.deepcopy(original, shared).train(False)
         names = {id(module): name for name, module in original.named_modules()}
         self._quantised = {names[id(layer)] for layer in encoder_layers(original)}
         if not self._quantised:
@@ -62,12 +63,13 @@ class Twin:
                 f"quantize={kind!r}: {type(original).__name__} has no blocks of Linear layers. "
                 "Use quantize=None."
             )
+        self._version: tuple[object, ...] = ()
         self.follow(anyway=True)
 
     def is_of(self, model: PreTrainedModel) -> bool:
         """Whether a model still consists of the modules that this twin was made after."""
         now = tuple(model.modules())
-        return len(now) == len(self._modules) and all(map(_same, now, self._modules))
+        return len(now) == len(self._modules) and all(map(is_, now, self._modules))
 
     def follow(self, *, anyway: bool = False) -> None:
         """Take over the original's weights, if they have changed: nothing is compiled for that.
@@ -109,8 +111,8 @@ class Twin:
         quantize_(holder, self._config)
         if type(holder.weight) is Parameter:
             raise ExecutionError(
-                f"quantize={self._kind!r}: torchao leaves {name} of shape {tuple(weight.shape)} in {weight.dtype}. "
-                "Use quantize=None."
+                f"quantize={self._kind!r}: torchao leaves {name} of shape {tuple(weight.shape)} "
+                f"in {weight.dtype}. Use quantize=None."
             )
         return holder.weight
 
@@ -171,7 +173,3 @@ def _products_are_exact() -> bool:
     """
     largest = torch.full((64, 64), 127, dtype=torch.int8)
     return bool((torch._int_mm(largest, largest) == 64 * 127 * 127).all())
-
-
-def _same(ours: object, theirs: object) -> bool:
-    return ours is theirs

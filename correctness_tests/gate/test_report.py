@@ -7,7 +7,15 @@ import json
 import pytest
 
 from xenc.gate.picture import draw
-from xenc.gate.report import Record, markdown_table, run_table, speedup, stage_table, write_report
+from xenc.gate.report import (
+    Record,
+    markdown_table,
+    run_table,
+    speedup,
+    stage_table,
+    technique_table,
+    write_report,
+)
 from xenc.gate.verdict import Judgement, Verdict
 
 
@@ -54,6 +62,20 @@ def test_the_table_shows_every_column_and_flags_a_wide_spread(records):
     assert "2.00x" in fast
     assert "x |" not in eager
     assert "(!)" in fast
+
+
+def test_a_technique_has_a_row_of_its_own_table_and_one_that_cannot_run_says_why():
+    described = {"chapter": "layout", "when": "always", "warmup_s": 1.25, "kendall_tau": 1.0}
+    fast = record("fast", [1.0, 1.0, 3.0], reference_seconds=[2.0, 1.5, 9.0], output_error=2e-7, **described)
+    absent = record("absent", [], not_measured="not installed: pip install it", chapter="layout", when="no")
+    table = technique_table([fast, absent, record("eager", [2.0])])
+    header, _, *rows = table.splitlines()
+    assert "vs eager" in header
+    assert len(rows) == 2
+    for shown in ("fast", "2.00x", "1.2", "2e-07", "1.0000", "always"):
+        assert shown in rows[0]
+    assert "not installed: pip install it" in rows[1]
+    assert run_table([fast, absent]) == ""
 
 
 def test_unequal_rounds_are_not_noise():

@@ -21,7 +21,7 @@ def draw(path: Path, records: Sequence[Record], caption: str) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    workloads = list(dict.fromkeys(r.info["workload"] for r in records if "configuration" in r.info))
+    workloads = list(dict.fromkeys(r.info["workload"] for r in records if r.is_configuration))
     if not workloads:
         return False
     groups = [[r for r in records if r.info.get("workload") == name and r.seconds] for name in workloads]

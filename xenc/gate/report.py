@@ -35,6 +35,11 @@ class Record:
         return str(self.info.get("configuration", self.name.rpartition("::")[2]))
 
     @property
+    def is_configuration(self) -> bool:
+        """Whether it is one of the configurations that are timed on every workload."""
+        return "configuration" in self.info and "chapter" not in self.info
+
+    @property
     def spread(self) -> float:
         """Standard deviation / median of seconds per token, so that unequal rounds do not count as noise."""
         tokens = self.info.get("round_tokens") or [1] * len(self.seconds)
@@ -43,7 +48,13 @@ class Record:
 
 def run_table(records: Sequence[Record]) -> str:
     """The configurations as one Markdown table."""
-    rows = [_row(record) for record in records if "configuration" in record.info]
+    rows = [_row(record) for record in records if record.is_configuration]
+    return markdown_table(rows) if rows else ""
+
+
+def technique_table(records: Sequence[Record]) -> str:
+    """Techniques that are compared on one workload, chapter by chapter, as a Markdown table."""
+    rows = [_technique_row(record) for record in records if "chapter" in record.info]
     return markdown_table(rows) if rows else ""
 
 
@@ -102,7 +113,7 @@ def write_report(
     directory.mkdir(parents=True, exist_ok=True)
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     verdicts = "" if chapters else verdict_table(judged)
-    tables = [*chapters, run_table(records), stage_table(records), verdicts]
+    tables = [*chapters, run_table(records), technique_table(records), stage_table(records), verdicts]
     markdown = "\n\n".join(["# xenc on " + facts, *filter(None, tables)]) + "\n"
     (directory / "report.md").write_text(markdown, encoding="utf-8")
     content = {
@@ -141,6 +152,26 @@ def _row(record: Record) -> dict[str, str]:
         "median s": f"{statistics.median(record.seconds):.3f}" if record.seconds else "",
         "spread": _flagged(record.spread) if record.seconds else "",
         "n": str(len(record.seconds)),
+    }
+
+
+def _technique_row(record: Record) -> dict[str, str]:
+    info, times = record.info, speedup(record)
+    return {
+        "choice of": str(info["chapter"]),
+        "technique": record.label,
+        f"vs {info['reference']}": f"{times:.2f}x"
+        if times is not None
+        else str(info.get("not_measured", "")),
+        "spread": _flagged(record.spread) if record.seconds else "",
+        "n": str(len(record.seconds)) if record.seconds else "",
+        "warm-up s": f"{info['warmup_s']:.1f}" if "warmup_s" in info else "",
+        "graphs": str(info.get("graphs", "")),
+        "recompiles": str(info.get("recompiles", "")),
+        "waste": f"{info['waste']:.1%}" if "waste" in info else "",
+        "error": f"{info['output_error']:.1g}" if "output_error" in info else "",
+        "Kendall tau": f"{info['kendall_tau']:.4f}" if "kendall_tau" in info else "",
+        "when to use it": str(info["when"]),
     }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..collate import Collator
+from ..execution import Execution
 from ..forward import classify
 from ..plan import Plan, bucket_lengths, plan_batches, warmup_shapes
 from ..stream import PlannedStream
@@ -23,7 +26,12 @@ def padded(given: Given) -> Layout:
 
     def plan(tokens: TokenizedPairs, batch_size: int) -> Plan:
         lengths = buckets if execution.layout == "bucketed" else None
-        return plan_batches(tokens.counts, batch_size=batch_size, sort=execution.sort, buckets=lengths)
+        return plan_batches(
+            tokens.counts, batch_size=batch_size, sort=execution.sort, buckets=lengths, fill=execution.fill
+        )
+
+    def shapes(batch_size: int) -> tuple[tuple[int, int], ...]:
+        return warmup_shapes(buckets, _batch_sizes(execution, batch_size))
 
     return Layout(
         attention=execution.attention,
@@ -31,6 +39,19 @@ def padded(given: Given) -> Layout:
         forward=compiled or given.running(classify),
         compiled=compiled,
         plan=plan,
-        warmup_batches=lambda batch_size: map(collator.dummy, warmup_shapes(buckets, batch_size)),
+        warmup_batches=lambda batch_size: map(collator.dummy, shapes(batch_size)),
         stream=lambda: PlannedStream(plan),
     )
+
+
+def _batch_sizes(execution: Execution, batch_size: int) -> Sequence[int]:
+    """The numbers of rows to warm up: that of all batches, or where short ones stay short enough for any.
+
+    A graph of dynamic sizes takes every number but 1, which is always compiled by itself; CUDA graphs are
+    recorded for each number, and so are graphs of static sizes compiled.
+    """
+    if execution.fill:
+        return (batch_size,)
+    if execution.dynamic and execution.compile_mode in ("default", "max-autotune-no-cudagraphs"):
+        return sorted({1, batch_size})
+    return range(1, batch_size + 1)

@@ -1,0 +1,131 @@
+"""Every technique on the same model and pairs: cold start, steady state, error and ranking."""
+
+from __future__ import annotations
+
+import statistics
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._inductor.utils import fresh_cache
+
+from correctness_tests import oracle
+from perf_tests import models
+from perf_tests.configurations import REFERENCE
+from perf_tests.ranking import kendall_tau, tau_floor
+from perf_tests.scorers import DTYPES, Scorer, output_error
+from perf_tests.techniques import ROUNDS, Technique, lacking, techniques, why_not, workload
+from perf_tests.workloads import Pair
+from xenc import PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
+from xenc.gate.exact import compile_counts
+from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
+
+
+@pytest.mark.benchmark(timer=synchronised_seconds)
+@pytest.mark.parametrize(("technique", "device"), techniques())
+def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
+    benchmark.extra_info.update(identity(technique, device))
+    reason = why_not(technique, device)
+    if reason is None:
+        try:
+            scorer = cold_start(technique, device)
+        except (ExecutionError, NotInstalledError) as error:
+            reason = str(error)
+    if reason is not None:
+        benchmark.extra_info.update(not_measured=reason)
+        return
+    rounds = [workload(device).round(number) for number in range(ROUNDS)]
+    timing = measure(benchmark, scorer, reference(device), rounds)
+    benchmark.extra_info.update(
+        graphs=scorer.graphs,
+        warmup_s=scorer.warmup_s,
+        round_tokens=[sum(scorer.model.pipeline.tokenize(pairs).counts) for pairs in rounds],
+        reference_seconds=timing.reference_seconds,
+        **compile_counts(timing.compiles),
+        **answers(scorer, rounds[0], device, technique),
+    )
+    if scorer.wastes:
+        benchmark.extra_info.update(waste=statistics.median(scorer.wastes[-ROUNDS:]))
+
+
+def identity(technique: Technique, device: str) -> dict[str, Any]:
+    """What is measured, by the names that reports and baselines use."""
+    lack = lacking(technique, device)
+    return {
+        "configuration": technique.name,
+        "chapter": technique.chapter,
+        "when": technique.when if lack is None else f"{technique.when} ({lack})",
+        "reference": REFERENCE,
+        "workload": workload(device).name,
+        "workload_fingerprint": workload(device).fingerprint,
+        "model": checkpoint(device).name,
+        "dtype": str(technique.dtype or DTYPES[device]).removeprefix("torch."),
+    }
+
+
+def cold_start(technique: Technique, device: str) -> Scorer:
+    """The technique warmed up, by a compiler that finds nothing of an earlier run."""
+    with fresh_cache():
+        model = made(technique.execution, device, technique.dtype or DTYPES[device])
+        report = model.warmup(technique.batch_size)
+    compiled = model.pipeline.compiled
+    return Scorer(
+        model=model,
+        batch_size=technique.batch_size,
+        graphs=compiled.graphs if compiled is not None else 0,
+        warmup_s=report.seconds,
+    )
+
+
+@cache
+def reference(device: str) -> Scorer:
+    """What speed-ups are over: plain, in the device's usual precision."""
+    model = made(PRESETS[REFERENCE], device, DTYPES[device])
+    return Scorer(model=model, batch_size=workload(device).batch_size)
+
+
+def measure(benchmark: Any, scorer: Scorer, beside: Scorer, rounds: list[list[Pair]]) -> Timing:
+    """Time the rounds; whatever runs for the first time has run before."""
+    for pairs in rounds[:2]:
+        scorer.logits(pairs)
+        beside.logits(pairs)
+    return time_rounds(benchmark, scorer.logits, rounds, reference=beside.logits)
+
+
+def made(execution: Execution, device: str, dtype: torch.dtype) -> CrossEncoder:
+    """A model of this suite in an execution."""
+    return CrossEncoder(
+        str(checkpoint(device)), device=device, execution=execution,
+        max_length=workload(device).max_length, model_kwargs={"dtype": dtype},
+    )  # fmt: skip
+
+
+def answers(scorer: Scorer, pairs: list[Pair], device: str, technique: Technique) -> dict[str, float]:
+    """How far from the float32 oracle, how far it may be, and whether it ranks the pairs alike."""
+    logits = scorer.logits(pairs)
+    max_length = workload(device).max_length
+    error = output_error(
+        logits, pairs, model=checkpoint(device), device=device, max_length=max_length,
+        dtype=technique.dtype or DTYPES[device], quantize=technique.execution.quantize,
+    )  # fmt: skip
+    exact = oracle_logits(device, tuple(pairs), max_length)
+    return {
+        "output_error": error.error,
+        "output_tolerance": error.tolerance,
+        "kendall_tau": kendall_tau(logits, exact),
+        "kendall_floor": tau_floor(exact, error.tolerance),
+    }
+
+
+@cache
+def oracle_logits(device: str, pairs: tuple[Pair, ...], max_length: int) -> np.ndarray:
+    return oracle.logits(checkpoint(device), pairs, max_length=max_length, device=device)
+
+
+@cache
+def checkpoint(device: str) -> Path:
+    """Two layers compile in seconds, dozens of times; a GPU gets the whole model."""
+    return models.minilm_two_layers() if device == "cpu" else models.xlm_roberta_base()
