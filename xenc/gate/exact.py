@@ -161,6 +161,17 @@ def _number(fact: Fact, value: Number | None) -> str:
     return f"{value:.3g}" if fact.bound else f"{value:g}"
 
 
+def badness(name: str, value: Number | None) -> float:
+    """Larger for the worse of two values of a fact. None was not measured, and another process may have; NaN is
+    worse than any number.
+    """
+    if value is None:
+        return -math.inf
+    if math.isnan(value):
+        return math.inf
+    return -value if name in FACTS and FACTS[name].rule is Rule.OWN_FLOOR else value
+
+
 def compile_counts(report: CompileReport) -> dict[str, Any]:
     """What compiled in a timed region, as plain numbers and reasons for `extra_info`."""
     return {
