@@ -70,6 +70,13 @@ def test_without_an_error_only_the_same_order_will_do():
     assert tau_floor(EXACT[:4], 0.0) == 1
 
 
+def test_a_lower_precision_may_double_the_disorder_of_plain_execution_in_it():
+    plain = np.array([3.0, 1.0, 2.0, 0.0])  # one of six pairs of scores the other way round
+    assert tau_floor(EXACT[:4], 10.0) == -1
+    assert tau_floor(EXACT[:4], 10.0, plain) == pytest.approx(1 - 2 * (2 / 6) - 2 / 6)
+    assert tau_floor(EXACT[:4], 0.1, plain) == 1
+
+
 def test_quality_is_judged_query_by_query():
     swapped = EXACT.copy()
     swapped[[5, 6]] = swapped[[6, 5]]

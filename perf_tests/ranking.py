@@ -26,7 +26,7 @@ class RankQuality:
 
     Attributes:
         kendall_tau: agreement with the exact order, from -1 to 1.
-        kendall_floor: what scores within the tolerance cannot fall below; see `tau_floor`.
+        kendall_floor: what the agreement may not fall below; see `tau_floor`.
         ndcg: nDCG@10 of the scores.
         exact_ndcg: nDCG@10 of the exact scores.
     """
@@ -47,7 +47,12 @@ class RankQuality:
 
 
 def rank_quality(
-    scores: np.ndarray, exact: np.ndarray, relevance: RelevanceSet, *, tolerance: float
+    scores: np.ndarray,
+    exact: np.ndarray,
+    relevance: RelevanceSet,
+    *,
+    tolerance: float,
+    plain: np.ndarray | None = None,
 ) -> RankQuality:
     """Judge scores of a relevance set.
 
@@ -56,13 +61,16 @@ def rank_quality(
         exact: [N], the float32 oracle's.
         relevance: the judgements.
         tolerance: what a score may be off, in the units of the scores.
+        plain: [N], of plain eager execution in the precision of the scores, unless that is the oracle itself.
     """
-    each = list(_by_query(relevance, scores, exact))
+    each = list(_by_query(relevance, scores, exact, exact if plain is None else plain))
     return RankQuality(
-        kendall_tau=_mean(kendall_tau(ours, theirs) for _, ours, theirs in each),
-        kendall_floor=_mean(tau_floor(theirs, tolerance) for _, _, theirs in each),
-        ndcg=_mean(ndcg(judged.relevance, ours) for judged, ours, _ in each),
-        exact_ndcg=_mean(ndcg(judged.relevance, theirs) for judged, _, theirs in each),
+        kendall_tau=_mean(kendall_tau(ours, theirs) for _, ours, theirs, _ in each),
+        kendall_floor=_mean(
+            tau_floor(theirs, tolerance, None if plain is None else eager) for _, _, theirs, eager in each
+        ),
+        ndcg=_mean(ndcg(judged.relevance, ours) for judged, ours, _, _ in each),
+        exact_ndcg=_mean(ndcg(judged.relevance, theirs) for judged, _, theirs, _ in each),
     )
 
 
@@ -73,16 +81,28 @@ def kendall_tau(scores: np.ndarray, exact: np.ndarray) -> float:
     return float(kendalltau(scores, exact).statistic)
 
 
-def tau_floor(exact: np.ndarray, tolerance: float) -> float:
-    """What Kendall's tau cannot fall below if no score [n] is off by more than the tolerance.
+def tau_floor(exact: np.ndarray, tolerance: float, plain: np.ndarray | None = None) -> float:
+    """What Kendall's tau may not fall below: the higher of two floors.
 
-    Two pairs can only change places if their exact scores lie within twice the tolerance, and each change
-    costs two of the n (n - 1) / 2 pairs of scores: 1 - 2 x the share of such pairs. Below 0 that bounds
-    nothing, since ties make tau-b larger in either direction, and -1 is the floor.
+    First what it cannot fall below if no score is off by more than the tolerance. Two pairs can only change
+    places if their exact scores lie within twice the tolerance, and each change costs two of the
+    n (n - 1) / 2 pairs of scores: 1 - 2 x the share of such pairs. Below 0 that bounds nothing, since ties
+    make tau-b larger in either direction, and -1 is the floor.
+
+    Second, in a lower precision, the law of errors put into ranks: no more than twice the disorder 1 - tau of
+    plain eager execution in that precision, and one pair of neighbours besides.
+
+    Args:
+        exact: [n], the float32 oracle's scores.
+        tolerance: what a score may be off.
+        plain: [n], of plain eager execution in the precision that is judged; None if that is the oracle.
     """
     gaps = np.abs(exact[:, None].astype(np.float64) - exact[None])[np.triu_indices(len(exact), 1)]
-    floor = 1 - 2 * float((gaps <= 2 * tolerance).mean())
-    return floor if floor >= 0 else -1.0
+    within = 1 - 2 * float((gaps <= 2 * tolerance).mean())
+    floor = within if within >= 0 else -1.0
+    if plain is None:
+        return floor
+    return max(floor, 1 - 2 * (1 - kendall_tau(plain, exact)) - 2 / len(gaps))
 
 
 def ndcg(relevance: Sequence[int], scores: np.ndarray, depth: int = DEPTH) -> float:
@@ -103,15 +123,17 @@ def ndcg(relevance: Sequence[int], scores: np.ndarray, depth: int = DEPTH) -> fl
 
 
 def _by_query(
-    relevance: RelevanceSet, scores: np.ndarray, exact: np.ndarray
-) -> Iterator[tuple[Judged, np.ndarray, np.ndarray]]:
+    relevance: RelevanceSet, *lists: np.ndarray
+) -> Iterator[tuple[Judged, np.ndarray, np.ndarray, np.ndarray]]:
     count = len(relevance.pairs)
-    if scores.shape != (count,) or exact.shape != (count,):
-        raise ValueError(f"{scores.shape} scores and {exact.shape} exact ones for {count} pairs")
+    for scores in lists:
+        if scores.shape != (count,):
+            raise ValueError(f"{scores.shape} scores for {count} pairs")
+    scores, exact, plain = lists
     start = 0
     for judged in relevance.queries:
         stretch = slice(start, start + len(judged.documents))
-        yield judged, scores[stretch], exact[stretch]
+        yield judged, scores[stretch], exact[stretch], plain[stretch]
         start = stretch.stop
 
 

@@ -107,22 +107,33 @@ def answers(scorer: Scorer, pairs: list[Pair], device: str, technique: Technique
     """How far from the float32 oracle, how far it may be, and whether it ranks the pairs alike."""
     logits = scorer.logits(pairs)
     max_length = workload(device).max_length
+    dtype, quantize = technique.dtype or DTYPES[device], technique.execution.quantize
     error = output_error(
         logits, pairs, model=checkpoint(device), device=device, max_length=max_length,
-        dtype=technique.dtype or DTYPES[device], quantize=technique.execution.quantize,
+        dtype=dtype, quantize=quantize,
     )  # fmt: skip
     exact = oracle_logits(device, tuple(pairs), max_length)
+    lower = dtype != torch.float32 or quantize is not None
+    plain = oracle_logits(device, tuple(pairs), max_length, dtype, quantize) if lower else None
     return {
         "output_error": error.error,
         "output_tolerance": error.tolerance,
         "kendall_tau": kendall_tau(logits, exact),
-        "kendall_floor": tau_floor(exact, error.tolerance),
+        "kendall_floor": tau_floor(exact, error.tolerance, plain),
     }
 
 
 @cache
-def oracle_logits(device: str, pairs: tuple[Pair, ...], max_length: int) -> np.ndarray:
-    return oracle.logits(checkpoint(device), pairs, max_length=max_length, device=device)
+def oracle_logits(
+    device: str,
+    pairs: tuple[Pair, ...],
+    max_length: int,
+    dtype: torch.dtype = torch.float32,
+    quantize: str | None = None,
+) -> np.ndarray:
+    return oracle.logits(
+        checkpoint(device), pairs, max_length=max_length, device=device, dtype=dtype, quantize=quantize
+    )
 
 
 @cache

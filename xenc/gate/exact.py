@@ -162,8 +162,9 @@ def _number(fact: Fact, value: Number | None) -> str:
 
 
 def badness(name: str, value: Number | None) -> float:
-    """Larger for the worse of two values of a fact. None was not measured, and another process may have; NaN is
-    worse than any number.
+    """Larger for the worse of two values of a fact.
+
+    None was not measured, and another process may have; NaN is worse than any number.
     """
     if value is None:
         return -math.inf
