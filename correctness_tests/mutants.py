@@ -22,6 +22,7 @@ from correctness_tests.mutations import MUTANTS, Mutant
 from correctness_tests.mutations_gate import GATE_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
 from correctness_tests.mutations_prefix import PREFIX_MUTANTS
+from correctness_tests.mutations_quantize import QUANTIZE_MUTANTS
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("xenc", "perf_tests", "correctness_tests")
@@ -82,11 +83,8 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
 
 
 def main(names: Sequence[str]) -> int:
-    chosen = [
-        mutant
-        for mutant in (*MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *GATE_MUTANTS)
-        if not names or mutant.name in names
-    ]
+    mutants = (*MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *QUANTIZE_MUTANTS, *GATE_MUTANTS)
+    chosen = [mutant for mutant in mutants if not names or mutant.name in names]
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_tree(Path(directory))
         assert_copy_is_imported(tree)

@@ -39,10 +39,27 @@ GATE_MUTANTS = (
     mutant("controls do not count", VERDICTS, "if not control.held\n", "if False\n", JUDGED),
     mutant("no control is no failure", VERDICTS, 'failed = ["no control ran"]', "failed = []", JUDGED),
     mutant(
-        "facts of the last process", VERDICTS, "max(worst.get(name), value, key=_badness)", "value", JUDGED
+        "facts of the last process",
+        VERDICTS,
+        "max(worst.get(name), value, key=partial(badness, name))",
+        "value",
+        JUDGED,
     ),
     mutant(
-        "NaN is nothing", VERDICTS, "math.inf if math.isnan(value)", "-math.inf if math.isnan(value)", JUDGED
+        "NaN is nothing",
+        EXACT,
+        "if math.isnan(value):\n        return math",
+        "if False:\n        return math",
+        JUDGED,
+    ),
+    mutant("the best ranking counts", EXACT, "return -value if name", "return value if name", JUDGED),
+    mutant("a floor is a ceiling", EXACT, "value >= bound", "value <= bound", FACTS),
+    mutant(
+        "what has no bound is fine",
+        EXACT,
+        "        if why:\n",
+        "        if why and fact.bound in info:\n",
+        FACTS,
     ),
     mutant("the A/A control costs nothing", VERDICTS, "(configurations + 1)", "configurations", JUDGED),
     mutant("no way back", BLOCKS, "[*there, *reversed(there)]", "[*there, *there]", INTERLEAVED),

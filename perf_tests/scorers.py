@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -155,27 +155,39 @@ def output_error(
     device: str,
     max_length: int,
     dtype: torch.dtype,
+    quantize: str | None = None,
 ) -> OutputError:
     """Compare logits [N] of N pairs with the float32 oracle's, on some short, long and middling pairs.
 
     In a lower precision than float32 twice the error of plain eager execution in that precision is
-    tolerated, and one unit in the last place of the largest logit.
+    tolerated, and one unit in the last place of the largest logit; quantised, twice that of torchao's own
+    model run eagerly, and one step of the largest logit.
     """
     by_length = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
-    step = max(1, len(by_length) // (CHECKED_PAIRS - 1))
-    rows = [*by_length[::step][: CHECKED_PAIRS - 1], by_length[-1]]
+    stride = max(1, len(by_length) // (CHECKED_PAIRS - 1))
+    rows = [*by_length[::stride][: CHECKED_PAIRS - 1], by_length[-1]]
     checked = tuple(pairs[row] for row in rows)
     exact = _oracle_logits(model, device, torch.float32, checked, max_length)
     error = float(np.abs(logits[rows] - exact).max())
-    if dtype == torch.float32:
+    if dtype == torch.float32 and quantize is None:
         return OutputError(error=error, tolerance=FLOAT32_TOLERANCE)
-    eager = float(np.abs(_oracle_logits(model, device, dtype, checked, max_length) - exact).max())
-    band = torch.finfo(dtype).eps * float(np.abs(exact).max())
-    return OutputError(error=error, tolerance=2 * eager + band)
+    eager = _oracle_logits(model, device, dtype, checked, max_length, quantize)
+    step = _STEPS.get(quantize, torch.finfo(dtype).eps)
+    tolerance = 2 * float(np.abs(eager - exact).max()) + step * float(np.abs(exact).max())
+    return OutputError(error=error, tolerance=tolerance)
+
+
+_STEPS: Final[dict[str | None, float]] = {"int8": 1 / 127, "float8": torch.finfo(torch.float8_e4m3fn).eps}
+"""Of the largest number that is quantised."""
 
 
 @cache
 def _oracle_logits(
-    model: Path, device: str, dtype: torch.dtype, pairs: tuple[Pair, ...], max_length: int
+    model: Path,
+    device: str,
+    dtype: torch.dtype,
+    pairs: tuple[Pair, ...],
+    max_length: int,
+    quantize: str | None = None,
 ) -> np.ndarray:
-    return oracle.logits(model, pairs, max_length=max_length, device=device, dtype=dtype)
+    return oracle.logits(model, pairs, max_length=max_length, device=device, dtype=dtype, quantize=quantize)

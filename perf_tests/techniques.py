@@ -14,7 +14,8 @@ import torch
 
 from perf_tests import workloads
 from perf_tests.workloads import Workload
-from xenc import PRESETS, Execution
+from xenc import PRESETS, Execution, fastest_dtype
+from xenc.precision import has_int8_instructions
 
 BATCH_SIZE: Final = 16
 
@@ -106,6 +107,11 @@ _PRECISIONS: Final = (
         _preset("packed", "precision", "a GPU without bfloat16; mind overflow", dtype=torch.float16),
         name="packed, float16",
     ),
+    _preset("packed-int8", "precision", "a device with int8 instructions, and long texts", slow=True),
+    replace(
+        _preset("packed-float8", "precision", "Hopper and later", dtype=torch.bfloat16),
+        name="packed-float8, bfloat16",
+    ),
 )
 
 TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS)
@@ -115,6 +121,19 @@ def why_not(technique: Technique, device: str) -> str | None:
     """Why a technique has nothing to show on a device; None if it has."""
     records = technique.execution.compile_mode == "reduce-overhead"
     return "CUDA graphs are for CUDA" if records and device == "cpu" else None
+
+
+def lacking(technique: Technique, device: str) -> str | None:
+    """Why a technique is slow on a device though it answers rightly; None if it need not be."""
+    if device != "cpu":
+        return None
+    if technique.execution.quantize == "int8" and not has_int8_instructions(device):
+        return "this processor has no int8 instructions"
+    if technique.dtype == torch.bfloat16 != fastest_dtype(device):
+        return "this processor has no bfloat16 instructions"
+    if technique.dtype == torch.float16 and not torch.cpu._is_amx_fp16_supported():
+        return "this processor has no float16 instructions"
+    return None
 
 
 def workload(device: str) -> Workload:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kendalltau
 from torch._inductor.utils import fresh_cache
 
 from correctness_tests import oracle
 from perf_tests import models
 from perf_tests.configurations import REFERENCE
+from perf_tests.ranking import kendall_tau, tau_floor
 from perf_tests.scorers import DTYPES, Scorer, output_error
-from perf_tests.techniques import ROUNDS, Technique, techniques, why_not, workload
+from perf_tests.techniques import ROUNDS, Technique, lacking, techniques, why_not, workload
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
 from xenc.gate.exact import compile_counts
@@ -45,7 +45,7 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
         round_tokens=[sum(scorer.model.pipeline.tokenize(pairs).counts) for pairs in rounds],
         reference_seconds=timing.reference_seconds,
         **compile_counts(timing.compiles),
-        **answers(scorer, rounds[0], device, technique.dtype or DTYPES[device]),
+        **answers(scorer, rounds[0], device, technique),
     )
     if scorer.wastes:
         benchmark.extra_info.update(waste=statistics.median(scorer.wastes[-ROUNDS:]))
@@ -53,10 +53,11 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
 
 def identity(technique: Technique, device: str) -> dict[str, Any]:
     """What is measured, by the names that reports and baselines use."""
+    lack = lacking(technique, device)
     return {
         "configuration": technique.name,
         "chapter": technique.chapter,
-        "when": technique.when,
+        "when": technique.when if lack is None else f"{technique.when} ({lack})",
         "reference": REFERENCE,
         "workload": workload(device).name,
         "workload_fingerprint": workload(device).fingerprint,
@@ -102,24 +103,37 @@ def made(execution: Execution, device: str, dtype: torch.dtype) -> CrossEncoder:
     )  # fmt: skip
 
 
-def answers(scorer: Scorer, pairs: list[Pair], device: str, dtype: torch.dtype) -> dict[str, float]:
+def answers(scorer: Scorer, pairs: list[Pair], device: str, technique: Technique) -> dict[str, float]:
     """How far from the float32 oracle, how far it may be, and whether it ranks the pairs alike."""
     logits = scorer.logits(pairs)
     max_length = workload(device).max_length
+    dtype, quantize = technique.dtype or DTYPES[device], technique.execution.quantize
     error = output_error(
-        logits, pairs, model=checkpoint(device), device=device, max_length=max_length, dtype=dtype
-    )
+        logits, pairs, model=checkpoint(device), device=device, max_length=max_length,
+        dtype=dtype, quantize=quantize,
+    )  # fmt: skip
     exact = oracle_logits(device, tuple(pairs), max_length)
+    lower = dtype != torch.float32 or quantize is not None
+    plain = oracle_logits(device, tuple(pairs), max_length, dtype, quantize) if lower else None
     return {
         "output_error": error.error,
         "output_tolerance": error.tolerance,
-        "kendall_tau": float(kendalltau(logits, exact).statistic),
+        "kendall_tau": kendall_tau(logits, exact),
+        "kendall_floor": tau_floor(exact, error.tolerance, plain),
     }
 
 
 @cache
-def oracle_logits(device: str, pairs: tuple[Pair, ...], max_length: int) -> np.ndarray:
-    return oracle.logits(checkpoint(device), pairs, max_length=max_length, device=device)
+def oracle_logits(
+    device: str,
+    pairs: tuple[Pair, ...],
+    max_length: int,
+    dtype: torch.dtype = torch.float32,
+    quantize: str | None = None,
+) -> np.ndarray:
+    return oracle.logits(
+        checkpoint(device), pairs, max_length=max_length, device=device, dtype=dtype, quantize=quantize
+    )
 
 
 @cache

@@ -24,6 +24,7 @@ from .nested_collate import NestedBatch
 from .packed_collate import PackedBatch
 from .prefix_collate import PrefixedBatch
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
+from .weights import sum_of_weights, weights_version
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +103,8 @@ class CompiledForward:
             options={**options, "freezing": True} if execution.freeze else None,
             dynamic=execution.dynamic,
         )
-        self._frozen_weights = _weights_version(self._model) if execution.freeze else None
-        self._frozen_sum = _sum_of_weights(self._model) if execution.freeze else 0.0
+        self._frozen_weights = weights_version(self._model) if execution.freeze else None
+        self._frozen_sum = sum_of_weights(self._model) if execution.freeze else 0.0
 
     @property
     def graphs(self) -> int:
@@ -116,7 +117,7 @@ class CompiledForward:
         Raises:
             CompileError: something compiled after warm-up, in strict mode.
         """
-        thawed = self._frozen_weights is not None and self._frozen_weights != _weights_version(self._model)
+        thawed = self._frozen_weights is not None and self._frozen_weights != weights_version(self._model)
         if thawed:
             self._compile()
         if not self._warm_shapes:
@@ -138,7 +139,7 @@ class CompiledForward:
             passes: None for as many as it takes: one, or CUDAGRAPH_PASSES.
         """
         passes = passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)
-        if self._frozen_weights is not None and self._frozen_sum != _sum_of_weights(self._model):
+        if self._frozen_weights is not None and self._frozen_sum != sum_of_weights(self._model):
             self._compile()
         started, graphs_before = time.perf_counter(), self.graphs
         shapes = []
@@ -180,19 +181,6 @@ class CompiledForward:
         if not self._warned:
             self._warned = True
             logger.warning("%s (said once; strict=True makes it an error)", message)
-
-
-def _weights_version(model: PreTrainedModel) -> tuple[object, ...]:
-    """Changes whenever a weight is replaced or written to, unless through `.data`."""
-    return tuple(
-        (parameter.data_ptr(), None if parameter.is_inference() else parameter._version)
-        for parameter in model.parameters()
-    )
-
-
-def _sum_of_weights(model: PreTrainedModel) -> float:
-    """Changes with any weight, at the cost of reading them all."""
-    return sum(float(parameter.detach().double().sum()) for parameter in model.parameters())
 
 
 def _own_copy(function: Callable[..., Any]) -> FunctionType:

@@ -20,7 +20,7 @@ from .execution import Execution
 from .families import resolve_max_length
 from .layouts.choice import possible_execution
 from .pair_template import tokenizer_lock
-from .pipeline import Pipeline, signature
+from .pipeline import Pipeline
 from .presets import DEFAULT_PRESET, resolve_execution
 from .slow_path import slow_model
 from .worker import Worker
@@ -151,7 +151,7 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
         )
         reuse = None
         targets = target_tokens(self)
-        if current is not None and current.signature == signature(model, self.tokenizer, targets):
+        if current is not None and current.is_of(model, self.tokenizer, targets):
             same_texts = current.max_length == max_length and current.tokenizer is self.tokenizer
             if current.execution == execution and same_texts:
                 return current

@@ -10,6 +10,7 @@ from .errors import ExecutionError
 
 Layout = Literal["padded", "bucketed", "packed", "nested"]
 Attention = Literal["eager", "sdpa"]
+Quantization = Literal["int8", "float8"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two", "max-length"] | tuple[int, ...]
 TokenBudgets = int | tuple[int, ...] | None
@@ -47,6 +48,10 @@ class Execution:
         freeze: fold the weights into the compiled graph, prepacked for the CPU's matrix products. Doubles
             the memory of the weights; a changed weight compiles anew. After writing through a parameter's
             `.data`, which leaves no trace, call `warmup` again.
+        quantize: None for the model's own dtype; "int8" or "float8" for matrix products of the encoder's
+            layers in eight bits, on weights scaled by row and on activations scaled by token as they come.
+            "float8" needs CUDA, compute capability 8.9 and a model in bfloat16. The model itself stays as
+            it is. After writing through a parameter's `.data`, call `warmup` again.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
         dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
             None to let PyTorch start static and generalise.
@@ -65,6 +70,7 @@ class Execution:
     deterministic: bool = False
     share_prefix: bool = False
     freeze: bool = False
+    quantize: Quantization | None = None
     compile_mode: CompileMode | None = "default"
     dynamic: bool | None = True
     strict: bool = False
@@ -72,6 +78,7 @@ class Execution:
     def __post_init__(self) -> None:
         _check_choice("layout", self.layout, get_args(Layout))
         _check_choice("attention", self.attention, get_args(Attention))
+        _check_choice("quantize", self.quantize, (None, *get_args(Quantization)))
         _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
         _check_choice("dynamic", self.dynamic, (True, False, None))
         _check_lengths("buckets", self.buckets, also=("powers-of-two", "max-length"))
@@ -104,6 +111,11 @@ class Execution:
             raise ExecutionError(
                 "freeze=True with compile_mode=None: only a compiled graph can hold weights."
             )
+        if self.freeze and self.quantize is not None:
+            raise ExecutionError(
+                f"freeze=True with quantize={self.quantize!r}: a graph cannot hold quantised weights. "
+                "Choose one of the two."
+            )
         if self.compile_mode is not None and self.layout == "padded":
             raise ExecutionError(
                 f"compile_mode={self.compile_mode!r} with layout='padded': padding to the longest pair "
@@ -135,7 +147,7 @@ class Execution:
         padded = self.layout in ("padded", "bucketed")
         return (
             padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,
-            self.dynamic, self.freeze,
+            self.dynamic, self.freeze, self.quantize,
         )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from .families import packable
 from .layouts.choice import layout_of
 from .layouts.layout import Given, Layout
 from .plan import Plan
+from .quantize import Twin
 from .request import Request, Scored
 from .stream import NextBatch
 from .tokens import PairTokenizer, TokenizedPairs
@@ -40,10 +41,12 @@ class Pipeline:
         execution: how to order, lay out and run.
         worker: the threads to run on.
         targets: for a causal model, the token ids whose logits are the score; see `forward.head_logits`.
-        reuse: a pipeline of the same model whose graphs to go on using where they fit.
+        reuse: a pipeline of the same model and the same graph settings, whose graphs to go on using.
 
     Raises:
-        ExecutionError: buckets or token budgets that do not hold max_length.
+        ExecutionError: buckets or token budgets that do not hold max_length; a quantisation that the
+            device, the dtype or the model does not allow for.
+        NotInstalledError: a quantisation without torchao.
     """
 
     def __init__(
@@ -62,22 +65,35 @@ class Pipeline:
         self.signature = signature(model, tokenizer, targets)
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
-        same = reuse is not None and reuse.signature == self.signature
+        kept = reuse if reuse is not None and reuse.is_of(model, tokenizer, targets) else None
+        self._twin: Twin | None = kept._twin if kept is not None else None
+        if self._twin is None and execution.quantize is not None:
+            self._twin = Twin(model, execution.quantize)
+        self._runs = model if self._twin is None else self._twin.model
         given = Given(
-            model=model, tokenizer=tokenizer, max_length=max_length, execution=execution,
-            targets=tuple(targets), compiled=reuse.compiled if reuse is not None and same else None,
+            model=self._runs, tokenizer=tokenizer, max_length=max_length, execution=execution,
+            targets=tuple(targets), compiled=kept.compiled if kept is not None else None,
         )  # fmt: skip
         layout: Layout = layout_of(given)
         self._layout = layout
         self.compiled: Compiled | None = layout.compiled
         self.collator = layout.collator
         self.forward: Callable[[Any], Tensor] = layout.forward
+        if self._twin is not None:
+            self.forward = self._twin.following(layout.forward)
         self._stream = layout.stream()
 
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
         return self.model.dtype
+
+    def is_of(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, targets: Sequence[int]
+    ) -> bool:
+        """Whether a model and its tokenizer are still what this pipeline was made from."""
+        same = self.signature == signature(model, tokenizer, targets)
+        return same and (self._twin is None or self._twin.is_of(model))
 
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:
         """The tokens of N pairs, cut to max_length."""
@@ -93,6 +109,8 @@ class Pipeline:
         return self._worker.on_device(self._warm_up, batch_size, passes).result()
 
     def _warm_up(self, batch_size: int, passes: int | None) -> WarmupReport:
+        if self._twin is not None:
+            self._twin.follow(anyway=True)
         if self.compiled is None:
             return WarmupReport(shapes=(), graphs=0, seconds=0.0)
         with torch.inference_mode():
@@ -215,8 +233,8 @@ class Pipeline:
                     self._worker.answer(request.finish)
 
     def _use_attention(self) -> None:
-        if self.model.config._attn_implementation != self._layout.attention:
-            self.model.set_attn_implementation(self._layout.attention)
+        if self._runs.config._attn_implementation != self._layout.attention:
+            self._runs.set_attn_implementation(self._layout.attention)
 
 
 def signature(

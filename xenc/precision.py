@@ -19,3 +19,12 @@ def fastest_dtype(device: str | torch.device) -> torch.dtype:
     if kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return torch.bfloat16
     return torch.float32
+
+
+def has_int8_instructions(device: str | torch.device) -> bool:
+    """Whether a processor multiplies int8 by instructions of its own (VNNI, AMX); true of other devices."""
+    if torch.device(device).type != "cpu":
+        return True
+    # private to PyTorch, so it may go
+    known = (getattr(torch.cpu, name, None) for name in ("_is_vnni_supported", "_is_amx_tile_supported"))
+    return any(supported() for supported in known if supported is not None)

@@ -13,6 +13,7 @@ BASE = {
     "graphs": 1, "recompiles": 0, "graph_breaks": 0, "eager_fallbacks": 0, "cudagraph_recordings": 0,
     "cudagraph_skips": 0, "kernels": 210, "padded_share": 0.017, "peak_bytes": 105_300_000,
     "output_error": 1e-6, "output_tolerance": 1e-4,
+    "kendall_tau": 0.99, "kendall_floor": 0.95, "ndcg_loss": 0.001, "ndcg_tolerance": 0.01,
 }  # fmt: skip
 
 NONE_ALLOWED = (
@@ -39,6 +40,9 @@ def test_equal_facts_say_nothing():
         ({"recompiles": 3}, "recompiles: 0 -> 3, and none is allowed"),
         ({"output_error": 2e-4}, "output error: 1e-06 -> 0.0002, beyond the tolerance 0.0001"),
         ({"output_error": math.nan}, "output error: 1e-06 -> nan, beyond the tolerance 0.0001"),
+        ({"kendall_tau": 0.94}, "Kendall's tau: 0.99 -> 0.94, below the floor 0.95"),
+        ({"kendall_tau": math.nan}, "Kendall's tau: 0.99 -> nan, below the floor 0.95"),
+        ({"ndcg_loss": 0.02}, "nDCG lost: 0.001 -> 0.02, beyond the tolerance 0.01"),
     ],
 )
 def test_growth_is_a_break_that_names_both_values(changes, line):
@@ -95,7 +99,7 @@ def test_a_stored_baseline_without_the_fact_accepts_nothing():
     assert compared({"kernels": None}, kernels=212).worse == ("kernels: 210 -> 212",)
 
 
-@pytest.mark.parametrize("name", [name for name in FACTS if name != "output_error"])
+@pytest.mark.parametrize("name", [name for name in FACTS if not FACTS[name].bound])
 @pytest.mark.parametrize("value", [None, math.nan])
 def test_a_fact_that_the_head_lacks_is_unmeasured(name, value):
     comparison = compared(**{name: value})
@@ -108,6 +112,23 @@ def test_a_fact_that_the_head_lacks_is_unmeasured(name, value):
 def test_an_output_error_without_a_number_or_a_tolerance_is_unmeasured():
     assert compared(output_error=None).unmeasured == ("output error: 1e-06 -> none",)
     assert "no tolerance is known" in compared(output_tolerance=None).unmeasured[0]
+
+
+def test_a_ranking_without_a_floor_is_unmeasured_and_breaks_a_law():
+    assert "no floor is known" in compared(kendall_floor=None).unmeasured[0]
+    assert broken_laws({"kendall_tau": 1.0}) == ["Kendall's tau 1, no floor is known"]
+
+
+@pytest.mark.parametrize(
+    ("held", "broken"),
+    [
+        ({"kendall_tau": 0.95, "kendall_floor": 0.95}, {"kendall_tau": 0.949, "kendall_floor": 0.95}),
+        ({"ndcg_loss": -0.2, "ndcg_tolerance": 0.01}, {"ndcg_loss": 0.011, "ndcg_tolerance": 0.01}),
+    ],
+)
+def test_a_ranking_that_does_not_hold_breaks_a_law(held, broken):
+    assert broken_laws(held) == []
+    assert len(broken_laws(broken)) == 1
 
 
 def test_a_fact_that_the_base_lacks_is_noted():

@@ -138,6 +138,16 @@ def test_a_break_in_one_process_is_regressed_with_both_values_and_its_finding(pr
     assert "[0] size mismatch at index 1" in judgement.notes
 
 
+def test_a_ranking_that_does_not_hold_in_one_process_is_regressed():
+    results = results_of()
+    set_facts(results, SECOND, kendall_tau=0.99, kendall_floor=0.95)
+    assert words(judged(results)) == all_but(Verdict.PASS, ())
+    set_facts(results, SECOND, of=2, kendall_tau=0.9)
+    verdicts = judged(results)
+    assert words(verdicts) == all_but(Verdict.REGRESSED, [SECOND])
+    assert verdicts.configurations[SECOND].exact == ("Kendall's tau: none -> 0.9, below the floor 0.95",)
+
+
 def test_an_accepted_count_passes_with_a_note_on_its_configuration_alone():
     results = results_of()
     for name in (FIRST, SECOND):

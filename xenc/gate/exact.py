@@ -18,7 +18,8 @@ class Rule(Enum):
 
     NONE_ALLOWED = "none is allowed, whatever the base did"
     NO_GROWTH = "no more than the base's"
-    OWN_TOLERANCE = "within output_tolerance, whatever the base's is"
+    OWN_TOLERANCE = "no more than its own bound, whatever the base's is"
+    OWN_FLOOR = "no less than its own bound, whatever the base's is"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Fact:
         rule: how it is judged.
         unit: "" for counts, "share" for fractions of one, "bytes".
         absolute, relative: growth that is none: the larger of the two counts.
+        bound: the name of the number beside it that an own tolerance or floor is.
     """
 
     label: str
@@ -37,6 +39,7 @@ class Fact:
     unit: str = ""
     absolute: float = 0.0
     relative: float = 0.0
+    bound: str = ""
 
 
 FACTS: Final[Mapping[str, Fact]] = {
@@ -51,9 +54,13 @@ FACTS: Final[Mapping[str, Fact]] = {
     "padded_share": Fact(label="padded share", unit="share", absolute=1e-9),
     # allocators round blocks up and libraries pick workspaces: less than that is no change of the code
     "peak_bytes": Fact(label="peak memory", unit="bytes", relative=0.01),
-    "output_error": Fact(label="output error", rule=Rule.OWN_TOLERANCE),
+    "output_error": Fact(label="output error", rule=Rule.OWN_TOLERANCE, bound="output_tolerance"),
+    "kendall_tau": Fact(label="Kendall's tau", rule=Rule.OWN_FLOOR, bound="kendall_floor"),
+    "ndcg_loss": Fact(label="nDCG lost", rule=Rule.OWN_TOLERANCE, bound="ndcg_tolerance"),
 }
-"""What can be compared, by name. `output_tolerance` may stand beside them."""
+"""What can be compared, by name. Their bounds may stand beside them."""
+
+_BOUNDS: Final = frozenset(fact.bound for fact in FACTS.values() if fact.bound)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +88,14 @@ def changed_facts(
     """Compare the facts of one configuration.
 
     Args:
-        head: facts by the names of FACTS, with output_tolerance where there is an output_error.
+        head: facts by the names of FACTS, with the bound of each that has one.
         base: the same of the base; None or absent where it has none.
         accepted: what a reviewer accepted. Growth up to it is no break.
 
     Raises:
         ValueError: a name that is not in FACTS, for a fact that nobody judges would pass silently.
     """
-    unknown = (set(head) | set(base)) - set(FACTS) - {"output_tolerance"}
+    unknown = (set(head) | set(base)) - set(FACTS) - _BOUNDS
     if unknown:
         raise ValueError(f"unknown facts {sorted(unknown)}: add them to FACTS")
     lines: dict[str, list[str]] = {"worse": [], "better": [], "unmeasured": [], "notes": []}
@@ -96,8 +103,8 @@ def changed_facts(
         ours, theirs = head.get(name), base.get(name)
         if ours is None and theirs is None:
             continue
-        if fact.rule is Rule.OWN_TOLERANCE:
-            where, why = _within(ours, head.get("output_tolerance"))
+        if fact.bound:
+            where, why = _within(fact, ours, head.get(fact.bound))
         else:
             where, why = _compare(fact, ours, theirs, (accepted or {}).get(name))
         if where:
@@ -122,10 +129,14 @@ def _compare(
     return ("better", "") if _grew(fact, ours, theirs) else ("", "")
 
 
-def _within(error: Number | None, tolerance: Number | None) -> tuple[str, str]:
-    if error is None or tolerance is None:
-        return "unmeasured", "" if error is None else ", no tolerance is known"
-    return ("", "") if error <= tolerance else ("worse", f", beyond the tolerance {tolerance:.3g}")
+def _within(fact: Fact, value: Number | None, bound: Number | None) -> tuple[str, str]:
+    """As `_compare`; NaN is within nothing."""
+    floor = fact.rule is Rule.OWN_FLOOR
+    if value is None or bound is None:
+        return "unmeasured", "" if value is None else f", no {'floor' if floor else 'tolerance'} is known"
+    if floor:
+        return ("", "") if value >= bound else ("worse", f", below the floor {bound:.3g}")
+    return ("", "") if value <= bound else ("worse", f", beyond the tolerance {bound:.3g}")
 
 
 def _grew(fact: Fact, old: Number, new: Number) -> bool:
@@ -147,7 +158,19 @@ def _number(fact: Fact, value: Number | None) -> str:
         return f"{value:.1%}"
     if fact.unit == "bytes":
         return f"{value / 1e6:.1f} MB" if abs(value) >= 1e6 else f"{value:,.0f} bytes"
-    return f"{value:.3g}" if fact.rule is Rule.OWN_TOLERANCE else f"{value:g}"
+    return f"{value:.3g}" if fact.bound else f"{value:g}"
+
+
+def badness(name: str, value: Number | None) -> float:
+    """Larger for the worse of two values of a fact.
+
+    None was not measured, and another process may have; NaN is worse than any number.
+    """
+    if value is None:
+        return -math.inf
+    if math.isnan(value):
+        return math.inf
+    return -value if name in FACTS and FACTS[name].rule is Rule.OWN_FLOOR else value
 
 
 def compile_counts(report: CompileReport) -> dict[str, Any]:
@@ -165,7 +188,7 @@ def broken_laws(info: Mapping[str, Any]) -> list[str]:
     """What a benchmark's `extra_info` says that must never be so, whatever the baseline holds.
 
     Args:
-        info: may hold the keys of `compile_counts`, and output_error with output_tolerance.
+        info: may hold the keys of `compile_counts`, and the facts that have a bound, with it.
     """
     broken = []
     counted = [
@@ -175,7 +198,11 @@ def broken_laws(info: Mapping[str, Any]) -> list[str]:
     ]
     if counted:
         broken.append(f"{', '.join(counted)} in the timed region:\n{info.get('compile_findings', '')}")
-    error, tolerance = info.get("output_error"), info.get("output_tolerance")
-    if error is not None and tolerance is not None and not error <= tolerance:
-        broken.append(f"output error {error:.3g} is beyond the tolerance {tolerance:.3g}")
+    for name, fact in FACTS.items():
+        value = info.get(name)
+        if not fact.bound or value is None:
+            continue
+        _, why = _within(fact, value, info.get(fact.bound))
+        if why:
+            broken.append(f"{fact.label} {value:.3g}{why}")
     return broken

@@ -7,12 +7,12 @@ nothing. What is exact is judged all the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from ..exact import changed_facts
+from ..exact import badness, changed_facts
 from ..verdict import Judgement, Verdict
 from .growth import grown_kernels, grown_stage
 from .rule import CHANNEL_NAMES, Channel, Rule, change_in_process, judge_changes
@@ -192,17 +192,12 @@ def _combined(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _worst_facts(found: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
-    """Facts over all processes: the largest of each, so that one late recompile is not averaged away."""
+    """Facts over all processes: the worst of each, so that one late recompile is not averaged away."""
     worst: dict[str, Any] = {}
     for facts in (process["facts"][arm] for process in found):
         for name, value in facts.items():
-            worst[name] = max(worst.get(name), value, key=_badness)
+            worst[name] = max(worst.get(name), value, key=partial(badness, name))
     return worst
-
-
-def _badness(value: float | None) -> float:
-    """None was not measured, and a later process may have; NaN is worse than any number."""
-    return -math.inf if value is None else math.inf if math.isnan(value) else value
 
 
 def _findings(found: Sequence[Mapping[str, Any]]) -> list[str]:
