@@ -15,11 +15,12 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "extras", "execution", "presets", "precision", "families", "checkpoints", "pairs",
+    "errors", "execution", "extras", "presets", "precision", "families", "checkpoints", "pairs",
     "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "attention", "forward",
-    "watch", "compiled",
-    "cold_start", "request", "stream", "layouts.layout", "layouts.padded",
-    "layouts.packed", "layouts.choice", "worker", "pipeline", "flops", "answer",
+    "watch", "prepared", "cold_start", "runtimes.tensorrt", "compiled", "runtimes.runtime", "runtimes.export",
+    "runtimes.onnxruntime", "runtimes.openvino", "runtimes.probe", "runtimes.forward", "request", "stream",
+    "layouts.layout", "layouts.padded", "layouts.packed", "layouts.choice",
+    "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
     "gate.report", "gate.picture",
@@ -110,7 +111,7 @@ def test_every_exported_class_and_function_has_a_docstring_of_its_own():
 
 
 def test_every_room_has_its_place():
-    folders = {"__init__", "layouts", "gate", "gate.paired", "gate.stored"}
+    folders = {"__init__", "layouts", "runtimes", "gate", "gate.paired", "gate.stored"}
     assert {room_of(file) for file in FILES} - folders == set(ROOMS)
 
 

@@ -10,6 +10,7 @@ from .errors import ExecutionError
 
 Layout = Literal["padded", "bucketed", "packed"]
 Attention = Literal["eager", "sdpa"]
+Runtime = Literal["torch", "onnxruntime", "openvino", "tensorrt"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two"] | tuple[int, ...]
 TokenBudgets = int | tuple[int, ...] | None
@@ -39,6 +40,9 @@ class Execution:
         freeze: fold the weights into the compiled graph, prepacked for the CPU's matrix products. Doubles
             the memory of the weights; a changed weight compiles anew. After writing through a parameter's
             `.data`, which leaves no trace, call `warmup` again.
+        runtime: what runs the forward pass. "torch" is PyTorch; "onnxruntime" and "openvino" run the model as
+            exported to ONNX; "tensorrt" is torch.compile with another backend. They take padded or bucketed
+            batches, and each needs the extra of its name.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
         dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
             None to let PyTorch start static and generalise.
@@ -55,6 +59,7 @@ class Execution:
     token_budgets: TokenBudgets = None
     deterministic: bool = False
     freeze: bool = False
+    runtime: Runtime = "torch"
     compile_mode: CompileMode | None = "default"
     dynamic: bool | None = True
     strict: bool = False
@@ -62,11 +67,14 @@ class Execution:
     def __post_init__(self) -> None:
         _check_choice("layout", self.layout, get_args(Layout))
         _check_choice("attention", self.attention, get_args(Attention))
+        _check_choice("runtime", self.runtime, get_args(Runtime))
         _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
         _check_choice("dynamic", self.dynamic, (True, False, None))
         _check_lengths("buckets", self.buckets, also=("powers-of-two",))
         _check_lengths("token_budgets", self.token_budgets, also=(None,))
         self._check_contradictions()
+        if self.runtime != "torch":
+            self._check_runtime()
 
     def _check_contradictions(self) -> None:
         if self.buckets != _DEFAULT_BUCKETS and self.layout != "bucketed":
@@ -92,11 +100,30 @@ class Execution:
                 "or compile_mode=None."
             )
 
+    def _check_runtime(self) -> None:
+        chosen = f"runtime={self.runtime!r}"
+        if self.layout == "packed":
+            raise ExecutionError(
+                f"{chosen} with layout='packed': the operator that packed batches need is PyTorch's alone. "
+                f"Use layout='bucketed' or runtime='torch'; execution={self.runtime!r} is a preset."
+            )
+        if self.runtime != "tensorrt" and self.compile_mode is not None:
+            raise ExecutionError(
+                f"{chosen} with compile_mode={self.compile_mode!r}: torch.compile has no part in it. "
+                f"Use compile_mode=None; execution={self.runtime!r} is a preset."
+            )
+        if self.runtime == "tensorrt" and (self.compile_mode != "default" or self.freeze):
+            own = "freeze=True" if self.freeze else f"compile_mode={self.compile_mode!r}"
+            raise ExecutionError(
+                f"{chosen} with {own}: TensorRT is a compiler of its own, and its engines hold the weights "
+                "anyway. Use compile_mode='default', freeze=False."
+            )
+
     @property
     def graph_settings(self) -> tuple[object, ...]:
         """What the compiled graph depends on; executions that agree here can share one."""
         packed = self.layout == "packed"
-        return packed, packed or self.attention, self.compile_mode, self.dynamic, self.freeze
+        return packed, packed or self.attention, self.compile_mode, self.dynamic, self.freeze, self.runtime
 
 
 def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:

@@ -34,11 +34,15 @@ PRESETS: Final = MappingProxyType(
         "packed-frozen": Execution(freeze=True),
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
         "packed-max-autotune": Execution(compile_mode="max-autotune"),
+        "onnxruntime": Execution(runtime="onnxruntime", layout="padded", compile_mode=None),
+        "openvino": Execution(runtime="openvino", layout="padded", compile_mode=None),
+        # one engine per shape, so that there should be few
+        "tensorrt": Execution(runtime="tensorrt", layout="bucketed", buckets="powers-of-two", dynamic=False),
     }
 )
 """The named executions. The first eight are the rows of the table: attention x compiled x sorted;
 "bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning; "packed" is the
-default."""
+default; the last three need an extra of their name."""
 
 DEFAULT_PRESET: Final = "packed"
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from ..errors import ExecutionError
 from ..execution import Execution
+from ..extras import require_for
 from ..families import packable, pools_at_eos
+from ..runtimes.forward import check_runtime
 from .layout import Given, Layout
 from .packed import packed
 from .padded import padded
@@ -37,6 +39,11 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     if isinstance(unpackable, str):
         execution = _plainer(execution, unpackable, layout="bucketed")
         logger.warning("%s: execution.layout is now 'bucketed'", unpackable)
+    if causal and execution.runtime != "torch":
+        raise ExecutionError(
+            f"runtime={execution.runtime!r}: a causal reranker runs packed, which is PyTorch's alone. "
+            "Use runtime='torch', layout='packed'."
+        )
     if causal and execution.layout != "packed":
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
@@ -53,6 +60,8 @@ def _plainer(execution: Execution, reason: str, **changes: Any) -> Execution:
     """The execution with other settings, unless what only packed batches have was asked for."""
     if execution.deterministic or execution.token_budgets is not None:
         raise ExecutionError(f"layout='packed': {reason}. Use layout={changes['layout']!r}.")
+    if execution.runtime == "tensorrt" and changes.get("compile_mode", "default") is None:
+        raise ExecutionError(f"runtime='tensorrt': {reason}, which cannot be compiled. Use runtime='torch'.")
     return replace(execution, **changes)
 
 
@@ -61,6 +70,9 @@ def layout_of(given: Given) -> Layout:
 
     Raises:
         ExecutionError: buckets or token budgets that do not hold max_length; a packed layout of a model
-            that cannot be packed.
+            that cannot be packed; a runtime that has not its device or dtype.
+        NotInstalledError: a package that the execution needs is absent.
     """
+    require_for(given.execution)
+    check_runtime(given.execution, given.model)
     return packed(given) if given.execution.layout == "packed" else padded(given)

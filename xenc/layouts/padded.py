@@ -20,6 +20,8 @@ def padded(given: Given) -> Layout:
     buckets = bucket_lengths(execution.buckets, given.max_length)
     collator = Collator(**given.collating())
     compiled = given.compiling(classify)
+    # padded batches have any length, which nothing but the memory of the longest can be made ready for
+    warm = buckets if execution.layout == "bucketed" else buckets[-1:]
 
     def plan(tokens: TokenizedPairs, batch_size: int) -> Plan:
         lengths = buckets if execution.layout == "bucketed" else None
@@ -31,6 +33,6 @@ def padded(given: Given) -> Layout:
         forward=compiled or given.running(classify),
         compiled=compiled,
         plan=plan,
-        warmup_batches=lambda batch_size: map(collator.dummy, warmup_shapes(buckets, batch_size)),
+        warmup_batches=lambda batch_size: map(collator.dummy, warmup_shapes(warm, batch_size)),
         stream=lambda: PlannedStream(plan),
     )
