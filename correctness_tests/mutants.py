@@ -21,6 +21,7 @@ from pathlib import Path
 from correctness_tests.mutations import MUTANTS, Mutant
 from correctness_tests.mutations_gate import GATE_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
+from correctness_tests.mutations_runtimes import RUNTIME_MUTANTS
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("xenc", "perf_tests", "correctness_tests")
@@ -82,7 +83,9 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
 
 def main(names: Sequence[str]) -> int:
     chosen = [
-        mutant for mutant in (*MUTANTS, *PACKED_MUTANTS, *GATE_MUTANTS) if not names or mutant.name in names
+        mutant
+        for mutant in (*MUTANTS, *PACKED_MUTANTS, *GATE_MUTANTS, *RUNTIME_MUTANTS)
+        if not names or mutant.name in names
     ]
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_tree(Path(directory))

@@ -1,12 +1,13 @@
-"""Other runtimes than PyTorch: the same scores, exported once, never stale, and refused where they cannot be."""
+"""Other runtimes than PyTorch: the same scores, exported once, never stale, refused where they cannot be."""
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -245,14 +246,18 @@ def test_another_runtime_and_a_copy_of_the_checkpoint_use_what_was_exported(
         assert_as_oracle(model, one_layer)
 
 
+@pytest.fixture(scope="module")
+def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Each made once, so that the second runtime finds what was exported for the first."""
+    return cache(lambda name: checkpoints.make(tmp_path_factory.mktemp(name), name))
+
+
 @pytest.mark.parametrize(
     "architecture",
     ["roberta", *(pytest.param(name, marks=slow) for name in checkpoints.ARCHITECTURES if name != "roberta")],
 )
-def test_every_architecture_that_can_be_exported_scores_as_the_oracle(
-    architecture, runtime, tmp_path_factory
-):
-    checkpoint = checkpoints.make(tmp_path_factory.mktemp(architecture), architecture)
+def test_every_architecture_that_can_be_exported_scores_as_the_oracle(architecture, runtime, checkpoint_of):
+    checkpoint = checkpoint_of(architecture)
     with made(checkpoint, PRESETS[runtime]) as model:
         assert_as_oracle(model, checkpoint)
 
@@ -357,6 +362,7 @@ def test_what_pytorch_runs_misses_nothing():
         assert execution.runtime != "torch" or missing_for(execution) is None
 
 
+@slow
 def test_openvino_reads_a_model_in_bfloat16(one_layer, monkeypatch):
     """On a processor without instructions for it, which is told here that it has them, and then emulates."""
     openvino = pytest.importorskip("openvino", reason="not installed: pip install 'xenc[openvino]'")
@@ -367,3 +373,12 @@ def test_openvino_reads_a_model_in_bfloat16(one_layer, monkeypatch):
         error = np.abs(logits(model) - exact).max()
     step = torch.finfo(torch.bfloat16).eps * np.abs(exact).max()
     assert error <= 2 * np.abs(eager - exact).max() + step
+
+
+@slow
+def test_a_classifier_that_looks_up_eos_scores_as_the_oracle(runtime, tmp_path, caplog):
+    checkpoint = checkpoints.make(tmp_path, "t5", **checkpoints.T5)
+    with made(checkpoint, bucketed(runtime)) as model:
+        assert model.execution.layout == "padded"
+        assert "looks up <eos>" in caplog.text
+        assert_as_oracle(model, checkpoint)

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from .cold_start import load_graphs, save_graphs
 from .execution import Execution
 from .prepared import Batch, PreparedForward, WarmupReport, weights_version
-from .runtimes import tensorrt
+from .runtimes.tensorrt import OPTIONS, tensorrt_backend
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 
 CUDAGRAPH_PASSES: Final = 3
@@ -59,7 +59,7 @@ class CompiledForward(PreparedForward):
         self._compiled = torch.compile(
             self._own_function,
             fullgraph=True,
-            backend=tensorrt.backend() if execution.runtime == "tensorrt" else "inductor",
+            backend=tensorrt_backend() if execution.runtime == "tensorrt" else "inductor",
             mode=execution.compile_mode if options is None else None,
             options=options,
             dynamic=execution.dynamic,
@@ -144,7 +144,7 @@ class CompiledForward(PreparedForward):
 def _options(execution: Execution) -> dict[str, Any] | None:
     """Options of the backend; None where Inductor's mode says it all."""
     if execution.runtime == "tensorrt":
-        return dict(tensorrt.OPTIONS)
+        return dict(OPTIONS)
     if execution.freeze:
         return {**torch._inductor.list_mode_options(execution.compile_mode), "freezing": True}
     return None

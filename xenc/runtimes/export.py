@@ -86,7 +86,7 @@ def exported(model: PreTrainedModel, *, token_types: bool, folder: Path | None) 
                 _make(model, place, token_types=token_types)
             return Exported(file=place / _FILE, fingerprint=made_from)
         except OSError as error:
-            logger.warning("the exported model cannot be kept in %s: %s", folder, error)
+            logger.warning("the exported model cannot be kept in %s: %s", folder, str(error))
         temporary = tempfile.TemporaryDirectory(prefix="xenc-onnx-")
         place = Path(temporary.name)
         _export(model, place / _FILE, token_types=token_types)

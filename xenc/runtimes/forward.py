@@ -15,12 +15,12 @@ from ..collate import PaddedBatch
 from ..errors import ModelError
 from ..execution import Execution
 from ..prepared import Batch, PreparedForward, WarmupReport, weights_version
-from . import tensorrt
 from .export import Exported, exported, fingerprint
 from .onnxruntime import OnnxRuntime
 from .openvino import OpenVino
 from .probe import probe
 from .runtime import Runtime, Session
+from .tensorrt import check_tensorrt
 
 RUNTIMES: Final[dict[str, Runtime]] = {"onnxruntime": OnnxRuntime(), "openvino": OpenVino()}
 """Those that run an exported model, by their names in an `Execution`."""
@@ -33,7 +33,7 @@ def check_runtime(execution: Execution, model: PreTrainedModel) -> None:
         ExecutionError: its device or its dtype; the message names the remedy.
     """
     if execution.runtime == "tensorrt":
-        tensorrt.check(model.device)
+        check_tensorrt(model.device)
     elif execution.runtime in RUNTIMES:
         RUNTIMES[execution.runtime].check(model.device, model.dtype)
 

@@ -19,13 +19,13 @@ OPTIONS: Final = MappingProxyType({"pass_through_build_failures": True})
 https://docs.pytorch.org/TensorRT/user_guide/compilation/torch_compile.html"""
 
 
-def backend() -> str:
+def tensorrt_backend() -> str:
     """The backend's name; importing the package registers it."""
     import_module("torch_tensorrt")
     return "torch_tensorrt"
 
 
-def check(device: torch.device) -> None:
+def check_tensorrt(device: torch.device) -> None:
     """Refuse what cannot run.
 
     Raises:
