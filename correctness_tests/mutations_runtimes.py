@@ -26,8 +26,8 @@ RUNTIME_MUTANTS = (
     mutant(
         "a write through data is not looked for",
         "runtimes/forward.py",
-        "if not shapes and self._outdated(batch):",
-        "if False:",
+        "if self._failed is not None or self._outdated():",
+        "if self._failed is not None:",
         f"{RUNTIMES}::test_a_weight_written_through_data_is_noticed_by_the_next_warm_up",
     ),
     mutant(

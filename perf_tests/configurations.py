@@ -27,7 +27,7 @@ _ALWAYS_ON_CPU: Final = (
 _SLOW_TO_WARM_UP: Final = ("sentence-transformers-compiled",)
 
 _ELSEWHERE: Final = {
-    "cpu": ("packed-cudagraphs", "packed-max-autotune"),
+    "cpu": ("packed-cudagraphs", "packed-max-autotune", "tensorrt"),
     "cuda": ("onnxruntime", "openvino"),
 }
 """Rows that would repeat another one on this device, or have nothing to run on."""
@@ -52,7 +52,7 @@ def configurations() -> list[Any]:
                 short = name in _ALWAYS_ON_CPU or (workload.name == "seed" and name not in _SLOW_TO_WARM_UP)
                 if device == "cpu" and not short:
                     marks.append(pytest.mark.slow)
-                if name in PEERS:
+                if name in PEERS or PRESETS[name].runtime != "torch":
                     marks.append(pytest.mark.peer)
                 configuration = Configuration(name=name, device=device, workload=workload)
                 label = f"{marker}-{workload.name}-{name}"

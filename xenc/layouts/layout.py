@@ -78,7 +78,10 @@ class Given:
         execution = self.execution
         compiled = self.compiled
         if execution.runtime in RUNTIMES:
-            compiled = compiled or ForeignForward(execution.runtime, self.model, strict=execution.strict)
+            compiled = compiled or ForeignForward(
+                execution.runtime, self.model, token_types=self.collating()["has_token_types"],
+                strict=execution.strict,
+            )  # fmt: skip
         elif execution.compile_mode is not None:
             compiled = compiled or CompiledForward(function, self.model, execution, constants)
         if compiled is not None:

@@ -20,8 +20,7 @@ def padded(given: Given) -> Layout:
     buckets = bucket_lengths(execution.buckets, given.max_length)
     collator = Collator(**given.collating())
     compiled = given.compiling(classify)
-    # padded batches have any length, which nothing but the memory of the longest can be made ready for
-    warm = buckets if execution.layout == "bucketed" else buckets[-1:]
+    warm = buckets if execution.layout == "bucketed" else ()  # padded batches have any length
 
     def plan(tokens: TokenizedPairs, batch_size: int) -> Plan:
         lengths = buckets if execution.layout == "bucketed" else None

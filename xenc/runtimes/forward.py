@@ -47,12 +47,13 @@ class ForeignForward(PreparedForward):
     Args:
         name: the runtime's, one of `RUNTIMES`.
         model: on its device.
+        token_types: whether its batches have token_type_ids.
         strict: whether to raise for what is exported or opened after warm-up.
     """
 
-    def __init__(self, name: str, model: PreTrainedModel, *, strict: bool) -> None:
+    def __init__(self, name: str, model: PreTrainedModel, *, token_types: bool, strict: bool) -> None:
         super().__init__(strict=strict)
-        self._name, self._model = name, model
+        self._name, self._model, self._token_types = name, model, token_types
         self._folder: Path | None = None
         self._warm = False
         self._forget()
@@ -98,13 +99,11 @@ class ForeignForward(PreparedForward):
         if folder is not None and folder != self._folder:
             self._folder = folder
             self._forget()
-        self._failed = None
-        shapes: list[tuple[int, int]] = []
-        before = self.graphs
+        if self._failed is not None or self._outdated():
+            self._forget()
+        before, shapes = self.graphs, []
+        self._session()
         for batch in batches:
-            if not shapes and self._outdated(batch):
-                self._forget()
-                before = 0
             for _ in range(passes or 1):
                 self._run(batch)
             shapes.append(batch.shape)
@@ -113,21 +112,23 @@ class ForeignForward(PreparedForward):
             shapes=tuple(shapes), graphs=self.graphs - before, seconds=time.perf_counter() - started
         )
 
-    def _outdated(self, batch: Batch) -> bool:
+    def _outdated(self) -> bool:
         """Whether a weight changed, also in a way that leaves no trace."""
-        assert isinstance(batch, PaddedBatch)
-        token_types = batch.token_type_ids is not None
         made_from = None if self._exported is None else self._exported.fingerprint
-        return made_from is not None and made_from != fingerprint(self._model, token_types=token_types)
+        return made_from is not None and made_from != fingerprint(self._model, token_types=self._token_types)
 
     def _run(self, batch: Batch) -> Tensor:
         assert isinstance(batch, PaddedBatch)
+        return self._session()(batch)
+
+    def _session(self) -> Session:
+        """That of the caller's CPU threads."""
         threads = torch.get_num_threads()
         if threads not in self._sessions:
-            self._sessions[threads] = self._open(threads, token_types=batch.token_type_ids is not None)
-        return self._sessions[threads](batch)
+            self._sessions[threads] = self._open(threads)
+        return self._sessions[threads]
 
-    def _open(self, threads: int, *, token_types: bool) -> Session:
+    def _open(self, threads: int) -> Session:
         """A session; the first of these weights is exported for, and compared with the model."""
         model = self._model
         if self._failed is not None:
@@ -135,9 +136,9 @@ class ForeignForward(PreparedForward):
         self._version = weights_version(model)
         try:
             if not self._sessions:
-                self._exported = exported(model, token_types=token_types, folder=self._folder)
+                self._exported = exported(model, token_types=self._token_types, folder=self._folder)
                 session = self._load(threads)
-                probe(model, session, token_types=token_types)
+                probe(model, session, token_types=self._token_types)
                 return session
             return self._load(threads)
         except ModelError as error:
