@@ -32,10 +32,10 @@ $(VENV)/.peers: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[peers]'
 	@touch $@
 
-test: lint ## lint, types, workflow lint, correctness laws and the gate's own tests (CPU)
+test: lint $(PEERS) ## lint, types, workflow lint, correctness laws and the gate's own tests (CPU)
 	$(PYTEST) correctness_tests -m "not slow" $(PYTEST_ARGS)
 
-test-all: lint ## the same, with the slow laws and more Hypothesis examples
+test-all: lint $(PEERS) ## the same, with the slow laws and more Hypothesis examples
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) correctness_tests $(PYTEST_ARGS)
 
 bench: $(READY) $(PEERS) ## time the CPU suite on real weights and prose; writes bench-report/

@@ -23,6 +23,7 @@ from correctness_tests.mutations_gate import GATE_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
 from correctness_tests.mutations_prefix import PREFIX_MUTANTS
 from correctness_tests.mutations_quantize import QUANTIZE_MUTANTS
+from correctness_tests.mutations_runtimes import RUNTIME_MUTANTS
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("xenc", "perf_tests", "correctness_tests")
@@ -83,7 +84,9 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
 
 
 def main(names: Sequence[str]) -> int:
-    mutants = (*MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *QUANTIZE_MUTANTS, *GATE_MUTANTS)
+    mutants = (
+        *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *QUANTIZE_MUTANTS, *RUNTIME_MUTANTS, *GATE_MUTANTS,
+    )  # fmt: skip
     chosen = [mutant for mutant in mutants if not names or mutant.name in names]
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_tree(Path(directory))

@@ -1,8 +1,7 @@
-"""The systems that xenc is measured against: they score the same model, and say so when they cannot."""
+"""The systems that xenc is measured against: they score the same model. And rows that cannot be say so."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,9 @@ import torch
 
 from correctness_tests import oracle
 from perf_tests import peers, workloads
-from xenc import watch_compiles
+from perf_tests.configurations import PEERS, configurations
+from perf_tests.test_predict import why_not
+from xenc import PRESETS, watch_compiles
 
 SENTENCE = "A class body is run in a namespace of its own. "
 PAIRS = [
@@ -33,9 +34,6 @@ def expected(minilm: Path) -> np.ndarray:
 
 
 def make(name: str, checkpoint: Path) -> peers.Peer:
-    reason = peers.missing(name)
-    if reason is not None:
-        pytest.skip(f"{name}: {reason}")
     return peers.make(name, checkpoint, "cpu", torch.float32, BATCH_SIZE)
 
 
@@ -55,47 +53,16 @@ def test_nothing_compiles_in_the_compiled_peer_once_it_is_made(minilm):
     assert watch.report.clean, watch.report.describe()
 
 
-@slow
-def test_the_export_is_made_once(minilm):
-    make("onnxruntime", minilm)
-    exported = peers.export(minilm)
-    before = exported.stat().st_mtime_ns
-    make("onnxruntime", minilm)
-    assert peers.export(minilm).stat().st_mtime_ns == before
+def test_a_row_whose_packages_are_absent_names_the_remedy_and_no_other_row_does(monkeypatch):
+    monkeypatch.setattr("xenc.extras.find_spec", lambda module: None)
+    for (configuration,) in (parameter.values for parameter in configurations()):
+        name = configuration.name
+        foreign = name not in PEERS and PRESETS[name].runtime != "torch"
+        assert why_not(configuration) == (f"not installed: pip install 'xenc[{name}]'" if foreign else None)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_missing_package_is_named_with_the_remedy(monkeypatch, minilm, name):
-    present = importlib.util.find_spec
-    monkeypatch.setattr(peers, "find_spec", lambda module: None if module == name else present(module))
-    assert peers.missing(name) == "not installed: pip install 'xenc[peers]'"
-    with pytest.raises(ValueError, match=rf"{name}: not installed: pip install 'xenc\[peers\]'"):
-        peers.make(name, minilm, "cpu", torch.float32, BATCH_SIZE)
-
-
-@pytest.mark.parametrize("name", ["sentence-transformers", "sentence-transformers-compiled"])
-def test_peers_that_xenc_itself_requires_are_never_missing(name):
-    assert peers.missing(name) is None
-
-
-def test_openvino_does_not_pass_float32_off_as_bfloat16(monkeypatch):
-    openvino = pytest.importorskip("openvino", reason="not installed: pip install 'xenc[peers]'")
-    for capabilities, answer in (
-        (["FP32"], "this CPU has no bfloat16: OpenVINO would compute in float32"),
-        (["FP32", "BF16"], None),
-    ):
-        monkeypatch.setattr(openvino.Core, "get_property", lambda *_, c=capabilities: c)
-        assert peers.unsupported("openvino", "cpu", torch.bfloat16) == answer
-
-
-@pytest.mark.parametrize(
-    ("name", "device", "dtype"),
-    [
-        ("onnxruntime", "cuda", torch.float32),
-        ("openvino", "cuda", torch.bfloat16),
-        ("onnxruntime", "cpu", torch.bfloat16),
-        ("openvino", "cpu", torch.float16),
-    ],
-)
-def test_what_a_peer_is_not_measured_in_is_refused(name, device, dtype):
-    assert "is measured" in peers.unsupported(name, device, dtype)
+def test_what_another_system_runs_is_not_judged_by_the_gate():
+    for parameter in configurations():
+        name = parameter.values[0].name
+        judged = "peer" not in {mark.name for mark in parameter.marks}
+        assert judged == (name in PRESETS and PRESETS[name].runtime == "torch")

@@ -15,12 +15,14 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "extras", "execution", "presets", "precision", "families", "checkpoints", "pairs",
+    "errors", "execution", "extras", "presets", "precision", "families", "checkpoints", "pairs",
     "pair_template", "tokens", "plan", "packing", "prefix", "collate", "packed_collate", "nested_collate",
     "prefix_collate", "attention", "nested_attention", "prefix_attention", "forward", "prefix_forward",
-    "watch", "weights", "quantize", "compiled", "prefix_cache", "cold_start", "admission", "request",
-    "stream", "layouts.layout", "layouts.padded", "layouts.packed", "layouts.nested",
-    "layouts.shared_prefix", "layouts.choice", "worker", "pipeline", "flops", "answer",
+    "watch", "weights", "quantize", "prepared", "cold_start", "runtimes.tensorrt", "compiled", "prefix_cache",
+    "runtimes.runtime", "runtimes.export", "runtimes.onnxruntime", "runtimes.openvino", "runtimes.probe",
+    "runtimes.forward", "admission", "request", "stream", "layouts.layout", "layouts.padded",
+    "layouts.packed", "layouts.nested", "layouts.shared_prefix", "layouts.choice", "worker", "pipeline",
+    "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
     "profiling.kernel_names", "profiling.stages", "profiling.kernels", "profiling.trace", "profiling.texts",
     "profiling.facts", "profiling.findings", "profiling.report", "profiling.measure", "cli", "__main__",
@@ -113,7 +115,7 @@ def test_every_exported_class_and_function_has_a_docstring_of_its_own():
 
 
 def test_every_room_has_its_place():
-    folders = {"__init__", "layouts", "profiling", "gate", "gate.paired", "gate.stored"}
+    folders = {"__init__", "layouts", "runtimes", "profiling", "gate", "gate.paired", "gate.stored"}
     assert {room_of(file) for file in FILES} - folders == set(ROOMS)
 
 

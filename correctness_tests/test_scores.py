@@ -110,16 +110,17 @@ def executed(tiny):
     return execute
 
 
-IN_THE_MODELS_PRECISION = [name for name in PRESETS if PRESETS[name].quantize is None]
-
-
 def quick_or_slow(preset: str):
     """Modes that tune or record take a minute each, and are other graphs of the same arithmetic."""
     tuned = "autotune" in str(PRESETS[preset].compile_mode)
     return pytest.param(preset, marks=pytest.mark.slow if tuned else ())
 
 
-@pytest.mark.parametrize("preset", map(quick_or_slow, IN_THE_MODELS_PRECISION))
+HERE = [name for name in PRESETS if PRESETS[name].quantize is None and PRESETS[name].runtime == "torch"]
+"""Those that score as the oracle does with nothing but PyTorch."""
+
+
+@pytest.mark.parametrize("preset", map(quick_or_slow, HERE))
 def test_every_preset_scores_as_the_oracle(executed, tiny, preset):
     pairs = [*SKEWED, *EDGES, *some_prose(5)]
     model = executed(preset)

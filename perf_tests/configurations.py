@@ -9,11 +9,13 @@ import pytest
 
 from perf_tests.peers import FACTORIES
 from perf_tests.workloads import ON_CPU, ON_GPU, Workload
+from xenc import PRESETS
 
 ROWS: Final = (
     "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-unsorted",
     "compiled-eager-sorted", "compiled-sdpa-unsorted", "compiled-sdpa-sorted", "bucketed", "packed",
     "packed-eager", "packed-deterministic", "packed-frozen", "packed-cudagraphs", "packed-max-autotune",
+    "packed-int8", "packed-float8", "onnxruntime", "openvino", "tensorrt",
 )  # fmt: skip
 """The presets that are timed on every workload; `perf_tests.techniques` has the others."""
 
@@ -33,8 +35,8 @@ _ALWAYS_ON_CPU: Final = (
 _SLOW_TO_WARM_UP: Final = ("sentence-transformers-compiled",)
 
 _ELSEWHERE: Final = {
-    "cpu": ("packed-cudagraphs", "packed-max-autotune"),
-    "cuda": ("onnxruntime", "openvino"),
+    "cpu": ("packed-cudagraphs", "packed-max-autotune", "packed-float8", "tensorrt"),
+    "cuda": ("packed-int8", "onnxruntime", "openvino"),
 }
 """Rows that would repeat another one on this device, or have nothing to run on."""
 
@@ -58,7 +60,7 @@ def configurations() -> list[Any]:
                 short = name in _ALWAYS_ON_CPU or (workload.name == "seed" and name not in _SLOW_TO_WARM_UP)
                 if device == "cpu" and not short:
                     marks.append(pytest.mark.slow)
-                if name in PEERS:
+                if name in PEERS or PRESETS[name].runtime != "torch":
                     marks.append(pytest.mark.peer)
                 configuration = Configuration(name=name, device=device, workload=workload)
                 label = f"{marker}-{workload.name}-{name}"

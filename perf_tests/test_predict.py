@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from perf_tests import peers
 from perf_tests.configurations import PEERS, REFERENCE, ROUNDS, Configuration, configurations
 from perf_tests.scorers import DTYPES, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair
+from xenc import PRESETS
+from xenc.extras import missing_for
 from xenc.flops import device_peak, gemm_seconds_per_token, workload_flops
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
@@ -59,11 +60,8 @@ def test_predict(
 
 
 def why_not(configuration: Configuration) -> str | None:
-    """Why a peer cannot be measured; None if it can."""
-    name, device = configuration.name, configuration.device
-    if name not in PEERS:
-        return None
-    return peers.missing(name) or peers.unsupported(name, device, DTYPES[device])
+    """Why a configuration cannot be measured; None if it can."""
+    return None if configuration.name in PEERS else missing_for(PRESETS[configuration.name])
 
 
 def identity(configuration: Configuration) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .execution import Execution
 from .presets import PRESETS
 from .precision import fastest_dtype
 from .watch import CompileReport, watch_compiles
-from .compiled import WarmupReport
+from .prepared import WarmupReport
 from .request import PredictReport
 from .cross_encoder import CrossEncoder
 

@@ -6,66 +6,28 @@ other settings. Each `CompiledForward` therefore compiles a copy of its function
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from pathlib import Path
 from types import FunctionType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .collate import PaddedBatch
-from .errors import CompileError
+from .cold_start import load_graphs, save_graphs
 from .execution import Execution
-from .nested_collate import NestedBatch
-from .packed_collate import PackedBatch
-from .prefix_collate import PrefixedBatch
+from .prepared import Batch, PreparedForward, WarmupReport
+from .runtimes.tensorrt import OPTIONS, tensorrt_backend
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 from .weights import sum_of_weights, weights_version
-
-logger = logging.getLogger(__name__)
-
-Batch = PaddedBatch | PackedBatch | NestedBatch | PrefixedBatch
 
 CUDAGRAPH_PASSES: Final = 3
 """CUDA-graph trees run a shape once, then record it, and only then replay it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WarmupReport:
-    """What a warm-up did.
-
-    Attributes:
-        shapes: shapes run, (B, L) of padded batches or (T, N) of packed ones.
-        graphs: graphs compiled.
-        seconds: taken, compilation included.
-    """
-
-    shapes: tuple[tuple[int, int], ...]
-    graphs: int
-    seconds: float
-
-
-class Compiled(Protocol):
-    """A forward pass that holds graphs of its own."""
-
-    strict: bool
-
-    @property
-    def graphs(self) -> int:
-        """Graphs compiled so far."""
-
-    def __call__(self, batch: Any) -> Tensor:
-        """Logits of a batch."""
-
-    def warmup(self, batches: Iterable[Any], passes: int | None = None) -> WarmupReport:
-        """Run every batch."""
-
-
-class CompiledForward:
+class CompiledForward(PreparedForward):
     """A model's forward pass under torch.compile(fullgraph=True).
 
     Before `warmup` it compiles as torch.compile does. Afterwards a compilation is an error in strict mode
@@ -79,32 +41,32 @@ class CompiledForward:
         execution: Execution,
         constants: tuple[object, ...] = (),
     ) -> None:
-        self.strict = execution.strict
+        super().__init__(strict=execution.strict)
         self._function, self._model, self._constants = function, model, constants
         self._execution = execution
         self._replays_cudagraphs = model.device.type == "cuda" and execution.compile_mode in (
             "reduce-overhead",
             "max-autotune",
         )
+        self._holds_weights = execution.freeze or execution.runtime == "tensorrt"
         self._warm_shapes: set[tuple[int, int]] = set()
-        self._warned = False
         self._compile()
 
     def _compile(self) -> None:
         """Begin anew: no graphs."""
         execution = self._execution
         self._own_function = _own_copy(self._function)
-        options = torch._inductor.list_mode_options(execution.compile_mode) if execution.freeze else {}
+        options = _options(execution)
         self._compiled = torch.compile(
             self._own_function,
             fullgraph=True,
-            backend="inductor",
-            mode=None if execution.freeze else execution.compile_mode,
-            options={**options, "freezing": True} if execution.freeze else None,
+            backend=tensorrt_backend() if execution.runtime == "tensorrt" else "inductor",
+            mode=execution.compile_mode if options is None else None,
+            options=options,
             dynamic=execution.dynamic,
         )
-        self._frozen_weights = weights_version(self._model) if execution.freeze else None
-        self._frozen_sum = sum_of_weights(self._model) if execution.freeze else 0.0
+        self._frozen_weights = weights_version(self._model) if self._holds_weights else None
+        self._frozen_sum = sum_of_weights(self._model) if self._holds_weights else 0.0
 
     @property
     def graphs(self) -> int:
@@ -126,18 +88,17 @@ class CompiledForward:
         logits = self._run(batch)
         if self.graphs > graphs_before:
             reason = "a weight changed" if thawed else last_recompile_reason(self._own_function.__name__)
-            self._report_late(f"compiled: {reason}")
+            self._compiled_late(f"compiled: {reason}")
         elif self._replays_cudagraphs and batch.shape not in self._warm_shapes:
-            self._report_late("recorded a CUDA graph")
+            self._compiled_late("recorded a CUDA graph")
         return logits
 
-    def warmup(self, batches: Iterable[Batch], passes: int | None = None) -> WarmupReport:
-        """Run every batch `passes` times. Call it in the thread and grad mode that will predict.
-
-        Args:
-            batches: one of each shape.
-            passes: None for as many as it takes: one, or CUDAGRAPH_PASSES.
-        """
+    def warmup(
+        self, batches: Iterable[Batch], passes: int | None = None, folder: Path | None = None
+    ) -> WarmupReport:
+        """Run every batch `passes` times; None for as many as it takes: one, or CUDAGRAPH_PASSES."""
+        if folder is not None:
+            load_graphs(folder)
         passes = passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)
         if self._frozen_weights is not None and self._frozen_sum != sum_of_weights(self._model):
             self._compile()
@@ -150,6 +111,8 @@ class CompiledForward:
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)
         self._warm_shapes.update(shapes)
+        if folder is not None:
+            save_graphs(folder)
         return WarmupReport(
             shapes=tuple(shapes),
             graphs=self.graphs - graphs_before,
@@ -171,16 +134,21 @@ class CompiledForward:
         logits: Tensor = self._compiled(self._model, *batch.arguments, *self._constants)
         return logits
 
-    def _report_late(self, what: str) -> None:
-        message = (
-            f"xenc {what}, after warm-up. Warm up the batch size you predict with, "
-            "model.warmup(batch_size=...), in the same grad mode and on the same device."
+    def _compiled_late(self, what: str) -> None:
+        self._report_late(
+            what,
+            "Warm up the batch size you predict with, model.warmup(batch_size=...), in the same grad mode "
+            "and on the same device.",
         )
-        if self.strict:
-            raise CompileError(message)
-        if not self._warned:
-            self._warned = True
-            logger.warning("%s (said once; strict=True makes it an error)", message)
+
+
+def _options(execution: Execution) -> dict[str, Any] | None:
+    """Options of the backend; None where Inductor's mode says it all."""
+    if execution.runtime == "tensorrt":
+        return dict(OPTIONS)
+    if execution.freeze:
+        return {**torch._inductor.list_mode_options(execution.compile_mode), "freezing": True}
+    return None
 
 
 def _own_copy(function: Callable[..., Any]) -> FunctionType:

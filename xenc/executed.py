@@ -13,14 +13,13 @@ import sentence_transformers
 from .admission import Admission
 from .causal import log_odds, target_tokens
 from .checkpoints import restore_flash_weights
-from .cold_start import load_graphs, save_graphs
-from .compiled import WarmupReport
 from .errors import ModelError
 from .execution import Execution
 from .families import resolve_max_length
 from .layouts.choice import possible_execution
 from .pair_template import tokenizer_lock
 from .pipeline import Pipeline
+from .prepared import WarmupReport
 from .presets import DEFAULT_PRESET, resolve_execution
 from .slow_path import slow_model
 from .worker import Worker
@@ -102,24 +101,21 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
 
         Call it before the first request. Packed batches take no batch size, so once is enough; padded and
         bucketed ones need it once for each batch size in use. An execution that is not compiled has
-        nothing to warm up.
+        nothing to warm up, unless another runtime runs it: that exports the model.
 
         Args:
             batch_size: pairs per padded batch.
             passes: how often each shape runs; None for as often as it takes, three times under CUDA graphs.
-            cache_dir: where to find what an earlier process compiled, and to leave what this one does. Use
-                one folder per model; what another version of PyTorch left there is ignored.
+            cache_dir: where to find what an earlier process compiled or exported, and to leave what this one
+                does. Use one folder per model; what another version of PyTorch left there is ignored. If
+                none is given, exported models are kept in `xenc/onnx` of the user's cache.
         """
         if slow_model(self) is not None:
             return WarmupReport(shapes=(), graphs=0, seconds=0.0)
         with self._lock:
             self.eval()
             pipeline = self.pipeline
-        if cache_dir is not None:
-            load_graphs(Path(cache_dir))
-        report = pipeline.warmup(batch_size, passes)
-        if cache_dir is not None:
-            save_graphs(Path(cache_dir))
+        report = pipeline.warmup(batch_size, passes, None if cache_dir is None else Path(cache_dir))
         logger.info("warmed up %d shapes in %.1f s", len(report.shapes), report.seconds)
         return report
 

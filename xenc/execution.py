@@ -11,6 +11,7 @@ from .errors import ExecutionError
 Layout = Literal["padded", "bucketed", "packed", "nested"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
+Runtime = Literal["torch", "onnxruntime", "openvino", "tensorrt"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two", "max-length"] | tuple[int, ...]
 TokenBudgets = int | tuple[int, ...] | None
@@ -52,6 +53,9 @@ class Execution:
             layers in eight bits, on weights scaled by row and on activations scaled by token as they come.
             "float8" needs CUDA, compute capability 8.9 and a model in bfloat16. The model itself stays as
             it is. After writing through a parameter's `.data`, call `warmup` again.
+        runtime: what runs the forward pass. "torch" is PyTorch; "onnxruntime" and "openvino" run the model as
+            exported to ONNX; "tensorrt" is torch.compile with another backend. They take padded or bucketed
+            batches, and each needs the extra of its name.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
         dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
             None to let PyTorch start static and generalise.
@@ -71,6 +75,7 @@ class Execution:
     share_prefix: bool = False
     freeze: bool = False
     quantize: Quantization | None = None
+    runtime: Runtime = "torch"
     compile_mode: CompileMode | None = "default"
     dynamic: bool | None = True
     strict: bool = False
@@ -79,11 +84,14 @@ class Execution:
         _check_choice("layout", self.layout, get_args(Layout))
         _check_choice("attention", self.attention, get_args(Attention))
         _check_choice("quantize", self.quantize, (None, *get_args(Quantization)))
+        _check_choice("runtime", self.runtime, get_args(Runtime))
         _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
         _check_choice("dynamic", self.dynamic, (True, False, None))
         _check_lengths("buckets", self.buckets, also=("powers-of-two", "max-length"))
         _check_lengths("token_budgets", self.token_budgets, also=(None,))
         self._check_contradictions()
+        if self.runtime != "torch":
+            self._check_runtime()
 
     def _check_contradictions(self) -> None:
         if self.buckets != _DEFAULT_BUCKETS and self.layout != "bucketed":
@@ -141,13 +149,36 @@ class Execution:
         if self.freeze:
             raise ExecutionError("freeze=True is not for layout='nested'. Use layout='packed'.")
 
+    def _check_runtime(self) -> None:
+        chosen = f"runtime={self.runtime!r}"
+        if self.layout not in ("padded", "bucketed"):
+            raise ExecutionError(
+                f"{chosen} with layout={self.layout!r}: what such batches need is PyTorch's alone. "
+                f"Use layout='bucketed' or runtime='torch'; execution={self.runtime!r} is a preset."
+            )
+        if self.quantize is not None:
+            raise ExecutionError(
+                f"{chosen} with quantize={self.quantize!r}: torchao's layers are PyTorch's alone."
+            )
+        if self.runtime != "tensorrt" and self.compile_mode is not None:
+            raise ExecutionError(
+                f"{chosen} with compile_mode={self.compile_mode!r}: torch.compile has no part in it. "
+                f"Use compile_mode=None; execution={self.runtime!r} is a preset."
+            )
+        if self.runtime == "tensorrt" and (self.compile_mode != "default" or self.freeze):
+            own = "freeze=True" if self.freeze else f"compile_mode={self.compile_mode!r}"
+            raise ExecutionError(
+                f"{chosen} with {own}: TensorRT is a compiler of its own, and its engines hold the weights "
+                "anyway. Use compile_mode='default', freeze=False."
+            )
+
     @property
     def graph_settings(self) -> tuple[object, ...]:
         """What the compiled graph depends on; executions that agree here can share one."""
         padded = self.layout in ("padded", "bucketed")
         return (
             padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,
-            self.dynamic, self.freeze, self.quantize,
+            self.dynamic, self.freeze, self.quantize, self.runtime,
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from .errors import NotInstalledError
+from .execution import Execution
 
 EXTRAS: Final = {
     "torchao": ("torchao",),
@@ -14,6 +15,15 @@ EXTRAS: Final = {
     "tensorrt": ("torch_tensorrt",),
 }
 """By extra, as in `pip install 'xenc[onnxruntime]'`: the modules it brings."""
+
+NEEDED: Final = {
+    ("quantize", "int8"): "torchao",
+    ("quantize", "float8"): "torchao",
+    ("runtime", "onnxruntime"): "onnxruntime",
+    ("runtime", "openvino"): "openvino",
+    ("runtime", "tensorrt"): "tensorrt",
+}
+"""(field of an `Execution`, its value) -> the extra it needs."""
 
 
 def missing(extra: str) -> str | None:
@@ -36,3 +46,21 @@ def require(extra: str, purpose: str) -> None:
     if reason is not None:
         absent = ", ".join(module for module in EXTRAS[extra] if find_spec(module) is None)
         raise NotInstalledError(f"{purpose} needs {absent}, which is {reason}")
+
+
+def missing_for(execution: Execution) -> str | None:
+    """Why an execution cannot run for want of packages, and the remedy; None if all of them are installed."""
+    absent = [extra for (field, value), extra in NEEDED.items() if getattr(execution, field) == value]
+    absent = [extra for extra in absent if missing(extra) is not None]
+    return f"not installed: pip install 'xenc[{','.join(absent)}]'" if absent else None
+
+
+def require_for(execution: Execution) -> None:
+    """Insist on the extras that an execution needs.
+
+    Raises:
+        NotInstalledError: a package is absent; the message names the setting that needs it.
+    """
+    for (field, value), extra in NEEDED.items():
+        if getattr(execution, field) == value:
+            require(extra, f"{field}={value!r}")

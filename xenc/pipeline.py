@@ -11,19 +11,20 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .compiled import Batch, Compiled, WarmupReport
 from .errors import CompileError, ExecutionError
 from .execution import Execution
 from .families import packable
 from .layouts.choice import layout_of
 from .layouts.layout import Given, Layout
 from .plan import Plan
+from .prepared import Batch, Prepared, WarmupReport
 from .quantize import Twin
 from .request import Request, Scored
 from .stream import NextBatch
@@ -76,7 +77,7 @@ class Pipeline:
         )  # fmt: skip
         layout: Layout = layout_of(given)
         self._layout = layout
-        self.compiled: Compiled | None = layout.compiled
+        self.compiled: Prepared | None = layout.compiled
         self.collator = layout.collator
         self.forward: Callable[[Any], Tensor] = layout.forward
         if self._twin is not None:
@@ -103,19 +104,19 @@ class Pipeline:
         """The batches this execution makes of a request that is alone."""
         return self._layout.plan(tokens, batch_size)
 
-    def warmup(self, batch_size: int, passes: int | None) -> WarmupReport:
-        """Run every shape that batches can have; nothing if nothing is compiled."""
+    def warmup(self, batch_size: int, passes: int | None, folder: Path | None = None) -> WarmupReport:
+        """Run every shape that batches can have; nothing if nothing is compiled or exported."""
         _check_batch_size(batch_size)
-        return self._worker.on_device(self._warm_up, batch_size, passes).result()
+        return self._worker.on_device(self._warm_up, batch_size, passes, folder).result()
 
-    def _warm_up(self, batch_size: int, passes: int | None) -> WarmupReport:
+    def _warm_up(self, batch_size: int, passes: int | None, folder: Path | None) -> WarmupReport:
         if self._twin is not None:
             self._twin.follow(anyway=True)
         if self.compiled is None:
             return WarmupReport(shapes=(), graphs=0, seconds=0.0)
         with torch.inference_mode():
             self._use_attention()
-            return self.compiled.warmup(self.every_shape(batch_size), passes)
+            return self.compiled.warmup(self.every_shape(batch_size), passes, folder)
 
     def every_shape(self, batch_size: int) -> Iterator[Batch]:
         """A batch of dummies in every shape that batches can have."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .compiled import CompiledForward, WarmupReport
+from .compiled import CompiledForward
 from .packed_collate import PackedBatch
 from .prefix import Prefix
 from .prefix_collate import PrefixedBatch
+from .prepared import WarmupReport
 
 
 class PrefixForward:
@@ -104,18 +106,21 @@ class CompiledPrefixForward(PrefixForward):
         """Graphs compiled so far for the two functions."""
         return sum(each.graphs for each in self._both)
 
-    def warmup(self, batches: Iterable[PrefixedBatch], passes: int | None = None) -> WarmupReport:
+    def warmup(
+        self, batches: Iterable[PrefixedBatch], passes: int | None = None, folder: Path | None = None
+    ) -> WarmupReport:
         """Run every batch: read the prefixes of those that have one, classify the others.
 
         Args:
             batches: one of each shape, without a prefix; and one with a prefix of each size.
             passes: as `CompiledForward.warmup`'s.
+            folder: the same.
         """
         every = list(batches)
         read, classify = self._both
         prefixes = (self._lay_out(batch.prefix) for batch in every if batch.prefix is not None)
         others = (self._after_prefix(batch) for batch in every if batch.prefix is None)
-        reports = read.warmup(prefixes, passes), classify.warmup(others, passes)
+        reports = read.warmup(prefixes, passes, folder), classify.warmup(others, passes, folder)
         return WarmupReport(
             shapes=sum((report.shapes for report in reports), ()),
             graphs=sum(report.graphs for report in reports),

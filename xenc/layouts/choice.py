@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from ..errors import ExecutionError
 from ..execution import Execution
+from ..extras import require_for
 from ..families import nestable, packable, pools_at_eos, unshareable
+from ..runtimes.forward import check_runtime
 from .layout import Given, Layout
 from .nested import nested
 from .packed import packed
@@ -46,6 +48,11 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     if isinstance(unpackable, str):
         execution = _plainer(execution, unpackable, layout="bucketed")
         logger.warning("%s: execution.layout is now 'bucketed'", unpackable)
+    if causal and execution.runtime != "torch":
+        raise ExecutionError(
+            f"runtime={execution.runtime!r}: a causal reranker runs packed, which is PyTorch's alone. "
+            "Use runtime='torch', layout='packed'."
+        )
     if causal and execution.layout != "packed":
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
@@ -66,6 +73,8 @@ def _plainer(execution: Execution, reason: str, **changes: Any) -> Execution:
     """The execution with other settings, unless what only packed batches have was asked for."""
     if execution.deterministic or execution.token_budgets is not None:
         raise ExecutionError(f"layout='packed': {reason}. Use layout={changes['layout']!r}.")
+    if execution.runtime == "tensorrt" and changes.get("compile_mode", "default") is None:
+        raise ExecutionError(f"runtime='tensorrt': {reason}, which cannot be compiled. Use runtime='torch'.")
     return replace(execution, **changes)
 
 
@@ -74,8 +83,11 @@ def layout_of(given: Given) -> Layout:
 
     Raises:
         ExecutionError: buckets or token budgets that do not hold max_length; a packed or nested layout of a
-            model that cannot be laid out so.
+            model that cannot be laid out so; a runtime that has not its device or dtype.
+        NotInstalledError: a package that the execution needs is absent.
     """
+    require_for(given.execution)
+    check_runtime(given.execution, given.model)
     if given.execution.share_prefix:
         return shared_prefix(given)
     return _LAYOUTS[given.execution.layout](given)

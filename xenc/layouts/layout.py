@@ -10,9 +10,11 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..compiled import Batch, Compiled, CompiledForward
+from ..compiled import CompiledForward
 from ..execution import Execution
 from ..plan import Plan
+from ..prepared import Batch, Prepared
+from ..runtimes.forward import RUNTIMES, ForeignForward
 from ..stream import Stream
 from ..tokens import TokenizedPairs
 
@@ -24,8 +26,8 @@ class Layout:
     Attributes:
         attention: transformers' name of the attention implementation to run under.
         collator: makes batches; has `collate(tokens, batch plan)`.
-        forward: batch -> logits, compiled or not.
-        compiled: the compiled forward, if the execution compiles.
+        forward: batch -> logits, prepared or not.
+        compiled: the forward, if the execution compiles or exports it.
         plan: (tokens, batch size) -> the batches of a request that is alone.
         warmup_batches: batch size -> a batch of every shape there is.
         stream: makes the queue of tokenized pairs.
@@ -34,7 +36,7 @@ class Layout:
     attention: str
     collator: Any
     forward: Callable[[Any], Tensor]
-    compiled: Compiled | None
+    compiled: Prepared | None
     plan: Callable[[TokenizedPairs, int], Plan]
     warmup_batches: Callable[[int], Iterator[Batch]]
     stream: Callable[[], Stream]
@@ -50,7 +52,7 @@ class Given:
         max_length: the most tokens a pair may have.
         execution: what was chosen.
         targets: token ids for a causal model; see `forward.head_logits`.
-        compiled: graphs to go on using, if the execution compiles.
+        compiled: graphs or sessions to go on using, if the execution compiles or exports.
     """
 
     model: PreTrainedModel
@@ -58,7 +60,7 @@ class Given:
     max_length: int
     execution: Execution
     targets: tuple[int, ...] = ()
-    compiled: Compiled | None = None
+    compiled: Prepared | None = None
 
     def collating(self) -> dict[str, Any]:
         """What every collator is told about the model."""
@@ -74,12 +76,18 @@ class Given:
         function: Callable[..., Tensor],
         constants: tuple[object, ...] = (),
         kind: type[CompiledForward] = CompiledForward,
-    ) -> Compiled | None:
-        """The compiled forward, if the execution compiles: the graphs at hand, or a new one."""
-        if self.execution.compile_mode is None:
-            return None
-        compiled = self.compiled or kind(function, self.model, self.execution, constants)
-        compiled.strict = self.execution.strict
+    ) -> Prepared | None:
+        """The forward, if the execution compiles or exports it: the one at hand, or a new one."""
+        execution, compiled = self.execution, self.compiled
+        if execution.runtime in RUNTIMES:
+            compiled = compiled or ForeignForward(
+                execution.runtime, self.model, token_types=self.collating()["has_token_types"],
+                strict=execution.strict,
+            )  # fmt: skip
+        elif execution.compile_mode is not None:
+            compiled = compiled or kind(function, self.model, execution, constants)
+        if compiled is not None:
+            compiled.strict = execution.strict
         return compiled
 
     def running(

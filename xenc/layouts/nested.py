@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
-from ..compiled import Batch, CompiledForward
+from ..compiled import CompiledForward
 from ..errors import ExecutionError
 from ..families import Packable, nestable, position_offset, unnumbered_id
 from ..forward import classify_nested
@@ -17,6 +17,7 @@ from ..nested_collate import NestedCollator
 from ..packed_collate import PackedCollator
 from ..packing import plan_packed, token_budgets
 from ..plan import PackedPlan
+from ..prepared import Batch
 from ..stream import PackedStream
 from .layout import Given, Layout
 

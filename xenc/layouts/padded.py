@@ -23,6 +23,7 @@ def padded(given: Given) -> Layout:
     buckets = bucket_lengths(execution.buckets, given.max_length)
     collator = Collator(**given.collating())
     compiled = given.compiling(classify)
+    warm = buckets if execution.layout == "bucketed" else ()  # padded batches have any length
 
     def plan(tokens: TokenizedPairs, batch_size: int) -> Plan:
         lengths = buckets if execution.layout == "bucketed" else None
@@ -31,7 +32,7 @@ def padded(given: Given) -> Layout:
         )
 
     def shapes(batch_size: int) -> tuple[tuple[int, int], ...]:
-        return warmup_shapes(buckets, _batch_sizes(execution, batch_size))
+        return warmup_shapes(warm, _batch_sizes(execution, batch_size))
 
     return Layout(
         attention=execution.attention,

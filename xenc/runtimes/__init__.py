@@ -1,0 +1,1 @@
+"""What else than PyTorch runs a model's forward pass, one room for each."""
