@@ -21,7 +21,7 @@ from xenc.gate.exact import compile_counts
 from xenc.gate.measure import synchronised_seconds, time_rounds
 
 MARGIN = 0.4
-ROUNDS = 15
+ROUNDS = 7
 DOCUMENTS = 50
 BUDGETS = {"cpu": (512, 1024, 1280, 1536, 1792, 2048), "cuda": None}
 """On two cores a shape costs a forward pass to warm up: a few will do."""
@@ -81,6 +81,7 @@ def flops(model: CrossEncoder) -> float:
     return report.all_tokens * 2 * products + attended * per_attended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["packed", "packed-shared-prefix"])
 def test_one_request_of_a_query_and_50_documents(benchmark: Any, device: str, name: str) -> None:
     """Each round right after the same request on packed whole pairs; the texts are read in both."""
