@@ -16,11 +16,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "extras", "execution", "presets", "precision", "families", "checkpoints", "pairs",
-    "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "attention", "forward",
+    "pair_template", "tokens", "first_step", "plan", "packing", "collate", "packed_collate",
+    "attention", "forward", "encoder_decoder",
     "watch", "compiled",
     "cold_start", "request", "stream", "layouts.layout", "layouts.padded",
     "layouts.packed", "layouts.choice", "worker", "pipeline", "flops", "answer",
-    "causal", "slow_path", "executed", "cross_encoder",
+    "causal", "first_step_scorer", "slow_path", "executed", "cross_encoder",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
     "gate.report", "gate.picture",
     "gate.stored.entry", "gate.stored.rule", "gate.stored.baseline", "gate.stored.checkout",
@@ -34,8 +35,8 @@ ROOMS = (
 
 EXPORTED = {
     "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
-    "ExecutionError", "ModelError", "NonFiniteScoreError", "NotInstalledError", "PairError", "PredictReport",
-    "WarmupReport", "XencError", "fastest_dtype", "watch_compiles",
+    "ExecutionError", "FirstStep", "ModelError", "NonFiniteScoreError", "NotInstalledError", "PairError",
+    "PredictReport", "WarmupReport", "XencError", "fastest_dtype", "watch_compiles",
 }  # fmt: skip
 
 

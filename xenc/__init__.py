@@ -15,6 +15,7 @@ from .errors import (
 )
 from .execution import Execution
 from .presets import PRESETS
+from .first_step import FirstStep
 from .precision import fastest_dtype
 from .watch import CompileReport, watch_compiles
 from .compiled import WarmupReport
@@ -31,6 +32,7 @@ __all__ = [
     "CrossEncoder",
     "Execution",
     "ExecutionError",
+    "FirstStep",
     "ModelError",
     "NonFiniteScoreError",
     "NotInstalledError",

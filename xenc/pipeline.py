@@ -18,9 +18,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .compiled import Batch, CompiledForward, WarmupReport
+from .encoder_decoder import FirstStepTensors
 from .errors import CompileError, ExecutionError
 from .execution import Execution
 from .families import packable
+from .first_step import FirstStepIds
 from .layouts.choice import layout_of
 from .layouts.layout import Given, Layout
 from .plan import Plan
@@ -40,6 +42,7 @@ class Pipeline:
         execution: how to order, lay out and run.
         worker: the threads to run on.
         targets: for a causal model, the token ids whose logits are the score; see `forward.head_logits`.
+        asked: for an encoder-decoder, what its decoder's first step compares.
         reuse: a pipeline of the same model whose graphs to go on using where they fit.
 
     Raises:
@@ -55,17 +58,19 @@ class Pipeline:
         execution: Execution,
         worker: Worker,
         targets: Sequence[int] = (),
+        asked: FirstStepIds | None = None,
         reuse: Pipeline | None = None,
     ) -> None:
         self.execution, self.max_length = execution, max_length
         self.model, self.device, self.tokenizer = model, model.device, tokenizer
-        self.signature = signature(model, tokenizer, targets)
+        self.signature = signature(model, tokenizer, targets, asked)
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
         same = reuse is not None and reuse.signature == self.signature
         given = Given(
             model=model, tokenizer=tokenizer, max_length=max_length, execution=execution,
-            targets=tuple(targets), compiled=reuse.compiled if reuse is not None and same else None,
+            targets=tuple(targets), asked=None if asked is None else FirstStepTensors(asked, model),
+            compiled=reuse.compiled if reuse is not None and same else None,
         )  # fmt: skip
         layout: Layout = layout_of(given)
         self._layout = layout
@@ -212,13 +217,16 @@ class Pipeline:
 
 
 def signature(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, targets: Sequence[int]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    targets: Sequence[int],
+    asked: FirstStepIds | None = None,
 ) -> tuple[object, ...]:
     """What a pipeline has read off its model and tokenizer: if it changes, another pipeline is needed."""
     backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
     joining = None if backend is None else backend.post_processor
     return (
-        id(model), model.device, model.dtype, packable(model), tuple(targets),
+        id(model), model.device, model.dtype, packable(model), tuple(targets), asked,
         model.config.get_text_config().pad_token_id, tokenizer.pad_token_id,
         tuple(tokenizer.model_input_names), None if joining is None else joining.__getstate__(),
     )  # fmt: skip

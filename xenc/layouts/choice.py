@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ExecutionError
 from ..execution import Execution
-from ..families import packable, pools_at_eos
+from ..families import looks_up_eos, packable
 from .layout import Given, Layout
 from .packed import packed
 from .padded import padded
@@ -27,7 +27,7 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     Raises:
         ExecutionError: something beyond the layout was asked for that would be lost.
     """
-    if pools_at_eos(model.config) and (execution.layout != "padded" or execution.compile_mode is not None):
+    if looks_up_eos(model) and (execution.layout != "padded" or execution.compile_mode is not None):
         reason = f"{type(model).__name__} looks up <eos> as it runs"
         execution = _plainer(
             execution, reason, layout="padded", compile_mode=None, freeze=False, buckets=Execution.buckets

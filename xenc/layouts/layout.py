@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..compiled import Batch, CompiledForward
+from ..encoder_decoder import FirstStepTensors
 from ..execution import Execution
 from ..plan import Plan
 from ..stream import Stream
@@ -50,6 +51,7 @@ class Given:
         max_length: the most tokens a pair may have.
         execution: what was chosen.
         targets: token ids for a causal model; see `forward.head_logits`.
+        asked: what an encoder-decoder is asked; see `encoder_decoder.score_first_step`.
         compiled: graphs to go on using, if the execution compiles.
     """
 
@@ -58,6 +60,7 @@ class Given:
     max_length: int
     execution: Execution
     targets: tuple[int, ...] = ()
+    asked: FirstStepTensors | None = None
     compiled: CompiledForward | None = None
 
     def collating(self) -> dict[str, Any]:

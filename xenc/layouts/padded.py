@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from ..collate import Collator
+from ..encoder_decoder import classify_at_eos, score_first_step
+from ..families import reads_eos
 from ..forward import classify
 from ..plan import Plan, bucket_lengths, plan_batches, warmup_shapes
 from ..stream import PlannedStream
@@ -18,8 +24,13 @@ def padded(given: Given) -> Layout:
     """
     execution = given.execution
     buckets = bucket_lengths(execution.buckets, given.max_length)
-    collator = Collator(**given.collating())
-    compiled = given.compiling(classify)
+    at_eos = given.asked is None and reads_eos(given.model)
+    collator = Collator(**given.collating(), required_id=given.model.config.eos_token_id if at_eos else None)
+    function: Callable[..., Tensor] = classify_at_eos if at_eos else classify
+    constants: tuple[object, ...] = ()
+    if given.asked is not None:
+        function, constants = score_first_step, (given.asked,)
+    compiled = given.compiling(function, constants)
 
     def plan(tokens: TokenizedPairs, batch_size: int) -> Plan:
         lengths = buckets if execution.layout == "bucketed" else None
@@ -28,7 +39,7 @@ def padded(given: Given) -> Layout:
     return Layout(
         attention=execution.attention,
         collator=collator,
-        forward=compiled or given.running(classify),
+        forward=compiled or given.running(function, constants),
         compiled=compiled,
         plan=plan,
         warmup_batches=lambda batch_size: map(collator.dummy, warmup_shapes(buckets, batch_size)),
