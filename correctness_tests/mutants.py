@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from correctness_tests.mutations import MUTANTS, Mutant
+from correctness_tests.mutations_encoder_decoder import ENCODER_DECODER_MUTANTS
 from correctness_tests.mutations_gate import GATE_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
 
@@ -82,7 +83,9 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
 
 def main(names: Sequence[str]) -> int:
     chosen = [
-        mutant for mutant in (*MUTANTS, *PACKED_MUTANTS, *GATE_MUTANTS) if not names or mutant.name in names
+        mutant
+        for mutant in (*MUTANTS, *PACKED_MUTANTS, *ENCODER_DECODER_MUTANTS, *GATE_MUTANTS)
+        if not names or mutant.name in names
     ]
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_tree(Path(directory))

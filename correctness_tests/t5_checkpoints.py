@@ -68,10 +68,8 @@ def make(directory: Path, family: str = "t5", **changes: Any) -> Path:
     """A checkpoint whose log-odds of each two WORDS have unit spread."""
     torch.manual_seed(0)
     words = tokenizer()
-    config = AutoConfig.for_model(
-        family, vocab_size=len(words), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2,
-        decoder_start_token_id=0, dropout_rate=0.1, **changes,
-    )  # fmt: skip
+    settings = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, **changes}
+    config = AutoConfig.for_model(family, vocab_size=len(words), decoder_start_token_id=0, **settings)
     model = AutoModelForSeq2SeqLM.from_config(config).eval()
     for name, weight in model.named_parameters():
         if "relative_attention_bias" in name or "EncDecAttention.q" in name:

@@ -2,8 +2,8 @@
 
 Shapes: B = rows, L = padded length, H = hidden size, P = tokens of a decoder prefix, S = scores of a pair.
 
-Such a batch is not packed: T5 adds a bias per pair of positions, counted from the start of the row and not
-of the document, and neither kernel of the packed operator on CUDA takes a bias.
+There are no packed ones: T5 adds a bias per pair of positions, counted from the start of the row and not of
+the document, and the flash kernel that packed batches run on a GPU takes no bias.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from .errors import ModelError
 from .execution import Execution
 from .families import resolve_max_length
 from .first_step import FirstStep
-from .first_step_scorer import FirstStepScorer, first_step_scorer, generates
+from .first_step_scorer import FirstStepScorer, first_step_scorer, generates, without_labels
 from .layouts.choice import possible_execution
 from .pair_template import tokenizer_lock
 from .pipeline import Pipeline, signature
@@ -84,9 +84,8 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
         """A T5 that generates is scored by what it generates; its head as a classifier would be random."""
         wanted = ("revision", "token", "local_files_only", "trust_remote_code")
         options = {"cache_dir": loading.get("cache_folder"), **{key: loading.get(key) for key in wanted}}
-        config_kwargs = {**(loading.get("config_kwargs") or {})}
-        config_kwargs.pop("num_labels", None)
-        config = AutoConfig.from_pretrained(model_name_or_path, **{**options, **config_kwargs})
+        options |= without_labels(loading.get("config_kwargs"))
+        config = AutoConfig.from_pretrained(model_name_or_path, **options)
         if not generates(config):
             return super()._load_default_modules(model_name_or_path, **loading)
         loading |= {"backend": self.backend, "first_step": self._first_step}

@@ -157,18 +157,13 @@ class FirstStepScorer(InputModule):
         first_step: FirstStep | None = None,
         **_: Any,
     ) -> Self:
-        """The module of a checkpoint, as sentence-transformers' modules are loaded.
+        """The module of a checkpoint; arguments as those of sentence-transformers' modules.
 
         Args:
-            model_name_or_path: a name on the hub or a folder.
-            subfolder, token, cache_folder, revision, local_files_only, trust_remote_code: where to find it.
-            model_kwargs, processor_kwargs, config_kwargs: for transformers.
-            init_defaults: what stands in for what is not stored.
-            backend: "torch".
             first_step: what to ask, in place of what is stored with the checkpoint.
 
         Raises:
-            ModelError: another backend, or a checkpoint that lacks weights.
+            ModelError: another backend than "torch", or a checkpoint that lacks weights.
         """
         if backend != "torch":
             raise ModelError(f"backend={backend!r}: a T5 reranker runs with backend='torch'.")
@@ -176,21 +171,24 @@ class FirstStepScorer(InputModule):
             "subfolder": subfolder, "token": token, "revision": revision,
             "local_files_only": local_files_only,
         }  # fmt: skip
-        stored = {
-            **(init_defaults or {}),
-            **cls.load_config(model_name_or_path, cache_folder=cache_folder, **found),
-        }
+        stored = cls.load_config(model_name_or_path, cache_folder=cache_folder, **found)
         hub = {**found, "cache_dir": cache_folder, "trust_remote_code": trust_remote_code}
-        config = AutoConfig.from_pretrained(model_name_or_path, **hub, **_besides(hub, config_kwargs))
+        config = AutoConfig.from_pretrained(model_name_or_path, **{**hub, **without_labels(config_kwargs)})
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
             model_name_or_path, config=config, output_loading_info=True, **{**hub, **(model_kwargs or {})}
         )
         _refuse_random_weights(model_name_or_path, report)
-        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **{**hub, **(processor_kwargs or {})})
+        wanted = processor_kwargs or {}
+        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **{**hub, **wanted})
         positions = getattr(config, "n_positions", None)
-        if isinstance(positions, int) and "model_max_length" not in (processor_kwargs or {}):
+        if isinstance(positions, int) and "model_max_length" not in wanted:
             tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-        return cls(model, tokenizer, first_step or _restored(stored))
+        return cls(model, tokenizer, first_step or _restored({**(init_defaults or {}), **stored}))
+
+
+def without_labels(config_kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """What goes to a model's config but the number of labels, which such a model has none of."""
+    return {key: value for key, value in (config_kwargs or {}).items() if key != "num_labels"}
 
 
 def generates(config: PretrainedConfig) -> bool:
@@ -207,11 +205,6 @@ def first_step_scorer(cross_encoder: Any) -> FirstStepScorer | None:
     """The module of a T5 reranker, if that is what a cross-encoder is."""
     one = len(cross_encoder) == 1 and type(cross_encoder[0]) is FirstStepScorer
     return cross_encoder[0] if one else None
-
-
-def _besides(hub: dict[str, Any], more: dict[str, Any] | None) -> dict[str, Any]:
-    """What is not said already; a number of labels is not the model's to know, but its scores'."""
-    return {key: value for key, value in (more or {}).items() if key not in {*hub, "num_labels"}}
 
 
 def _start_id(model: PreTrainedModel) -> int:
