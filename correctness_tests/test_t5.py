@@ -324,3 +324,12 @@ def test_a_t5_without_a_length_of_its_own_takes_as_many_tokens_as_its_config_say
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert load(tmp_path).pipeline.max_length == 48
     assert load(tmp_path, max_length=60).pipeline.max_length == 60
+
+
+def test_a_question_that_is_refused_leaves_the_one_before(checkpoint):
+    model = load(checkpoint)
+    before = raw(model)
+    with pytest.raises(ModelError, match="not one token"):
+        model[0].first_step = FirstStep(targets=(("two words", "false"),))
+    assert model[0].first_step == FirstStep()
+    assert (raw(model) == before).all()

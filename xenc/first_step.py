@@ -129,9 +129,9 @@ def first_step_ids(
 
 
 def _target_id(tokenizer: PreTrainedTokenizerBase, word: str) -> int:
-    known = tokenizer.get_vocab()
-    if word.startswith(_WORD_START) and word in known:
-        return int(known[word])
+    known = tokenizer.convert_tokens_to_ids(word)
+    if word.startswith(_WORD_START) and isinstance(known, int) and known != tokenizer.unk_token_id:
+        return known
     ids = _ids_of_text(tokenizer, word)
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         read = tokenizer.convert_ids_to_tokens(ids)

@@ -67,13 +67,17 @@ class FirstStepScorer(InputModule):
 
     @first_step.setter
     def first_step(self, first_step: FirstStep) -> None:
-        self._ids = first_step_ids(first_step, self.tokenizer, _start_id(self.model), self._scale)
-        self._first_step = first_step
+        before, self._first_step = getattr(self, "_first_step", first_step), first_step
+        try:
+            _ = self.ids  # checks the words now rather than at the first request
+        except ModelError:
+            self._first_step = before
+            raise
 
     @property
     def ids(self) -> FirstStepIds:
-        """What the model is asked, in its tokenizer's ids."""
-        return self._ids
+        """What the model is asked, in the ids of the tokenizer that it has now."""
+        return first_step_ids(self._first_step, self.tokenizer, _start_id(self.model), self._scale)
 
     @property
     def num_labels(self) -> int:
@@ -125,7 +129,7 @@ class FirstStepScorer(InputModule):
         """Adds "scores", [B, S]; see `encoder_decoder.score_first_step`."""
         ids, real = features["input_ids"], features["attention_mask"]
         features["scores"] = score_first_step(
-            self.model, ids, real, None, FirstStepTensors(self._ids, self.model)
+            self.model, ids, real, None, FirstStepTensors(self.ids, self.model)
         )
         return features
 
