@@ -122,14 +122,17 @@ def projection_scale(model: Any) -> float:
     width, device = model.config.d_model, model.device
     ids = torch.arange(3, device=device)[None]
     encoded = torch.zeros(1, 1, width, dtype=model.dtype, device=device)
+    training = model.training
+    model.eval()  # dropout would differ between the two
     state = model.decoder(input_ids=ids, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
     plain = model.lm_head(state).float().norm()
     logits = model(encoder_outputs=(encoded,), decoder_input_ids=ids, use_cache=False).logits.float().norm()
+    model.train(training)
     for scale in (1.0, width**-0.5):
         if torch.isclose(logits, plain * scale, rtol=0.05, atol=0.0):
             return float(scale)
     raise ModelError(
         f"{type(model).__name__} does something to the decoder's state before lm_head that xenc does not "
-        "know: a ratio of "
-        f"{float(logits / plain):.3g}, where 1 and {width**-0.5:.3g} are known. Use sentence-transformers."
+        f"know: a ratio of {float(logits / plain):.3g}, where 1 and {width**-0.5:.3g} are known. Use plain "
+        "transformers for this one."
     )
