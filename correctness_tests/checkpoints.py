@@ -66,6 +66,15 @@ T5: Mapping[str, Any] = {
 }  # fmt: skip
 """An encoder-decoder, whose classifier pools at <eos>."""
 
+BART: Mapping[str, Any] = {
+    "num_hidden_layers": None, "num_attention_heads": None, "hidden_size": None, "initializer_range": None,
+    "intermediate_size": None, "init_std": 0.2, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1,
+    "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+    "pad_token_id": 0, "eos_token_id": 3, "bos_token_id": 2, "decoder_start_token_id": 3,
+    "forced_eos_token_id": None, "max_position_embeddings": 64,
+}  # fmt: skip
+"""Another."""
+
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "modernbert-mean": ("modernbert", {"classifier_pooling": "mean"}),
     "modernbert-windows": (

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from correctness_tests.mutations import MUTANTS, Mutant
+from correctness_tests.mutations_encoder_decoder import ENCODER_DECODER_MUTANTS
 from correctness_tests.mutations_gate import GATE_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
 from correctness_tests.mutations_prefix import PREFIX_MUTANTS
@@ -85,7 +86,8 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
 
 def main(names: Sequence[str]) -> int:
     mutants = (
-        *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *QUANTIZE_MUTANTS, *RUNTIME_MUTANTS, *GATE_MUTANTS,
+        *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *ENCODER_DECODER_MUTANTS, *QUANTIZE_MUTANTS,
+        *RUNTIME_MUTANTS, *GATE_MUTANTS,
     )  # fmt: skip
     chosen = [mutant for mutant in mutants if not names or mutant.name in names]
     with tempfile.TemporaryDirectory() as directory:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from xenc import ModelError
 from xenc.collate import Collator, PaddedBatch
 from xenc.plan import BatchPlan
 from xenc.tokens import TokenizedPairs
@@ -97,3 +98,14 @@ def test_the_collate_leaves_its_input_alone():
     rows, types = [[1, 2], [3]], [[0, 1], [1]]
     collator().collate(tokens_of(rows, types), BatchPlan((1, 0), 3, 4))
     assert (rows, types) == ([[1, 2], [3]], [[0, 1], [1]])
+
+
+def test_a_dummy_row_is_made_of_the_token_that_every_pair_must_have():
+    choosy = Collator(pad_id=PAD_ID, has_token_types=True, device=CPU, required_id=3)
+    batch = choosy.collate(tokens_of([[1, 3], [3]], [[1, 1], [1]]), BatchPlan((0, 1), 3, 3))
+    assert batch.input_ids.tolist() == [[1, 3, PAD_ID], [3, PAD_ID, PAD_ID], [3, PAD_ID, PAD_ID]]
+    assert batch.attention_mask.tolist() == [[1, 1, 0], [1, 0, 0], [1, 0, 0]]
+    assert batch.token_type_ids.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert choosy.dummy((2, 3)).input_ids.unique().tolist() == [3]
+    with pytest.raises(ModelError, match=r"no <eos> \(3\)"):
+        choosy.collate(tokens_of([[1, 2]]), BatchPlan((0,), 1, 2))

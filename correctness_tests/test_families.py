@@ -50,16 +50,6 @@ def test_every_architecture_scores_as_the_oracle(architecture, checkpoint, layou
     assert max(model.last_report.token_counts) == 64
 
 
-@pytest.mark.parametrize("execution", ["packed", "bucketed", "sdpa-sorted"])
-def test_a_classifier_that_looks_up_eos_runs_padded_and_says_so(tmp_path, execution, caplog):
-    checkpoint = checkpoints.make(tmp_path, "t5", **checkpoints.T5)
-    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution)
-    scores = model.predict(PAIRS, batch_size=4, activation_fn=torch.nn.Identity())
-    assert (model.execution.layout, model.execution.compile_mode) == ("padded", None)
-    assert ("looks up <eos>" in caplog.text) == (execution != "sdpa-sorted")
-    np.testing.assert_allclose(scores, oracle.logits(checkpoint, PAIRS, max_length=64), rtol=0, atol=1e-4)
-
-
 def test_what_only_packed_batches_have_is_not_dropped_silently(tmp_path):
     checkpoint = checkpoints.make(tmp_path, "deberta-v2")
     with pytest.raises(xenc.ExecutionError, match=r"DebertaV2.*Use layout='bucketed'"):

@@ -16,14 +16,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "execution", "extras", "presets", "precision", "families", "checkpoints", "pairs",
-    "pair_template", "tokens", "plan", "packing", "prefix", "collate", "packed_collate", "nested_collate",
-    "prefix_collate", "attention", "nested_attention", "prefix_attention", "forward", "prefix_forward",
-    "watch", "weights", "quantize", "prepared", "cold_start", "runtimes.tensorrt", "compiled", "prefix_cache",
-    "runtimes.runtime", "runtimes.export", "runtimes.onnxruntime", "runtimes.openvino", "runtimes.probe",
-    "runtimes.forward", "admission", "request", "stream", "layouts.layout", "layouts.padded",
-    "layouts.packed", "layouts.nested", "layouts.shared_prefix", "layouts.choice", "worker", "pipeline",
-    "flops", "answer",
-    "causal", "slow_path", "executed", "cross_encoder",
+    "pair_template", "tokens", "first_step", "plan", "packing", "prefix", "collate", "packed_collate",
+    "nested_collate", "prefix_collate", "attention", "nested_attention", "prefix_attention", "forward",
+    "prefix_forward", "encoder_decoder", "watch", "weights", "quantize", "prepared", "cold_start",
+    "runtimes.tensorrt", "compiled", "prefix_cache", "runtimes.runtime", "runtimes.export",
+    "runtimes.onnxruntime", "runtimes.openvino", "runtimes.probe", "runtimes.forward", "admission",
+    "request", "stream", "layouts.layout", "layouts.padded", "layouts.packed", "layouts.nested",
+    "layouts.shared_prefix", "layouts.choice", "worker", "pipeline", "flops", "answer",
+    "causal", "first_step_scorer", "slow_path", "executed", "cross_encoder",
     "profiling.kernel_names", "profiling.stages", "profiling.kernels", "profiling.trace", "profiling.texts",
     "profiling.facts", "profiling.findings", "profiling.report", "profiling.measure", "cli", "__main__",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
@@ -38,9 +38,8 @@ ROOMS = (
 
 EXPORTED = {
     "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
-    "ExecutionError", "ModelError", "NonFiniteScoreError", "NotInstalledError", "Overloaded", "PairError",
-    "PredictReport",
-    "WarmupReport", "XencError", "fastest_dtype", "watch_compiles",
+    "ExecutionError", "FirstStep", "ModelError", "NonFiniteScoreError", "NotInstalledError", "Overloaded",
+    "PairError", "PredictReport", "WarmupReport", "XencError", "fastest_dtype", "watch_compiles",
 }  # fmt: skip
 
 

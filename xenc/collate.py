@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .errors import ModelError
 from .plan import BatchPlan
 from .tokens import TokenizedPairs
 
@@ -48,20 +49,27 @@ class Collator:
     Attributes:
         pad_id: the token id written where there is no token.
         has_token_types: whether the model takes token_type_ids.
+        required_id: a token that each pair must have and a dummy row is made of, or None.
         device: where batches go. On CUDA they are staged in pinned memory and copied asynchronously.
     """
 
     pad_id: int
     has_token_types: bool
     device: torch.device
+    required_id: int | None = None
 
     def collate(self, tokens: TokenizedPairs, batch: BatchPlan) -> PaddedBatch:
         """Lay the batch's pairs out in [B, L].
 
         A dummy row, like a pair of no tokens at all, shows the model one padding token: attention over
         nothing would be NaN.
+
+        Raises:
+            ModelError: a pair without the required token.
         """
         row_ids = [tokens.input_ids[row] for row in batch.rows]
+        if self.required_id is not None:
+            row_ids = self._with_required(row_ids, batch.batch_size)
         counts = torch.zeros(batch.batch_size, dtype=torch.int64)
         counts[: len(row_ids)] = torch.tensor([len(ids) for ids in row_ids])
         # [B, L]: True where a real token stands
@@ -74,8 +82,9 @@ class Collator:
             row_types = (
                 [tokens.token_type_ids[row] for row in batch.rows]
                 if tokens.token_type_ids is not None
-                else [[0] * len(ids) for ids in row_ids]
+                else []
             )
+            row_types += [[0] * len(ids) for ids in row_ids[len(row_types) :]]
             types = self._to_device(_scatter(real, row_types, fill=0))
         return PaddedBatch(
             input_ids=self._to_device(_scatter(real, row_ids, fill=self.pad_id)),
@@ -86,9 +95,21 @@ class Collator:
     def dummy(self, shape: tuple[int, int]) -> PaddedBatch:
         """A batch [B, L] of full-length dummy rows, to warm up on."""
         batch_size, length = shape
-        rows = [[self.pad_id] * length for _ in range(batch_size)]
+        filler = self.pad_id if self.required_id is None else self.required_id
+        rows = [[filler] * length for _ in range(batch_size)]
         tokens = TokenizedPairs(input_ids=rows, token_type_ids=None, truncated_pairs=0)
         return self.collate(tokens, BatchPlan(tuple(range(batch_size)), batch_size, length))
+
+    def _with_required(self, row_ids: list[list[int]], rows: int) -> list[list[int]]:
+        required = self.required_id
+        assert required is not None
+        for ids in row_ids:
+            if required not in ids:
+                raise ModelError(
+                    f"a pair's {len(ids)} tokens hold no <eos> ({required}), which this classifier reads: "
+                    "give the tokenizer a post-processor that adds it."
+                )
+        return row_ids + [[required]] * (rows - len(row_ids))
 
     def _to_device(self, values: Tensor) -> Tensor:
         if self.device.type == "cuda":

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from .answer import Answer
 from .causal import log_odds, prompted
 from .executed import ExecutedModel
+from .first_step_scorer import first_step_scorer
 from .pairs import as_list, check_pairs
 from .request import PredictReport, Scored
 from .slow_path import slow_call, slow_model, with_callers_autocast
@@ -38,11 +39,13 @@ class CrossEncoder(ExecutedModel):
         execution: an `Execution`, or a preset's name (`xenc.PRESETS`).
         max_waiting_pairs: the most pairs that may be accepted and not answered; a call that would make it
             more raises `Overloaded` at once. None for any number. An attribute that may be changed.
+        first_step: for a T5 that generates (monoT5), what it is asked; monoT5's own question by default.
         **kwargs: as sentence-transformers' `CrossEncoder`.
 
     Raises:
         ExecutionError: an unknown preset, buckets that do not reach max_length, or max_waiting_pairs below 1.
-        ModelError: a checkpoint that cannot be loaded, or max_length beyond the model's positions.
+        ModelError: a checkpoint that cannot be loaded, max_length beyond the model's positions, or a
+            `first_step` that the model cannot answer.
 
     Example:
         >>> model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")
@@ -161,7 +164,10 @@ class CrossEncoder(ExecutedModel):
                 self.eval()
                 pipeline = self.pipeline
             tokenize = None
-            if log_odds(self) is not None:
+            scorer = first_step_scorer(self)
+            if scorer is not None:
+                tokenize = scorer.read(pipeline.max_length, prompt)
+            elif log_odds(self) is not None:
                 tokenize = prompted(self, prompt, pipeline.max_length)
             elif prompt:
                 pairs = [(prompt + query, document) for query, document in pairs]

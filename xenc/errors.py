@@ -14,7 +14,7 @@ class NotInstalledError(XencError, ImportError):
 
 
 class ModelError(XencError, ValueError):
-    """A checkpoint that cannot be loaded, or a length that the model has no positions for."""
+    """A checkpoint that cannot be loaded, a length it has no positions for, a question it cannot answer."""
 
 
 class PairError(XencError, ValueError):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import sentence_transformers
+import torch
+from transformers import AutoConfig
 
 from .admission import Admission
 from .causal import log_odds, target_tokens
@@ -16,6 +20,8 @@ from .checkpoints import restore_flash_weights
 from .errors import ModelError
 from .execution import Execution
 from .families import resolve_max_length
+from .first_step import FirstStep
+from .first_step_scorer import FirstStepScorer, first_step_scorer, generates, without_labels
 from .layouts.choice import possible_execution
 from .pair_template import tokenizer_lock
 from .pipeline import Pipeline
@@ -30,16 +36,25 @@ logger = logging.getLogger(__name__)
 class ExecutedModel(sentence_transformers.CrossEncoder):
     """What of xenc's `CrossEncoder` says how pairs are scored; see there."""
 
+    _module_classes: Mapping[str, type[torch.nn.Module]] = MappingProxyType(
+        {f"{FirstStepScorer.__module__}.{FirstStepScorer.__name__}": FirstStepScorer}
+    )
+    """Our own module is loaded without trust_remote_code."""
+
     def __init__(
         self,
         *args: Any,
         execution: Execution | str = DEFAULT_PRESET,
         max_waiting_pairs: int | None = None,
+        first_step: FirstStep | None = None,
         **kwargs: Any,
     ) -> None:
         chosen, admission = resolve_execution(execution), Admission(max_waiting_pairs)
+        self._first_step = first_step
         try:
             super().__init__(*args, **kwargs)
+        except ModelError:
+            raise
         except (OSError, ValueError) as error:
             name = args[0] if args else kwargs.get("model_name_or_path")
             raise ModelError(
@@ -47,6 +62,7 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
                 f"config.json, weights and tokenizer. The loader said: {error}"
             ) from error
         self._restore_weights(*args, **kwargs)
+        self._ask(first_step, kwargs.get("num_labels"))
         self._lock = threading.RLock()
         self._worker, self._admission = Worker(), admission
         self._pipeline: Pipeline | None = None
@@ -64,6 +80,39 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
         download |= {key: given[key] for key in download if given.get(key) is not None}
         if restore_flash_weights(model, str(name), **download):
             logger.info("%s: weights converted from flash-attn's names to transformers'", name)
+
+    def _load_default_modules(self, model_name_or_path: str, **loading: Any) -> Any:  # type: ignore[override]
+        """A T5 that generates is scored by what it generates; its head as a classifier would be random."""
+        wanted = ("revision", "token", "local_files_only", "trust_remote_code")
+        options = {"cache_dir": loading.get("cache_folder"), **{key: loading.get(key) for key in wanted}}
+        options |= without_labels(loading.get("config_kwargs"))
+        config = AutoConfig.from_pretrained(model_name_or_path, **options)
+        if not generates(config):
+            return super()._load_default_modules(model_name_or_path, **loading)
+        loading |= {"backend": self.backend, "first_step": self._first_step}
+        return [FirstStepScorer.load(model_name_or_path, **loading)], {}
+
+    def _ask(self, first_step: FirstStep | None, num_labels: int | None) -> None:
+        """Another question than the one stored with the model."""
+        scorer = first_step_scorer(self)
+        if first_step is not None and scorer is None:
+            raise ModelError(
+                f"first_step={first_step!r}: {type(self.transformers_model).__name__} is not a T5 that "
+                "generates. Leave first_step out."
+            )
+        if scorer is not None:
+            scorer.first_step = first_step or scorer.first_step
+            if num_labels not in (None, scorer.num_labels):
+                raise ModelError(
+                    f"num_labels={num_labels}: this T5 has {scorer.num_labels} scores for each pair, one for "
+                    "each of its decoder_prefixes and targets. Leave num_labels out."
+                )
+
+    @property
+    def num_labels(self) -> int:
+        """How many scores a pair has."""
+        scorer = first_step_scorer(self)
+        return super().num_labels if scorer is None else scorer.num_labels
 
     @property
     def execution(self) -> Execution:
@@ -139,22 +188,25 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
         """The stages for the present execution, max_seq_length and device; graphs are kept where they fit."""
         model: Any = self.transformers_model
         current = self._pipeline
-        max_length = resolve_max_length(
-            self.max_seq_length, model.config, at_least=self.tokenizer.num_special_tokens_to_add(pair=True)
+        scorer = first_step_scorer(self)
+        asked = None if scorer is None else scorer.ids
+        fewest = (
+            self.tokenizer.num_special_tokens_to_add(pair=True) if scorer is None else scorer.fixed_tokens
         )
+        max_length = resolve_max_length(self.max_seq_length, model.config, at_least=fewest)
         execution = self._execution = possible_execution(
             model, self._execution, causal=log_odds(self) is not None
         )
         reuse = None
         targets = target_tokens(self)
-        if current is not None and current.is_of(model, self.tokenizer, targets):
+        if current is not None and current.is_of(model, self.tokenizer, targets, asked):
             same_texts = current.max_length == max_length and current.tokenizer is self.tokenizer
             if current.execution == execution and same_texts:
                 return current
             reuse = current if current.execution.graph_settings == execution.graph_settings else None
         self._pipeline = Pipeline(
             model, self.tokenizer, max_length=max_length, execution=execution, worker=self._worker,
-            targets=targets, reuse=reuse,
+            targets=targets, asked=asked, reuse=reuse,
         )  # fmt: skip
         return self._pipeline
 

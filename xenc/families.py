@@ -108,14 +108,31 @@ def unshareable(model: PreTrainedModel) -> str | None:
 
 _POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})
 
+_READ_AT_EOS: Final = frozenset(
+    {
+        "T5ForSequenceClassification",
+        "MT5ForSequenceClassification",
+        "UMT5ForSequenceClassification",
+        "BartForSequenceClassification",
+    }
+)
+"""By class: those whose forward pass of our own has been held to the oracle."""
 
-def pools_at_eos(config: PretrainedConfig) -> bool:
-    """Whether a classifier reads the last end-of-sequence token, which it looks up in the ids as it runs.
+
+def reads_eos(model: PreTrainedModel) -> bool:
+    """Whether a model is a classifier that `encoder_decoder.classify_at_eos` runs, in any padded batch."""
+    own = type(model).__module__.startswith("transformers.")
+    return own and type(model).__name__ in _READ_AT_EOS and isinstance(model.config.eos_token_id, int)
+
+
+def looks_up_eos(model: PreTrainedModel) -> bool:
+    """Whether a classifier looks up the last end-of-sequence token in the ids as it runs.
 
     Its rows must then have equally many of those, so that no dummy row can stand beside real ones, and what
     is looked up cannot be compiled.
     """
-    return config.model_type in _POOLED_AT_EOS
+    pooled = type(model).__name__.endswith("ForSequenceClassification")
+    return model.config.model_type in _POOLED_AT_EOS and pooled and not reads_eos(model)
 
 
 def unnumbered_id(config: PretrainedConfig) -> int | None:

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .encoder_decoder import FirstStepTensors
 from .errors import CompileError, ExecutionError
 from .execution import Execution
 from .families import packable
+from .first_step import FirstStepIds
 from .layouts.choice import layout_of
 from .layouts.layout import Given, Layout
 from .plan import Plan
@@ -42,6 +44,7 @@ class Pipeline:
         execution: how to order, lay out and run.
         worker: the threads to run on.
         targets: for a causal model, the token ids whose logits are the score; see `forward.head_logits`.
+        asked: for an encoder-decoder, what its decoder's first step compares.
         reuse: a pipeline of the same model and the same graph settings, whose graphs to go on using.
 
     Raises:
@@ -59,21 +62,23 @@ class Pipeline:
         execution: Execution,
         worker: Worker,
         targets: Sequence[int] = (),
+        asked: FirstStepIds | None = None,
         reuse: Pipeline | None = None,
     ) -> None:
         self.execution, self.max_length = execution, max_length
         self.model, self.device, self.tokenizer = model, model.device, tokenizer
-        self.signature = signature(model, tokenizer, targets)
+        self.signature = signature(model, tokenizer, targets, asked)
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
-        kept = reuse if reuse is not None and reuse.is_of(model, tokenizer, targets) else None
+        kept = reuse if reuse is not None and reuse.is_of(model, tokenizer, targets, asked) else None
         self._twin: Twin | None = kept._twin if kept is not None else None
         if self._twin is None and execution.quantize is not None:
             self._twin = Twin(model, execution.quantize)
         self._runs = model if self._twin is None else self._twin.model
         given = Given(
             model=self._runs, tokenizer=tokenizer, max_length=max_length, execution=execution,
-            targets=tuple(targets), compiled=kept.compiled if kept is not None else None,
+            targets=tuple(targets), asked=None if asked is None else FirstStepTensors(asked, model),
+            compiled=kept.compiled if kept is not None else None,
         )  # fmt: skip
         layout: Layout = layout_of(given)
         self._layout = layout
@@ -90,10 +95,11 @@ class Pipeline:
         return self.model.dtype
 
     def is_of(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, targets: Sequence[int]
-    ) -> bool:
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, targets: Sequence[int],
+        asked: FirstStepIds | None = None,
+    ) -> bool:  # fmt: skip
         """Whether a model and its tokenizer are still what this pipeline was made from."""
-        same = self.signature == signature(model, tokenizer, targets)
+        same = self.signature == signature(model, tokenizer, targets, asked)
         return same and (self._twin is None or self._twin.is_of(model))
 
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:
@@ -239,13 +245,16 @@ class Pipeline:
 
 
 def signature(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, targets: Sequence[int]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    targets: Sequence[int],
+    asked: FirstStepIds | None = None,
 ) -> tuple[object, ...]:
     """What a pipeline has read off its model and tokenizer: if it changes, another pipeline is needed."""
     backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
     joining = None if backend is None else backend.post_processor
     return (
-        id(model), model.device, model.dtype, packable(model), tuple(targets),
+        id(model), model.device, model.dtype, packable(model), tuple(targets), asked,
         model.config.get_text_config().pad_token_id, tokenizer.pad_token_id,
         tuple(tokenizer.model_input_names), None if joining is None else joining.__getstate__(),
     )  # fmt: skip

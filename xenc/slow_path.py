@@ -9,24 +9,25 @@ import torch
 from sentence_transformers.base.modules import Transformer
 
 from .causal import log_odds
+from .first_step_scorer import FirstStepScorer, first_step_scorer
 
 
 def slow_model(cross_encoder: Any) -> str | None:
     """Why a model is sentence-transformers' to run; None if the fast path takes it."""
     first, model = cross_encoder[0], cross_encoder.transformers_model
-    logit_score = log_odds(cross_encoder) is not None
+    known_head = log_odds(cross_encoder) is not None or first_step_scorer(cross_encoder) is not None
     task = getattr(first, "transformer_task", None)
     return _first_that_holds(
         (f"the {cross_encoder.backend} backend", cross_encoder.backend != "torch"),
         ("placement by a device map", bool(getattr(model, "hf_device_map", None))),
         ("processing arguments saved with the model", bool(getattr(first, "processing_kwargs", None))),
         ("a forward pass or preprocessing of its own", _has_its_own_steps(cross_encoder)),
-        ("a model of several modules", len(cross_encoder) != 1 and not logit_score),
+        ("a model of several modules", len(cross_encoder) != 1 and not known_head),
         (
             "a head other than sequence classification",
-            str(task) != "sequence-classification" and not logit_score,
+            str(task) != "sequence-classification" and not known_head,
         ),
-        ("a chat template", "message" in getattr(first, "modality_config", {}) and not logit_score),
+        ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
     )
 
 
@@ -36,7 +37,8 @@ def _has_its_own_steps(cross_encoder: Any) -> bool:
     packages = {step.__module__.partition(".")[0] for step in steps}
     overridden = {"forward", "preprocess"} & {*vars(cross_encoder), *vars(cross_encoder[0])}
     known = {"sentence_transformers", (__package__ or "xenc").partition(".")[0], "torch"}
-    return type(cross_encoder[0]) is not Transformer or bool(overridden) or not packages <= known
+    ours = type(cross_encoder[0]) in (Transformer, FirstStepScorer)
+    return not ours or bool(overridden) or not packages <= known
 
 
 def slow_call(

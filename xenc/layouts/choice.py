@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..errors import ExecutionError
 from ..execution import Execution
 from ..extras import require_for
-from ..families import nestable, packable, pools_at_eos, unshareable
+from ..families import looks_up_eos, nestable, packable, unshareable
 from ..runtimes.forward import check_runtime
 from .layout import Given, Layout
 from .nested import nested
@@ -38,10 +38,16 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     if unshared is not None:
         execution = replace(execution, share_prefix=False)
         logger.warning("%s: execution.share_prefix is now False", unshared)
-    if pools_at_eos(model.config) and (execution.layout != "padded" or execution.compile_mode is not None):
+    if looks_up_eos(model) and (execution.layout != "padded" or execution.compile_mode is not None):
         reason = f"{type(model).__name__} looks up <eos> as it runs"
         execution = _plainer(
-            execution, reason, layout="padded", compile_mode=None, freeze=False, buckets=Execution.buckets
+            execution,
+            reason,
+            layout="padded",
+            compile_mode=None,
+            freeze=False,
+            buckets=Execution.buckets,
+            fill=True,
         )
         logger.warning("%s: execution is now padded and not compiled", reason)
     unpackable = packable(model) if execution.layout == "packed" else None

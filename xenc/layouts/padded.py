@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
 
 from ..collate import Collator
+from ..encoder_decoder import classify_at_eos, score_first_step
+from ..errors import ExecutionError
 from ..execution import Execution
+from ..families import reads_eos
 from ..forward import classify
 from ..plan import Plan, bucket_lengths, plan_batches, warmup_shapes
+from ..runtimes.forward import RUNTIMES
 from ..stream import PlannedStream
 from ..tokens import TokenizedPairs
 from .layout import Given, Layout
@@ -17,12 +23,22 @@ def padded(given: Given) -> Layout:
     """The stages of a padded or bucketed execution.
 
     Raises:
-        ExecutionError: buckets that do not hold max_length.
+        ExecutionError: buckets that do not hold max_length; a runtime that the model has no export for.
     """
     execution = given.execution
     buckets = bucket_lengths(execution.buckets, given.max_length)
-    collator = Collator(**given.collating())
-    compiled = given.compiling(classify)
+    if given.asked is not None and execution.runtime in RUNTIMES:
+        raise ExecutionError(
+            f"runtime={execution.runtime!r}: a model that answers with a word is PyTorch's alone. "
+            "Use runtime='torch'."
+        )
+    at_eos = given.asked is None and reads_eos(given.model)
+    collator = Collator(**given.collating(), required_id=given.model.config.eos_token_id if at_eos else None)
+    function: Callable[..., Tensor] = classify_at_eos if at_eos else classify
+    constants: tuple[object, ...] = ()
+    if given.asked is not None:
+        function, constants = score_first_step, (given.asked,)
+    compiled = given.compiling(function, constants)
     warm = buckets if execution.layout == "bucketed" else ()  # padded batches have any length
 
     def plan(tokens: TokenizedPairs, batch_size: int) -> Plan:
@@ -37,7 +53,7 @@ def padded(given: Given) -> Layout:
     return Layout(
         attention=execution.attention,
         collator=collator,
-        forward=compiled or given.running(classify),
+        forward=compiled or given.running(function, constants),
         compiled=compiled,
         plan=plan,
         warmup_batches=lambda batch_size: map(collator.dummy, shapes(batch_size)),
