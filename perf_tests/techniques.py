@@ -114,7 +114,13 @@ _PRECISIONS: Final = (
     ),
 )
 
-TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS)
+_RUNTIMES: Final = (
+    _preset("onnxruntime", "runtime", "a processor, and pairs of like lengths"),
+    _preset("openvino", "runtime", "a processor, and pairs of like lengths"),
+    _preset("tensorrt", "runtime", "CUDA, and few shapes: one engine each", slow=True),
+)
+
+TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS, *_RUNTIMES)
 
 
 def why_not(technique: Technique, device: str) -> str | None:
