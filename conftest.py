@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,12 +25,20 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The seam that lets one watch the gate go red."""
+    """Seams: to watch the gate go red, to look inside a run."""
     parser.addoption(
         "--fault",
         default=None,
         help="break the code under measurement on purpose: slow:0.3, recompile, eager, kernel, "
         "memory:5000000 (see perf_tests/faults.py)",
+    )
+    parser.addoption(
+        "--profile-dir",
+        type=Path,
+        default=None,
+        help="leave profiles there: of each configuration of xenc a Chrome trace and the tables of "
+        "`xenc profile`, after its timed rounds (on a CPU compiled kernels then tell their names, for "
+        "nanoseconds each); of each run of perf_tests/test_load.py a Chrome trace, which makes it slower",
     )
 
 

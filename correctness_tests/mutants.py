@@ -21,6 +21,7 @@ from pathlib import Path
 from correctness_tests.mutations import MUTANTS, Mutant
 from correctness_tests.mutations_gate import GATE_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
+from correctness_tests.mutations_prefix import PREFIX_MUTANTS
 from correctness_tests.mutations_quantize import QUANTIZE_MUTANTS
 
 ROOT = Path(__file__).parent.parent
@@ -82,7 +83,7 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
 
 
 def main(names: Sequence[str]) -> int:
-    mutants = (*MUTANTS, *PACKED_MUTANTS, *GATE_MUTANTS, *QUANTIZE_MUTANTS)
+    mutants = (*MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *GATE_MUTANTS, *QUANTIZE_MUTANTS)
     chosen = [mutant for mutant in mutants if not names or mutant.name in names]
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_tree(Path(directory))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 PLAN = "test_plan.py"
 SCORES = "test_scores.py::test_scores_do_not_depend_on_the_batch_size"
 MANY_BATCHES = "test_scores.py::test_a_request_that_fills_many_packed_batches_scores_as_the_oracle"
+FINDINGS = "test_profiling_findings.py"
 LAYOUTS = "test_families.py::test_every_architecture_scores_as_the_oracle"
 
 
@@ -169,5 +170,41 @@ MUTANTS = (
         "            self.eval()\n            pipeline",
         "            pipeline",
         "test_life_of_a_model.py::test_training_mode_does_not_leak_into_scores",
+    ),
+    mutant(
+        "a fused kernel taken for the product it is named after",
+        "profiling/kernel_names.py",
+        "if INDUCTOR.match(name) and not _TEMPLATE.match(name):",
+        "if False:",
+        FINDINGS,
+    ),
+    mutant(
+        "kernels that overlap count twice",
+        "profiling/kernels.py",
+        "stop - max(end, launch.start_ns)",
+        "stop - launch.start_ns",
+        "test_profiling.py::test_kernels_that_overlap_count_once",
+    ),
+    mutant(
+        "compiling passes for scoring",
+        "profiling/measure.py",
+        "    _check_nothing_compiled(watch.report)\n",
+        "",
+        "test_profiling.py::test_what_compiles_while_it_is_measured_is_an_error",
+    ),
+    mutant(
+        "graph breaks go unseen",
+        "profiling/facts.py",
+        "return self.region_calls / self.batches",
+        "return min(1, self.region_calls / self.batches)",
+        "test_profiling.py::test_a_graph_break_shows_as_another_region_with_its_reason",
+        FINDINGS,
+    ),
+    mutant(
+        "stages beside the operators that they ran",
+        "profiling/trace.py",
+        "(span.start_ns - base_ns) / 1000",
+        "(span.end_ns - base_ns) / 1000",
+        "test_profiling.py::test_the_operators_of_the_trace_lie_within_its_forward_spans",
     ),
 )

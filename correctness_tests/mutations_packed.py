@@ -8,6 +8,7 @@ PACKING = "test_packing.py"
 STREAM = "test_stream.py"
 PACKED_COLLATE = "test_packed_collate.py"
 ATTENTION = "test_attention.py"
+ADMISSION = "test_admission.py"
 
 PACKED_MUTANTS = (
     mutant(
@@ -148,5 +149,54 @@ PACKED_MUTANTS = (
         ".chunk(3)[third]",
         ".chunk(3)[(1, 0, 2)[third]]",
         "test_checkpoints.py::test_a_restored_model_scores_as_its_own_network",
+    ),
+    mutant(
+        "one pair too many accepted",
+        "admission.py",
+        "pairs > limit:\n                raise",
+        "pairs > limit + 1:\n                raise",
+        f"{ADMISSION}::test_pairs_are_accepted_exactly_when_they_fit_and_count_until_they_leave",
+    ),
+    mutant(
+        "a ticket leaves twice",
+        "admission.py",
+        "if ticket in self._tickets:\n                self._tickets.remove(ticket)\n                self",
+        "if True:\n                self",
+        f"{ADMISSION}::test_pairs_are_accepted_exactly_when_they_fit_and_count_until_they_leave",
+    ),
+    mutant(
+        "pairs count when the answer is seen",
+        "request.py",
+        "        self._leave()\n        with suppress(InvalidStateError):  # cancelled",
+        "        with suppress(InvalidStateError):  # cancelled",
+        f"{ADMISSION}::test_whoever_sees_an_answer_finds_its_pairs_gone",
+    ),
+    mutant(
+        "cancelled pairs count for ever",
+        "request.py",
+        "lambda _: leave()",
+        "lambda _: None",
+        f"{ADMISSION}::test_cancelling_makes_room_before_cancel_returns",
+    ),
+    mutant(
+        "refused input counts for ever",
+        "admission.py",
+        "            ticket.leave()\n            raise",
+        "            raise",
+        f"{ADMISSION}::test_bad_input_leaves_nothing_behind",
+    ),
+    mutant(
+        "a stage's error kept to itself",
+        "pipeline.py",
+        "self._worker.fail_promised(error)",
+        "del error",
+        "test_nothing_is_lost.py::test_whichever_stage_breaks_all_that_waits_is_told",
+    ),
+    mutant(
+        "a forked child counts on",
+        "admission.py",
+        "        admission._begin()",
+        "        admission._lock = threading.Lock()",
+        f"{ADMISSION}::test_a_forked_child_counts_from_zero",
     ),
 )

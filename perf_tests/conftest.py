@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from perf_tests.against import paired_request
-from perf_tests.scorers import Scorers
+from perf_tests.scorers import Scorer, Scorers
+from perf_tests.workloads import Pair
 from xenc.gate.paired.plugin import PAIRED, PAIRED_REQUEST, PairedPlugin
 from xenc.gate.plugin import GATE, leave_out
+from xenc.profiling.measure import profile_model
+from xenc.profiling.report import markdown
+
+NOT_JUDGED = ("peer", "load")
+"""Other systems, and latencies that depend on a rate measured on the spot."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -19,15 +28,36 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A comparison and a baseline are about xenc: how fast other systems are is for the table."""
+    """A comparison and a baseline are about xenc and its own seconds: the rest is for the table."""
     gate = config.pluginmanager.get_plugin(GATE)
     if gate is not None and (gate.session.comparing or gate.session.recording):
-        leave_out(config, items, [item for item in items if item.get_closest_marker("peer")])
+        leave_out(config, items, [item for item in items if any(map(item.get_closest_marker, NOT_JUDGED))])
 
 
 @pytest.fixture(scope="session")
 def scorers(request: pytest.FixtureRequest) -> Scorers:
-    return Scorers(fault=request.config.getoption("--fault"))
+    option = request.config.getoption
+    return Scorers(fault=option("--fault"), named_kernels=option("--profile-dir") is not None)
+
+
+@pytest.fixture
+def profile(request: pytest.FixtureRequest) -> Callable[[Scorer, Sequence[Pair]], None]:
+    """Call it with what was timed, when it has been timed; does nothing without --profile-dir.
+
+    Leaves trace.json and profile.md in a folder named after the test. A peer is not xenc's to profile.
+    """
+    folder: Path | None = request.config.getoption("--profile-dir")
+
+    def profile(scorer: Scorer, pairs: Sequence[Pair]) -> None:
+        if folder is None or scorer.model is None:
+            return
+        own = folder / re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
+        own.mkdir(parents=True, exist_ok=True)
+        trace = own / "trace.json"
+        measured = profile_model(scorer.model, pairs, batch_size=scorer.batch_size, trace=trace)
+        (own / "profile.md").write_text(markdown(measured), encoding="utf-8")
+
+    return profile
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from perf_tests.against import PAIRED, PairedConfiguration
 from perf_tests.device_thread import on_device_thread
 from perf_tests.extra_work import ExtraWork
 from perf_tests.scorers import DTYPES
-from xenc.gate.paired.kernels import name_compiled_kernels
+from xenc.profiling.kernels import name_compiled_kernels
 from xenc.watch import CompileReport, watch_compiles
 
 Forward = Callable[[Any], torch.Tensor]

@@ -15,9 +15,11 @@ import torch
 from correctness_tests import oracle
 from perf_tests import models, peers
 from perf_tests.configurations import PEERS, REFERENCE, Configuration
+from perf_tests.device_thread import on_device_thread
 from perf_tests.faults import inject
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder
+from xenc.profiling.kernels import name_compiled_kernels
 
 DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
@@ -70,9 +72,11 @@ class Scorers:
 
     Attributes:
         fault: what to break in the code under measurement; see `faults.inject`.
+        named_kernels: let a profiler see the CPU's compiled kernels.
     """
 
     fault: str | None = None
+    named_kernels: bool = False
     _models: dict[tuple[object, ...], CrossEncoder] = field(default_factory=dict)
     _warmups_s: dict[tuple[object, ...], float] = field(default_factory=dict)
 
@@ -109,6 +113,8 @@ class Scorers:
         device, batch_size = configuration.device, configuration.workload.batch_size
         if key not in self._models:
             self._models[key] = CrossEncoder(str(checkpoint(device)), **_placement(device))
+            if self.named_kernels and device == "cpu":
+                on_device_thread(self._models[key])(name_compiled_kernels)
         model = self._models[key]
         model.execution = PRESETS[configuration.name]
         if (*key, batch_size) not in self._warmups_s:

@@ -56,6 +56,8 @@ _LAYOUTS: Final = (
     _preset("packed-frozen", "layout", "a processor with memory to spare for the weights twice"),
     _preset("packed-static", "layout", "few token budgets and a long-lived process", slow=True),
     _preset("bucketed", "layout", "architectures that cannot be packed"),
+    _preset("nested", "layout", "hardly: an experiment with PyTorch's jagged tensors"),
+    _preset("nested-eager", "layout", "hardly: the same"),
 )
 
 _SHAPES: Final = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -21,7 +22,12 @@ from xenc.tokens import tokenize
 
 @pytest.mark.benchmark(timer=synchronised_seconds)
 @pytest.mark.parametrize("configuration", configurations())
-def test_predict(benchmark: Any, configuration: Configuration, scorers: Scorers) -> None:
+def test_predict(
+    benchmark: Any,
+    configuration: Configuration,
+    scorers: Scorers,
+    profile: Callable[[Scorer, list[Pair]], None],
+) -> None:
     reason = why_not(configuration)
     if reason is not None:
         benchmark.extra_info.update(identity(configuration), not_measured=reason)
@@ -49,6 +55,7 @@ def test_predict(benchmark: Any, configuration: Configuration, scorers: Scorers)
         **compile_counts(timing.compiles),
         **throughput(configuration, scorer, timing, rounds),
     )
+    profile(scorer, rounds[0])
 
 
 def why_not(configuration: Configuration) -> str | None:

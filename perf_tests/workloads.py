@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
-from pydoc_data.topics import topics
+from functools import cached_property
+
+from xenc.profiling.texts import sentences
 
 Pair = tuple[str, str]
 
@@ -49,18 +49,6 @@ class Workload:
         return hashlib.sha256(repr((protocol, self.round(0))).encode()).hexdigest()[:12]
 
 
-@cache
-def sentences() -> tuple[str, ...]:
-    """Sentences of 4 to 60 words from `pydoc_data.topics`, in a fixed order; no code, tables or grammar."""
-    prose: dict[str, None] = {}
-    for _, text in sorted(topics.items()):
-        for paragraph in re.split(r"\n\s*\n", text):
-            for sentence in re.split(r"(?<=[.?!:])\s+(?=[A-Z*“\"])", " ".join(paragraph.split())):
-                if sentence[:1].isupper() and sentence[-1] in ".?!:" and 4 <= len(sentence.split()) <= 60:
-                    prose[sentence] = None
-    return tuple(prose)
-
-
 def _some_sentences(generator: random.Random, low: int, high: int) -> str:
     return " ".join(generator.choices(sentences(), k=generator.randint(low, high)))
 
@@ -73,6 +61,10 @@ def _seed_pair(generator: random.Random, _: int) -> Pair:
 def _short_query_pair(generator: random.Random, _: int) -> Pair:
     """One query of about eight tokens against documents of one to four sentences."""
     return "How does Python look up names?", _some_sentences(generator, 1, 4)
+
+
+def _short_document_pair(generator: random.Random, _: int) -> Pair:
+    return "How does Python look up names?", _some_sentences(generator, 1, 1)
 
 
 def _sentence_pair(generator: random.Random, _: int) -> Pair:
@@ -104,6 +96,18 @@ def short_query(*, batch_size: int) -> Workload:
         batch_size=batch_size,
         max_length=512,
         draw=_short_query_pair,
+        fresh=False,
+    )
+
+
+def short_documents(*, batch_size: int) -> Workload:
+    """The short query against 100 documents of one sentence, the same each round."""
+    return Workload(
+        name="short-documents",
+        pairs_per_round=100,
+        batch_size=batch_size,
+        max_length=512,
+        draw=_short_document_pair,
         fresh=False,
     )
 

@@ -10,6 +10,7 @@ from .errors import (
     ModelError,
     NonFiniteScoreError,
     NotInstalledError,
+    Overloaded,
     PairError,
     XencError,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "ModelError",
     "NonFiniteScoreError",
     "NotInstalledError",
+    "Overloaded",
     "PairError",
     "PredictReport",
     "WarmupReport",

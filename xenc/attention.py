@@ -19,15 +19,16 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-_NAMESPACE: Final = (__package__ or "xenc").replace(".", "_")
+NAMESPACE: Final = (__package__ or "xenc").replace(".", "_")
+"""What operators and attention functions are registered under."""
 
-PACKED_ATTENTION: Final = f"{_NAMESPACE}_packed"
+PACKED_ATTENTION: Final = f"{NAMESPACE}_packed"
 """The name transformers knows the attention function by."""
 
 NO_WINDOW: Final = -1
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::packed_attention", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(f"{NAMESPACE}::packed_attention", mutates_args=(), device_types="cpu")
 def packed_attention(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
     max_tokens: int, scale: float, causal: bool, window: int,
@@ -49,20 +50,20 @@ def packed_attention(
         [T, H, D], in query's dtype.
     """
     out = torch.empty(query.shape, dtype=query.dtype)
-    for start, documents, tokens in _runs(starts.tolist()):
+    for start, documents, tokens in runs(starts.tolist()):
         stretch = slice(start, start + documents * tokens)
-        q, k, v = (_by_head(part[stretch], documents, tokens) for part in (query, key, value))
+        q, k, v = (by_head(part[stretch], documents, tokens) for part in (query, key, value))
         if k.shape[1] != q.shape[1]:
             k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
         mask = _window_mask(tokens, window, causal=causal) if NO_WINDOW < window < tokens - 1 else None
         attended = scaled_dot_product_attention(
             q, k, v, attn_mask=mask, scale=scale, is_causal=causal and mask is None
         )
-        _by_head(out[stretch], documents, tokens).copy_(attended)
+        by_head(out[stretch], documents, tokens).copy_(attended)
     return out
 
 
-def _runs(starts: list[int]) -> list[tuple[int, int, int]]:
+def runs(starts: list[int]) -> list[tuple[int, int, int]]:
     """(first token, documents, tokens of each) per run of neighbours of one length, which share a call."""
     lengths = [end - start for start, end in pairwise(starts)]
     runs, start = [], 0
@@ -74,7 +75,7 @@ def _runs(starts: list[int]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _by_head(part: Tensor, documents: int, tokens: int) -> Tensor:
+def by_head(part: Tensor, documents: int, tokens: int) -> Tensor:
     """[documents x tokens, H, D] -> a view [documents, H, tokens, D]."""
     return part.view(documents, tokens, *part.shape[1:]).transpose(1, 2)
 
@@ -120,7 +121,7 @@ def _fake(
     return torch.empty(query.shape, dtype=query.dtype, device=query.device)
 
 
-def _attention_forward(
+def packed_attention_forward(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
@@ -141,5 +142,5 @@ def _attention_forward(
     return out[None], None
 
 
-AttentionInterface.register(PACKED_ATTENTION, _attention_forward)
+AttentionInterface.register(PACKED_ATTENTION, packed_attention_forward)
 AttentionMaskInterface.register(PACKED_ATTENTION, sdpa_mask)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
@@ -20,13 +20,15 @@ from transformers import PreTrainedModel
 from .collate import PaddedBatch
 from .errors import CompileError
 from .execution import Execution
+from .nested_collate import NestedBatch
 from .packed_collate import PackedBatch
+from .prefix_collate import PrefixedBatch
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 from .weights import sum_of_weights, weights_version
 
 logger = logging.getLogger(__name__)
 
-Batch = PaddedBatch | PackedBatch
+Batch = PaddedBatch | PackedBatch | NestedBatch | PrefixedBatch
 
 CUDAGRAPH_PASSES: Final = 3
 """CUDA-graph trees run a shape once, then record it, and only then replay it."""
@@ -45,6 +47,22 @@ class WarmupReport:
     shapes: tuple[tuple[int, int], ...]
     graphs: int
     seconds: float
+
+
+class Compiled(Protocol):
+    """A forward pass that holds graphs of its own."""
+
+    strict: bool
+
+    @property
+    def graphs(self) -> int:
+        """Graphs compiled so far."""
+
+    def __call__(self, batch: Any) -> Tensor:
+        """Logits of a batch."""
+
+    def warmup(self, batches: Iterable[Any], passes: int | None = None) -> WarmupReport:
+        """Run every batch."""
 
 
 class CompiledForward:

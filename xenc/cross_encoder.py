@@ -36,10 +36,12 @@ class CrossEncoder(ExecutedModel):
     Args:
         *args: as sentence-transformers' `CrossEncoder`.
         execution: an `Execution`, or a preset's name (`xenc.PRESETS`).
+        max_waiting_pairs: the most pairs that may be accepted and not answered; a call that would make it
+            more raises `Overloaded` at once. None for any number. An attribute that may be changed.
         **kwargs: as sentence-transformers' `CrossEncoder`.
 
     Raises:
-        ExecutionError: an unknown preset, or buckets that do not reach max_length.
+        ExecutionError: an unknown preset, buckets that do not reach max_length, or max_waiting_pairs below 1.
         ModelError: a checkpoint that cannot be loaded, or max_length beyond the model's positions.
 
     Example:
@@ -65,10 +67,11 @@ class CrossEncoder(ExecutedModel):
         """Begin to score, and return at once: the Future's result is what `predict` would return.
 
         Cancelling the Future drops whatever of its pairs has not run yet. Errors that `predict` raises
-        come out of `Future.result()`, but for a PairError, which is raised here.
+        come out of `Future.result()`, but for PairError and Overloaded, which are raised here.
         """
         single = self.is_singular_input(inputs)
-        pairs = check_pairs(as_list(inputs, single=single))
+        listed = as_list(inputs, single=single)
+        pairs = check_pairs(listed)
         reason = slow_model(self) or slow_call(
             self, pool=None, device=None, multimodal=pairs is None, extra=False,
             apply_softmax=bool(apply_softmax),
@@ -79,7 +82,7 @@ class CrossEncoder(ExecutedModel):
                 super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
                 apply_softmax, convert_to_numpy, convert_to_tensor,
             )  # fmt: skip
-            return self._worker.call(with_callers_autocast(slowly, self.device.type))
+            return self._begin(len(listed), with_callers_autocast(slowly, self.device.type))
         convert = self._answer(
             single=single, tensor=convert_to_tensor, array=convert_to_numpy,
             activation_fn=activation_fn, apply_softmax=apply_softmax,
@@ -109,22 +112,25 @@ class CrossEncoder(ExecutedModel):
             PairError: an input that is not a pair of two strings; the message says which.
             NonFiniteScoreError: NaN logits; the message says for which pairs.
             CompileError: something compiled after `warmup`, with `Execution(strict=True)`.
+            Overloaded: more than `max_waiting_pairs` would wait; nothing was accepted.
 
         `batch_size` is that of padded and bucketed batches; packed ones have token budgets instead. A
         `device` moves the model, which other threads' calls must not be using meanwhile.
         """
         single = self.is_singular_input(inputs)
-        pairs = check_pairs(as_list(inputs, single=single))
+        listed = as_list(inputs, single=single)
+        pairs = check_pairs(listed)
         slow = slow_model(self) or slow_call(
             self, pool=pool, device=device, multimodal=pairs is None, extra=bool(kwargs),
             apply_softmax=bool(apply_softmax),
         )  # fmt: skip
         if slow is not None or not pairs:
             self._say_once(slow)
-            return super().predict(
-                inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax,
-                convert_to_numpy, convert_to_tensor, device, pool, chunk_size, **kwargs,
-            )  # fmt: skip
+            with self._admission.accept_meanwhile(len(listed)):
+                return super().predict(
+                    inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax,
+                    convert_to_numpy, convert_to_tensor, device, pool, chunk_size, **kwargs,
+                )  # fmt: skip
         if device is not None:
             self._worker.on_device(self.to, device).result()
         convert = self._answer(
@@ -150,17 +156,33 @@ class CrossEncoder(ExecutedModel):
         convert: Callable[[Scored], Any],
         on_progress: Callable[[int], object] = lambda _: None,
     ) -> Future[Any]:
-        with self._lock:
-            self.eval()
-            pipeline = self.pipeline
-        tokenize = None
-        if log_odds(self) is not None:
-            tokenize = prompted(self, prompt, pipeline.max_length)
-        elif prompt:
-            pairs = [(prompt + query, document) for query, document in pairs]
-        return pipeline.submit(
-            pairs, batch_size=batch_size, convert=convert, on_progress=on_progress, tokenize=tokenize
-        )
+        with self._admission.accept(len(pairs)) as ticket:
+            with self._lock:
+                self.eval()
+                pipeline = self.pipeline
+            tokenize = None
+            if log_odds(self) is not None:
+                tokenize = prompted(self, prompt, pipeline.max_length)
+            elif prompt:
+                pairs = [(prompt + query, document) for query, document in pairs]
+            return pipeline.submit(
+                pairs, batch_size=batch_size, convert=convert, on_progress=on_progress, tokenize=tokenize,
+                leave=ticket.leave,
+            )  # fmt: skip
+
+    def _begin(self, pairs: int, slowly: Callable[[], Any]) -> Future[Any]:
+        """Have sentence-transformers score so many pairs beside the caller."""
+        with self._admission.accept(pairs) as ticket:
+
+            def answer() -> Any:
+                try:
+                    return slowly()
+                finally:
+                    ticket.leave()
+
+            future = self._worker.call(answer)
+            future.add_done_callback(ticket.leave)  # cancelled before it began
+            return future
 
     def _answer(
         self, *, single: bool, tensor: bool, array: bool, activation_fn: Any, apply_softmax: bool | None

@@ -25,6 +25,25 @@ class CompileError(XencError, RuntimeError):
     """Something compiled after warm-up, in strict mode."""
 
 
+class Overloaded(XencError, RuntimeError):
+    """More pairs would wait than `max_waiting_pairs` allows; nothing of the request was accepted.
+
+    Attributes:
+        pairs: how many were asked for.
+        waiting: how many waited when they were.
+        limit: how many may.
+    """
+
+    def __init__(self, message: str, *, pairs: int = 0, waiting: int = 0, limit: int = 0) -> None:
+        super().__init__(message)
+        self.pairs, self.waiting, self.limit = pairs, waiting, limit
+
+    @property
+    def retry_helps(self) -> bool:
+        """False if the request alone exceeds the limit: it must be split."""
+        return self.pairs <= self.limit
+
+
 class NonFiniteScoreError(XencError, ArithmeticError):
     """The model answered NaN for some pairs."""
 

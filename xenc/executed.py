@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import sentence_transformers
 
+from .admission import Admission
 from .causal import log_odds, target_tokens
 from .checkpoints import restore_flash_weights
 from .cold_start import load_graphs, save_graphs
@@ -30,8 +31,14 @@ logger = logging.getLogger(__name__)
 class ExecutedModel(sentence_transformers.CrossEncoder):
     """What of xenc's `CrossEncoder` says how pairs are scored; see there."""
 
-    def __init__(self, *args: Any, execution: Execution | str = DEFAULT_PRESET, **kwargs: Any) -> None:
-        chosen = resolve_execution(execution)
+    def __init__(
+        self,
+        *args: Any,
+        execution: Execution | str = DEFAULT_PRESET,
+        max_waiting_pairs: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        chosen, admission = resolve_execution(execution), Admission(max_waiting_pairs)
         try:
             super().__init__(*args, **kwargs)
         except (OSError, ValueError) as error:
@@ -42,7 +49,7 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
             ) from error
         self._restore_weights(*args, **kwargs)
         self._lock = threading.RLock()
-        self._worker = Worker()
+        self._worker, self._admission = Worker(), admission
         self._pipeline: Pipeline | None = None
         self._said: set[str] = set()
         self.execution = chosen
@@ -73,6 +80,20 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
         except Exception:
             self._execution = before or self._execution
             raise
+
+    @property
+    def max_waiting_pairs(self) -> int | None:
+        """The most pairs that may be accepted and not answered; None for any number. See `Overloaded`."""
+        return self._admission.limit
+
+    @max_waiting_pairs.setter
+    def max_waiting_pairs(self, limit: int | None) -> None:
+        self._admission.limit = limit
+
+    @property
+    def waiting_pairs(self) -> int:
+        """Pairs accepted and not answered yet, whatever they are scored by."""
+        return self._admission.waiting
 
     def warmup(
         self, batch_size: int = 32, passes: int | None = None, cache_dir: str | Path | None = None

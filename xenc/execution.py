@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 
 from .errors import ExecutionError
 
-Layout = Literal["padded", "bucketed", "packed"]
+Layout = Literal["padded", "bucketed", "packed", "nested"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -25,10 +25,11 @@ class Execution:
     Attributes:
         layout: "padded" pads each batch to its longest pair; "bucketed" pads it up to the next allowed
             length and fills short batches with dummy rows, so that only a few shapes exist; "packed" lays
-            pairs end to end in batches of a fixed number of tokens, without padding between them.
+            pairs end to end in batches of a fixed number of tokens, without padding between them; "nested"
+            is an experiment: batches of PyTorch's jagged tensors, without padding by themselves.
         attention: transformers' attention implementation of padded and bucketed batches, "eager" or "sdpa"
-            (PyTorch's fused attention, FlashAttention where the device has it). Packed batches have an
-            operator of their own.
+            (PyTorch's fused attention, FlashAttention where the device has it). Packed and nested
+            batches have an operator of their own.
         sort: batch pairs of similar token counts together, longest first; packed batches need no sorting.
             Scores return in the caller's order either way.
         buckets: allowed padded lengths of bucketed batches, in tokens. An int means its multiples up to
@@ -40,6 +41,10 @@ class Execution:
             are derived from it; a tuple is taken as it is; None leaves the largest to the device.
         deterministic: packed batches of one size only, so that a pair's score is the same to the last bit
             whatever it shares its batch with, and wherever it stands.
+        share_prefix: compute what all pairs of a request begin with once: instruction and query, which in a
+            causal model do not depend on the document. For packed batches; a request's pairs share a batch
+            with no other's, and one request of several queries shares what those have in common. The keys
+            and values of a prefix of max_length tokens are held in memory.
         freeze: fold the weights into the compiled graph, prepacked for the CPU's matrix products. Doubles
             the memory of the weights; a changed weight compiles anew. After writing through a parameter's
             `.data`, which leaves no trace, call `warmup` again.
@@ -63,6 +68,7 @@ class Execution:
     fill: bool = True
     token_budgets: TokenBudgets = None
     deterministic: bool = False
+    share_prefix: bool = False
     freeze: bool = False
     quantize: Quantization | None = None
     compile_mode: CompileMode | None = "default"
@@ -94,6 +100,13 @@ class Execution:
                 f"deterministic with token_budgets={self.token_budgets!r}: a matrix product of another size "
                 "may round otherwise. Give one budget."
             )
+        if self.share_prefix and self.layout != "packed":
+            raise ExecutionError(f"share_prefix is for layout='packed', not {self.layout!r}.")
+        if self.share_prefix and self.deterministic:
+            raise ExecutionError(
+                "deterministic with share_prefix: where a prefix ends depends on the other pairs, and so "
+                "does rounding. Give one of the two."
+            )
         if self.freeze and self.compile_mode is None:
             raise ExecutionError(
                 "freeze=True with compile_mode=None: only a compiled graph can hold weights."
@@ -110,11 +123,32 @@ class Execution:
                 "or compile_mode=None."
             )
 
+        if self.layout == "nested":
+            self._check_nested()
+
+    def _check_nested(self) -> None:
+        """A nested batch has a shape of its own, so one graph must hold for all: nothing is per shape."""
+        if self.compile_mode not in (None, "default", "max-autotune-no-cudagraphs"):
+            raise ExecutionError(
+                f"compile_mode={self.compile_mode!r} with layout='nested': every batch has a shape of its "
+                "own, for which a CUDA graph would be recorded. Use compile_mode='default'."
+            )
+        if self.compile_mode is not None and self.dynamic is not True:
+            raise ExecutionError(
+                f"dynamic={self.dynamic!r} with layout='nested': every batch has a shape of its own, for "
+                "which a graph would be compiled. Use dynamic=True."
+            )
+        if self.freeze:
+            raise ExecutionError("freeze=True is not for layout='nested'. Use layout='packed'.")
+
     @property
     def graph_settings(self) -> tuple[object, ...]:
         """What the compiled graph depends on; executions that agree here can share one."""
-        packed = self.layout == "packed"
-        return packed, packed or self.attention, self.compile_mode, self.dynamic, self.freeze, self.quantize
+        padded = self.layout in ("padded", "bucketed")
+        return (
+            padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,
+            self.dynamic, self.freeze, self.quantize,
+        )  # fmt: skip
 
 
 def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:

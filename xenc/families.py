@@ -77,6 +77,35 @@ def packable(model: PreTrainedModel) -> Packable | str:
     return traits
 
 
+_NESTABLE: Final = frozenset({"pooler", "features", "pre-classifier"})
+
+
+def nestable(model: PreTrainedModel) -> Packable | str:
+    """How to run a model on jagged tensors, or why it cannot be.
+
+    Those of a packable family whose code asks nothing of jagged tensors that they lack: ModernBERT unbinds
+    another dimension than the first, Qwen slices its positions.
+    """
+    traits = packable(model)
+    if isinstance(traits, Packable) and traits.head not in _NESTABLE:
+        return f"{type(model).__name__} is not among the architectures that run on jagged tensors"
+    return traits
+
+
+def unshareable(model: PreTrainedModel) -> str | None:
+    """Why pairs on this model cannot share what they begin with; None if they can."""
+    traits, name = packable(model), type(model).__name__
+    if not isinstance(traits, Packable):
+        return traits
+    if traits.pooling != "last":
+        return f"{name} attends both ways, so what stands before a document depends on it"
+    if getattr(model.config.get_text_config(), "sliding_window", None) is not None:
+        return f"{name} with sliding windows, in which a prefix goes out of sight,"
+    if model.device.type == "cuda" and model.dtype.itemsize == 4:
+        return f"{name} in {model.dtype}: attention after a prefix needs float16 or bfloat16 on CUDA"
+    return None
+
+
 _POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})
 
 

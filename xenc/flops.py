@@ -26,6 +26,8 @@ from typing import Final
 import torch
 from transformers import PreTrainedModel
 
+from .precision import fastest_dtype
+
 _DENSE_PEAKS: Final = {
     # datasheet peaks without sparsity, in FLOP/s of bfloat16 and float16 matrix products
     "H200": 989.4e12,
@@ -67,13 +69,14 @@ def device_peak(device: str, dtype: torch.dtype) -> Peak:
         for known, flops_per_s in _DENSE_PEAKS.items():
             if known in name:
                 return Peak(flops_per_s=flops_per_s, source=f"datasheet of {known}")
+    size = 2048 if dtype in (torch.float32, fastest_dtype(device)) else 256  # emulated, in minutes
     return Peak(
-        flops_per_s=_measured_peak(device, dtype), source="best of 5 products of 2048 x 2048 matrices"
+        flops_per_s=_measured_peak(device, dtype, size),
+        source=f"best of 5 products of {size} x {size} matrices",
     )
 
 
-def _measured_peak(device: str, dtype: torch.dtype) -> float:
-    size = 2048
+def _measured_peak(device: str, dtype: torch.dtype, size: int) -> float:
     left = torch.randn(size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(6):

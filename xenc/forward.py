@@ -68,24 +68,66 @@ def classify_packed(
     Returns:
         [N, C], in the model's dtype; of no meaning for slots without a document.
     """
-    inputs: dict[str, Any] = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
-    if traits.pooling == "last":
-        inputs["use_cache"] = False
-    hidden = model.base_model(
-        input_ids=input_ids[None],
-        position_ids=position_ids[None],
-        # four-dimensional, so that transformers makes no mask of its own; the packed operator needs none
-        attention_mask=torch.zeros(1, 1, 1, 1, device=input_ids.device),
-        cu_seq_lens_q=starts,
-        cu_seq_lens_k=starts,
-        max_length_q=max_tokens,
-        max_length_k=max_tokens,
-        **inputs,
-    ).last_hidden_state[0]
+    inputs = packed_inputs(input_ids, position_ids, token_type_ids, starts, max_tokens, traits)
+    hidden = model.base_model(**inputs).last_hidden_state[0]
     if traits.pooling == "mean":
         per_document = torch.segment_reduce(hidden.float(), "mean", offsets=starts.long(), initial=0)
         return head_logits(model, per_document.to(hidden.dtype), traits, targets)
     return head_logits(model, hidden[pooled], traits, targets)
+
+
+def classify_nested(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    token_type_ids: Tensor | None,
+    pooled: Tensor,
+    traits: Packable,
+) -> Tensor:
+    """Logits of one batch of jagged tensors, whose second size j differs from document to document.
+
+    Args:
+        model: a model whose attention implementation is `nested_attention.NESTED_ATTENTION`.
+        input_ids: int64 [N, j].
+        position_ids: int64 [N, j], starting anew in each document.
+        token_type_ids: int64 [N, j] or None.
+        pooled: int64 [N + 1], where in the T values the token stands that the head reads of each document;
+            the last is of no document.
+        traits: the family's pooling and head.
+
+    Returns:
+        [N + 1, C], in the model's dtype.
+    """
+    body: Any = model.base_model
+    inputs = {"input_ids": input_ids, "position_ids": position_ids}
+    if token_type_ids is not None:
+        inputs["token_type_ids"] = token_type_ids
+    if traits.head == "pooler":  # which slices, as jagged tensors do not; `head_logits` runs it afterwards
+        hidden = body.encoder(body.embeddings(**inputs), attention_mask=None).last_hidden_state
+    else:
+        hidden = body(**inputs).last_hidden_state
+    return head_logits(model, hidden.values()[pooled], traits)
+
+
+def packed_inputs(
+    input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, starts: Tensor, max_tokens: int,
+    traits: Packable,
+) -> dict[str, Any]:  # fmt: skip
+    """What the base model is called with: one row of T tokens. Arguments as `classify_packed`'s."""
+    inputs: dict[str, Any] = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
+    if traits.pooling == "last":
+        inputs["use_cache"] = False
+    return {
+        "input_ids": input_ids[None],
+        "position_ids": position_ids[None],
+        # four-dimensional, so that transformers makes no mask of its own; the packed operator needs none
+        "attention_mask": torch.zeros(1, 1, 1, 1, device=input_ids.device),
+        "cu_seq_lens_q": starts,
+        "cu_seq_lens_k": starts,
+        "max_length_q": max_tokens,
+        "max_length_k": max_tokens,
+        **inputs,
+    }
 
 
 def head_logits(model: Any, pooled: Tensor, traits: Packable, targets: Tensor | None = None) -> Tensor:

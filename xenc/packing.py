@@ -35,11 +35,13 @@ class Budgets:
         sizes: in tokens, ascending; the last holds any pair.
         usual: the size to fill; larger ones are for pairs that it does not hold.
         max_tokens: no pair has more tokens.
+        exact: a batch has no size but the sum of its pairs, and at least 2 tokens: PyTorch compiles 1 anew.
     """
 
     sizes: tuple[int, ...]
     usual: int
     max_tokens: int
+    exact: bool = False
 
     @property
     def enough(self) -> int:
@@ -70,7 +72,9 @@ class Budgets:
         return PackedPlan(tuple(rows), size, self.slots(size), self.max_tokens)
 
 
-def token_budgets(spec: TokenBudgets, max_tokens: int, *, usual: int, single: bool = False) -> Budgets:
+def token_budgets(
+    spec: TokenBudgets, max_tokens: int, *, usual: int, single: bool = False, exact: bool = False
+) -> Budgets:  # fmt: skip
     """The sizes that an execution allows.
 
     Derived ones are powers of two up to a sixteenth of the usual size, and from there its multiples: a
@@ -81,6 +85,7 @@ def token_budgets(spec: TokenBudgets, max_tokens: int, *, usual: int, single: bo
         max_tokens: the most tokens a pair may have.
         usual: the size to fill where the caller gave none.
         single: one size alone.
+        exact: see `Budgets`.
 
     Raises:
         ExecutionError: given sizes of which none holds the longest pair.
@@ -91,16 +96,16 @@ def token_budgets(spec: TokenBudgets, max_tokens: int, *, usual: int, single: bo
                 f"token_budgets={spec!r}: a pair of max_length={max_tokens} tokens fits none. Give a largest "
                 f"budget of at least {max_tokens}, or lower max_length to {spec[-1]}."
             )
-        return Budgets(spec, spec[-1], max_tokens)
+        return Budgets(spec, spec[-1], max_tokens, exact)
     usual = spec or usual
     if single:
         size = max(usual, max_tokens)
-        return Budgets((size,), size, max_tokens)
+        return Budgets((size,), size, max_tokens, exact)
     step = max(SMALLEST_BUDGET, -(-usual // 16))
     small = {SMALLEST_BUDGET << power for power in range(32) if SMALLEST_BUDGET << power < step}
     large = {usual << power for power in range(1, 32) if usual << power < max_tokens}
     sizes = small | set(range(step, usual, step)) | large | {usual, max(usual, max_tokens)}
-    return Budgets(tuple(sorted(sizes)), usual, max_tokens)
+    return Budgets(tuple(sorted(sizes)), usual, max_tokens, exact)
 
 
 def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
@@ -124,6 +129,7 @@ def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
     size = next(
         size for size in large_enough if len(chosen) <= budgets.most_documents(size) or size == target
     )
+    size = max(2, tokens) if budgets.exact else size
     return budgets.plan(sorted(chosen, key=lambda row: -counts[row]), size)
 
 

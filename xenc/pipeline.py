@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .compiled import Batch, CompiledForward, WarmupReport
+from .compiled import Batch, Compiled, WarmupReport
 from .errors import CompileError, ExecutionError
 from .execution import Execution
 from .families import packable
@@ -76,7 +76,7 @@ class Pipeline:
         )  # fmt: skip
         layout: Layout = layout_of(given)
         self._layout = layout
-        self.compiled: CompiledForward | None = layout.compiled
+        self.compiled: Compiled | None = layout.compiled
         self.collator = layout.collator
         self.forward: Callable[[Any], Tensor] = layout.forward
         if self._twin is not None:
@@ -150,16 +150,21 @@ class Pipeline:
         convert: Callable[[Scored], Any],
         on_progress: Callable[[int], object] = lambda _: None,
         tokenize: Callable[[Sequence[tuple[str, str]]], TokenizedPairs] | None = None,
+        leave: Callable[[], object] = lambda: None,
     ) -> Future[Any]:
         """Begin to score N >= 1 pairs; see `Request` for the arguments and `score` for the errors."""
         _check_batch_size(batch_size)
         request = Request(
-            pairs, batch_size=batch_size, convert=convert, on_progress=on_progress,
+            pairs, batch_size=batch_size, convert=convert, on_progress=on_progress, leave=leave,
             tokenize=tokenize or partial(self._tokenize, seen={}),
         )  # fmt: skip
         request.future.add_done_callback(self._look_again)
         self._worker.promise(request.future)
-        self._worker.read(self._read_on, request)
+        try:
+            self._worker.read(self._read_on, request)
+        except BaseException:  # the interpreter is ending, or the caller was interrupted
+            request.future.cancel()
+            raise
         return request.future
 
     def _read_beside(self, request: Request) -> None:
@@ -189,8 +194,11 @@ class Pipeline:
 
     def _run_what_waits(self) -> None:
         """Device: run batches until there is none before more is read."""
-        with torch.inference_mode():
-            self._run_batches()
+        try:
+            with torch.inference_mode():
+                self._run_batches()
+        except BaseException as error:  # no request's own, so whoever waits is told
+            self._worker.fail_promised(error)
 
     def _run_batches(self) -> None:
         self._use_attention()

@@ -51,10 +51,14 @@ class PackedPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All batches of one request; each pair stands in exactly one of them."""
+    """All batches of one request; each pair stands in exactly one of them.
+
+    `shared_tokens` of the pairs' `real_tokens` need no computing, since another pair's are the same.
+    """
 
     batches: tuple[BatchPlan | PackedPlan, ...]
     real_tokens: int
+    shared_tokens: int = 0
 
     @property
     def all_tokens(self) -> int:
@@ -64,7 +68,7 @@ class Plan:
     @property
     def waste(self) -> float:
         """Padded tokens / all tokens, in [0, 1); 0 for an empty plan."""
-        return 1 - self.real_tokens / self.all_tokens if self.batches else 0.0
+        return 1 - (self.real_tokens - self.shared_tokens) / self.all_tokens if self.batches else 0.0
 
 
 def bucket_lengths(buckets: Buckets, max_length: int) -> tuple[int, ...]:

@@ -44,6 +44,7 @@ PRESETS: Final = MappingProxyType(
         "packed": Execution(),
         "packed-eager": Execution(compile_mode=None),
         "packed-deterministic": Execution(deterministic=True),
+        "packed-shared-prefix": Execution(share_prefix=True),
         "packed-frozen": Execution(freeze=True),
         "packed-int8": Execution(quantize="int8"),
         "packed-float8": Execution(quantize="float8"),
@@ -51,11 +52,14 @@ PRESETS: Final = MappingProxyType(
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
         "packed-max-autotune": Execution(compile_mode="max-autotune"),
         "packed-no-cudagraphs": Execution(compile_mode="max-autotune-no-cudagraphs"),
+        "nested": Execution(layout="nested"),
+        "nested-eager": Execution(layout="nested", compile_mode=None),
     }
 )
 """The named executions. The first eight are the rows of the table: attention x compiled x sorted;
 "bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning, and those named after
-it differ from it in one thing; so do those named after "packed", which is the default."""
+it differ from it in one thing; so do those named after "packed", which is the default. "nested" is an
+experiment with jagged tensors."""
 
 DEFAULT_PRESET: Final = "packed"
 

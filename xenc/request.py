@@ -28,7 +28,8 @@ class PredictReport:
         token_counts: [N] tokens of each pair, after truncation.
         all_tokens: tokens the device processed, padding and dummies included; of a batch shared with other
             requests, a share by real tokens.
-        waste: padded tokens / all tokens.
+        shared_tokens: tokens of the pairs that were not computed, since another pair's are the same.
+        waste: padded tokens / all tokens: 1 - (sum of token_counts - shared_tokens) / all_tokens.
         batches: batches in which the pairs ran.
     """
 
@@ -38,6 +39,7 @@ class PredictReport:
     all_tokens: int
     waste: float
     batches: int
+    shared_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,8 @@ class Request:
         tokenize: reads a few of the pairs.
         convert: what becomes of the logits before the caller has them.
         on_progress: told how many pairs were scored, each time some were.
+        leave: called once or more often, at the latest just before the caller can see that it is answered;
+            after a cancellation, while `cancel` runs.
 
     Attributes:
         future: the converted scores, or the error that belongs to this caller.
@@ -73,18 +77,21 @@ class Request:
         tokenize: Callable[[Sequence[tuple[str, str]]], TokenizedPairs],
         convert: Callable[[Scored], Any],
         on_progress: Callable[[int], object] = lambda _: None,
+        leave: Callable[[], object] = lambda: None,
     ) -> None:
         self.future: Future[Any] = Future()
+        self.future.add_done_callback(lambda _: leave())
         self.future.add_done_callback(_acknowledge)
         self.pairs, self.batch_size = pairs, batch_size
         self.tokenize = tokenize
         self.unread = len(pairs)
-        self._convert, self._on_progress = convert, on_progress
+        self._convert, self._on_progress, self._leave = convert, on_progress, leave
         self._counts: list[int] = []
         self._truncated = 0
         self._scored: list[tuple[Tensor, Sequence[int], Sequence[int]]] = []
         self._missing = len(pairs)
         self._all_tokens = 0.0
+        self._shared_tokens = 0
         self.threads = torch.get_num_threads()
 
     @property
@@ -97,6 +104,10 @@ class Request:
         self._counts += tokens.counts
         self._truncated += tokens.truncated_pairs
         self.unread -= len(tokens.input_ids)
+
+    def note_shared(self, tokens: int) -> None:
+        """So many of the pairs' tokens will not be computed, since another pair's are the same."""
+        self._shared_tokens += tokens
 
     def note_scored(
         self, logits: Tensor, slots: Sequence[int], rows: Sequence[int], *, all_tokens: float
@@ -128,11 +139,13 @@ class Request:
         except BaseException as error:
             self.fail(error)
             return
+        self._leave()
         with suppress(InvalidStateError):  # cancelled meanwhile
             self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         """Hand an error over, unless the request is settled already."""
+        self._leave()
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
@@ -155,8 +168,9 @@ class Request:
             truncated_pairs=self._truncated,
             token_counts=tuple(self._counts),
             all_tokens=all_tokens,
-            waste=1 - sum(self._counts) / all_tokens,
+            waste=1 - (sum(self._counts) - self._shared_tokens) / all_tokens,
             batches=len(self._scored),
+            shared_tokens=self._shared_tokens,
         )
 
 

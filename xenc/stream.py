@@ -87,8 +87,10 @@ class PlannedStream:
         """All pairs of a request."""
         request.note_read(tokens)
         waiting = _waiting(request, tokens, first=0)
-        for plan in self._plan(tokens, request.batch_size).batches:
-            self._batches.append(_in_slots([waiting[row] for row in plan.rows], plan))
+        plan = self._plan(tokens, request.batch_size)
+        request.note_shared(plan.shared_tokens)
+        batches = [_in_slots([waiting[row] for row in each.rows], each) for each in plan.batches]
+        self._batches.extend(batches)  # all at once: they may share a prefix, which is read once
 
     def take(self) -> NextBatch | None:
         """The next batch of the oldest request that somebody still waits for."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import torch
@@ -73,6 +74,11 @@ class Worker:
         self._promised.add(future)
         future.add_done_callback(self._promised.discard)
 
+    def fail_promised(self, error: BaseException) -> None:
+        """Answer everything that is promised with an error."""
+        for future in tuple(self._promised):
+            self.answer(_fail, future, error)
+
     def close(self) -> None:
         """Cancel what is promised, and end the threads; a later job starts new ones."""
         pools = self._device, self._readers, self._answerers
@@ -87,6 +93,11 @@ class Worker:
         """A forked child has the parent's queues but none of its threads."""
         if os.getpid() != self._process:
             self._start()
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    with suppress(InvalidStateError):  # answered or cancelled meanwhile
+        future.set_exception(error)
 
 
 def _with_threads(threads: int, job: Callable[..., Result], *args: Any) -> Result:

@@ -12,7 +12,7 @@ from perf_tests.device_thread import on_device_thread
 from xenc import watch_compiles
 from xenc.gate.exact import changed_facts
 from xenc.gate.paired.growth import grown_kernels
-from xenc.gate.paired.kernels import name_compiled_kernels, profile_pass
+from xenc.profiling.kernels import name_compiled_kernels, profile_pass
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
 

@@ -9,6 +9,7 @@ import pytest
 from xenc.gate.picture import draw
 from xenc.gate.report import (
     Record,
+    load_table,
     markdown_table,
     run_table,
     speedup,
@@ -92,6 +93,34 @@ def test_a_benchmark_without_configuration_is_a_stage():
     stage = Record(name="t.py::test_sort", device="cpu", seconds=(0.001, 0.001), info={})
     assert "test_sort" in stage_table([stage])
     assert run_table([stage]) == ""
+
+
+def under_load(server: str, **info) -> Record:
+    seen = {"offered_share": 1.3, "offered_pairs_per_s": 130.0, "answered_pairs_per_s": 99.5, "requests": 70}
+    seen |= {
+        "p50_s": 0.1,
+        "p90_s": 0.25,
+        "p99_s": 2.0,
+        "refused": 3,
+        "behind_s": 0.5,
+        "recompiles": 0,
+        **info,
+    }
+    info = {"server": server, "clients": 8, **seen}
+    return Record(name=f"t.py::test_load[{server}]", device="cpu", seconds=(7.0,), info=info)
+
+
+def test_a_service_under_load_has_a_table_of_its_own(records):
+    served = under_load("packed")
+    header, _, row = load_table([*records, served]).splitlines()
+    columns = [cell.strip() for cell in header.strip("|").split("|")]
+    cells = dict(zip(columns, (cell.strip() for cell in row.strip("|").split("|")), strict=True))
+    assert cells["offered"] == "1.3x, 130 pairs/s"
+    assert (cells["p50 ms"], cells["p99 ms"], cells["refused"], cells["behind s"]) == (
+        "100", "2,000", "3", "0.5",
+    )  # fmt: skip
+    assert run_table([served]) == stage_table([served]) == load_table(records) == ""
+    assert "traced" in load_table([under_load("packed", traced=True)])
 
 
 def test_the_report_holds_samples_and_verdicts(tmp_path, records):

@@ -7,9 +7,9 @@ from threading import Barrier
 
 import pytest
 
-from xenc.gate.paired import stages
-from xenc.gate.paired.growth import STAGES, grown_stage
-from xenc.gate.paired.stages import StageClock
+from xenc.gate.paired.growth import grown_stage
+from xenc.profiling import stages
+from xenc.profiling.stages import STAGES, StageClock
 
 
 class Wound:

@@ -68,7 +68,27 @@ def stage_table(records: Sequence[Record]) -> str:
             "n": str(len(record.seconds)),
         }
         for record in records
-        if "configuration" not in record.info and record.seconds
+        if "configuration" not in record.info and "clients" not in record.info and record.seconds
+    ]
+    return markdown_table(rows) if rows else ""
+
+
+def load_table(records: Sequence[Record]) -> str:
+    """Services under load as a Markdown table: latencies count from when a request was due."""
+    rows = [
+        {
+            "clients": str(info["clients"]),
+            "offered": f"{info['offered_share']:.1f}x, {_number(info['offered_pairs_per_s'])} pairs/s",
+            "server": f"{info['server']}{' (traced)' if info.get('traced') else ''}",
+            "pairs/s": _number(info["answered_pairs_per_s"]),
+            **{f"p{percent} ms": _number(1000 * info[f"p{percent}_s"]) for percent in (50, 90, 99)},
+            "refused": str(info["refused"]),
+            "behind s": f"{info['behind_s']:.1f}",
+            "recompiles": str(info["recompiles"]),
+            "requests": str(info["requests"]),
+        }
+        for info in (record.info for record in records)
+        if "clients" in info
     ]
     return markdown_table(rows) if rows else ""
 
@@ -113,8 +133,8 @@ def write_report(
     directory.mkdir(parents=True, exist_ok=True)
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     verdicts = "" if chapters else verdict_table(judged)
-    tables = [*chapters, run_table(records), technique_table(records), stage_table(records), verdicts]
-    markdown = "\n\n".join(["# xenc on " + facts, *filter(None, tables)]) + "\n"
+    tables = [table(records) for table in (run_table, technique_table, stage_table, load_table)]
+    markdown = "\n\n".join(["# xenc on " + facts, *filter(None, [*chapters, *tables, verdicts])]) + "\n"
     (directory / "report.md").write_text(markdown, encoding="utf-8")
     content = {
         "machine": dict(machine),

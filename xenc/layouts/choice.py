@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from ..errors import ExecutionError
 from ..execution import Execution
-from ..families import packable, pools_at_eos
+from ..families import nestable, packable, pools_at_eos, unshareable
 from .layout import Given, Layout
+from .nested import nested
 from .packed import packed
 from .padded import padded
+from .shared_prefix import shared_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,13 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     Raises:
         ExecutionError: something beyond the layout was asked for that would be lost.
     """
+    unnestable = nestable(model) if execution.layout == "nested" else None
+    if isinstance(unnestable, str):
+        raise ExecutionError(f"layout='nested': {unnestable}. Use layout='packed'.")
+    unshared = unshareable(model) if execution.share_prefix else None
+    if unshared is not None:
+        execution = replace(execution, share_prefix=False)
+        logger.warning("%s: execution.share_prefix is now False", unshared)
     if pools_at_eos(model.config) and (execution.layout != "padded" or execution.compile_mode is not None):
         reason = f"{type(model).__name__} looks up <eos> as it runs"
         execution = _plainer(
@@ -41,7 +50,11 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
         )
-    if execution.layout != "packed" and execution.attention == "sdpa" and not model._supports_sdpa:
+    if (
+        execution.layout in ("padded", "bucketed")
+        and execution.attention == "sdpa"
+        and not model._supports_sdpa
+    ):
         logger.warning(
             "%s has no SDPA attention: execution.attention is now 'eager'", model.config.model_type
         )
@@ -60,7 +73,12 @@ def layout_of(given: Given) -> Layout:
     """The stages of the execution's layout for a model.
 
     Raises:
-        ExecutionError: buckets or token budgets that do not hold max_length; a packed layout of a model
-            that cannot be packed.
+        ExecutionError: buckets or token budgets that do not hold max_length; a packed or nested layout of a
+            model that cannot be laid out so.
     """
-    return packed(given) if given.execution.layout == "packed" else padded(given)
+    if given.execution.share_prefix:
+        return shared_prefix(given)
+    return _LAYOUTS[given.execution.layout](given)
+
+
+_LAYOUTS: Final = {"padded": padded, "bucketed": padded, "packed": packed, "nested": nested}

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..compiled import Batch, CompiledForward
+from ..compiled import Batch, Compiled, CompiledForward
 from ..execution import Execution
 from ..plan import Plan
 from ..stream import Stream
@@ -34,7 +34,7 @@ class Layout:
     attention: str
     collator: Any
     forward: Callable[[Any], Tensor]
-    compiled: CompiledForward | None
+    compiled: Compiled | None
     plan: Callable[[TokenizedPairs, int], Plan]
     warmup_batches: Callable[[int], Iterator[Batch]]
     stream: Callable[[], Stream]
@@ -58,7 +58,7 @@ class Given:
     max_length: int
     execution: Execution
     targets: tuple[int, ...] = ()
-    compiled: CompiledForward | None = None
+    compiled: Compiled | None = None
 
     def collating(self) -> dict[str, Any]:
         """What every collator is told about the model."""
@@ -70,12 +70,15 @@ class Given:
         }
 
     def compiling(
-        self, function: Callable[..., Tensor], constants: tuple[object, ...] = ()
-    ) -> CompiledForward | None:
+        self,
+        function: Callable[..., Tensor],
+        constants: tuple[object, ...] = (),
+        kind: type[CompiledForward] = CompiledForward,
+    ) -> Compiled | None:
         """The compiled forward, if the execution compiles: the graphs at hand, or a new one."""
         if self.execution.compile_mode is None:
             return None
-        compiled = self.compiled or CompiledForward(function, self.model, self.execution, constants)
+        compiled = self.compiled or kind(function, self.model, self.execution, constants)
         compiled.strict = self.execution.strict
         return compiled
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from ..attention import PACKED_ATTENTION
 from ..errors import ExecutionError
 from ..families import Packable, packable, position_offset, unnumbered_id
 from ..forward import classify_packed
 from ..packed_collate import PackedCollator
-from ..packing import plan_packed, token_budgets, warmup_plans
+from ..packing import Budgets, plan_packed, token_budgets, warmup_plans
 from ..stream import PackedStream
 from .layout import Given, Layout
 
@@ -19,8 +21,30 @@ USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
 """Tokens. On a CPU a batch's activations should fit its cache; a GPU needs many to be busy."""
 
 
-def packed(given: Given) -> Layout:
-    """The stages of a packed execution.
+@dataclass(frozen=True, kw_only=True)
+class PackedParts:
+    """What every packed layout of a model is made from.
+
+    Attributes:
+        traits: the family's.
+        budgets: the sizes of batches.
+        collator: lays them out.
+        targets: int64 [1] or [2], the token ids that a "vocabulary" head compares.
+    """
+
+    traits: Packable
+    budgets: Budgets
+    collator: PackedCollator
+    targets: Tensor | None
+
+    @property
+    def constants(self) -> tuple[object, ...]:
+        """What a packed forward takes last."""
+        return self.traits, self.targets
+
+
+def packed_parts(given: Given) -> PackedParts:
+    """The parts for a model.
 
     Raises:
         ExecutionError: token budgets that do not hold max_length; a model that cannot be packed.
@@ -41,14 +65,23 @@ def packed(given: Given) -> Layout:
         unread_id=model.config.get_text_config().pad_token_id if traits.head == "score" else None,
     )
     targets = torch.tensor(given.targets, device=model.device) if given.targets else None
-    constants = (traits, targets)
-    compiled = given.compiling(classify_packed, constants)
+    return PackedParts(traits=traits, budgets=budgets, collator=collator, targets=targets)
+
+
+def packed(given: Given) -> Layout:
+    """The stages of a packed execution.
+
+    Raises:
+        ExecutionError: token budgets that do not hold max_length; a model that cannot be packed.
+    """
+    parts = packed_parts(given)
+    compiled = given.compiling(classify_packed, parts.constants)
     return Layout(
         attention=PACKED_ATTENTION,
-        collator=collator,
-        forward=compiled or given.running(classify_packed, constants),
+        collator=parts.collator,
+        forward=compiled or given.running(classify_packed, parts.constants),
         compiled=compiled,
-        plan=lambda tokens, _: plan_packed([max(1, count) for count in tokens.counts], budgets),
-        warmup_batches=lambda _: map(collator.dummy, warmup_plans(budgets)),
-        stream=lambda: PackedStream(budgets),
+        plan=lambda tokens, _: plan_packed([max(1, count) for count in tokens.counts], parts.budgets),
+        warmup_batches=lambda _: map(parts.collator.dummy, warmup_plans(parts.budgets)),
+        stream=lambda: PackedStream(parts.budgets),
     )

@@ -6,14 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-Kernels = Mapping[str, tuple[int, float]]
-"""Launches and seconds by name."""
-
-STAGES: Final = ("tokenize", "plan", "collate", "forward", "collect")
-"""In the order data flows. Collating lays tokens out and copies them to the device: one call does both."""
-
-INDUCTOR: Final = re.compile(r"(graph_\d+_)?(cpp|triton)_")
-"""How the names of Inductor's kernels begin."""
+from ...profiling.kernel_names import INDUCTOR, Kernels
+from ...profiling.stages import STAGES
 
 SLOWER_SHOWN: Final = 3
 """How many kernels that only became slower are named."""

@@ -12,9 +12,11 @@ they are called, not in the threads that they spread over, so that neither threa
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -22,7 +24,7 @@ import torch._inductor.config
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from .growth import INDUCTOR, Kernels
+from .kernel_names import INDUCTOR, Kernels
 
 _IDLE: Final = frozenset(
     f"aten::{name}"
@@ -39,10 +41,17 @@ class PassProfile:
         kernels: launches and seconds by name.
         peak_bytes: the most bytes held at once of what the pass itself allocated. On CUDA: above what was
             held when it began, in the allocator's rounding; what a CUDA graph replays in was held before.
+        busy_s: seconds in which at least one kernel ran.
+        region_calls: how often code that torch.compile made was called, from Python; seen on the thread that
+            the profiler was started on.
+        cudagraph_launches: CUDA graphs replayed.
     """
 
     kernels: Kernels
     peak_bytes: int
+    busy_s: float
+    region_calls: int
+    cudagraph_launches: int
 
     @property
     def kernel_count(self) -> int:
@@ -55,6 +64,7 @@ def profile_pass(
     *,
     device: str,
     on_device: Callable[[Callable[[], object]], object] = lambda job: job(),
+    trace: Path | None = None,
 ) -> PassProfile:
     """Run one pass under the profiler. Warm it up first: what compiles would be counted too.
 
@@ -63,6 +73,7 @@ def profile_pass(
         device: "cpu" or "cuda".
         on_device: runs a job on the thread that runs the operators, and waits for it. PyTorch's profiler sees
             the thread that it was started on: allocations of no other, on a CPU.
+        trace: where to write all that was seen, as a Chrome trace.
 
     Raises:
         RuntimeError: no kernel was seen, which is another thread's work if there was any.
@@ -82,15 +93,24 @@ def profile_pass(
     peak = torch.cuda.max_memory_allocated() - before if cuda else 0
     results: Any = profiler.profiler.kineto_results  # type: ignore[union-attr]
     if cuda:
-        kernels = _added(_device_kernels(results.events()))
+        launches = list(_device_kernels(results.events()))
     else:
         roots = results.experimental_event_tree()
-        kernels, peak = _added(_operators(roots)), _peak(roots)
-    if not kernels:
+        launches, peak = list(_operators(roots)), _peak(roots)
+    if not launches:
         raise RuntimeError(
             "the profiler saw no kernel: does the pass run on another thread than on_device's?"
         )
-    return PassProfile(kernels=kernels, peak_bytes=peak)
+    if trace is not None:
+        profiler.export_chrome_trace(str(trace))
+    calls = Counter(event.name().partition(":")[0] for event in results.events())
+    return PassProfile(
+        kernels=_added(launches),
+        peak_bytes=peak,
+        busy_s=_covered(launches) / 1e9,
+        region_calls=calls["Torch-Compiled Region"],
+        cudagraph_launches=calls["cudaGraphLaunch"],
+    )
 
 
 def name_compiled_kernels() -> None:
@@ -114,24 +134,41 @@ def _reset_cuda_peak() -> int:
     return torch.cuda.memory_allocated()
 
 
-def _added(launches: Iterable[tuple[str, float]]) -> dict[str, tuple[int, float]]:
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    name: str
+    start_ns: int
+    duration_ns: int
+
+
+def _added(launches: Iterable[_Launch]) -> dict[str, tuple[int, float]]:
     added: dict[str, tuple[int, float]] = {}
-    for name, seconds in launches:
-        count, total = added.get(name, (0, 0.0))
-        added[name] = count + 1, total + seconds
+    for launch in launches:
+        count, total = added.get(launch.name, (0, 0.0))
+        added[launch.name] = count + 1, total + launch.duration_ns / 1e9
     return added
 
 
-def _device_kernels(events: Iterable[Any]) -> Iterator[tuple[str, float]]:
+def _covered(launches: Iterable[_Launch]) -> int:
+    """Nanoseconds in which at least one was running."""
+    covered = end = 0
+    for launch in sorted(launches, key=lambda launch: launch.start_ns):
+        stop = launch.start_ns + launch.duration_ns
+        covered += max(0, stop - max(end, launch.start_ns))
+        end = max(end, stop)
+    return covered
+
+
+def _device_kernels(events: Iterable[Any]) -> Iterator[_Launch]:
     for event in events:
         if event.device_type() != DeviceType.CUDA or event.is_user_annotation():
             continue
         copied = re.match(r"(Memcpy \w+|Memset)", event.name())
         name = copied.group(1).replace("Mem", "mem") if copied else event.name()
-        yield name, event.duration_ns() / 1e9
+        yield _Launch(name, event.start_ns(), event.duration_ns())
 
 
-def _operators(nodes: Iterable[Any]) -> Iterator[tuple[str, float]]:
+def _operators(nodes: Iterable[Any]) -> Iterator[_Launch]:
     for node in nodes:
         name = node.name
         if node.tag != torch._C._profiler._EventType.TorchOp or name in _IDLE:
@@ -140,7 +177,7 @@ def _operators(nodes: Iterable[Any]) -> Iterator[tuple[str, float]]:
         if inner:
             yield from inner
         elif not _may_view(name) and not _only_combines(name):
-            yield name, node.duration_time_ns / 1e9
+            yield _Launch(name, node.start_time_ns, node.duration_time_ns)
 
 
 def _peak(roots: Iterable[Any]) -> int:

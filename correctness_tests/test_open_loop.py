@@ -1,0 +1,128 @@
+"""The load is what it claims: drawn beforehand, not slowed by a slow server, and nobody unanswered in it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import xenc
+from perf_tests.load_trace import profiled
+from perf_tests.open_loop import Arrival, Unanswered, play, poisson
+from xenc import Overloaded
+
+PAIR = ("a question", "a document")
+
+
+def one_pair(_) -> list[tuple[str, str]]:
+    return [PAIR]
+
+
+def at(*dues: float) -> list[Arrival]:
+    return [Arrival(due=due, pairs=[PAIR]) for due in dues]
+
+
+def scores(pairs) -> np.ndarray:
+    return np.zeros(len(pairs), np.float32)
+
+
+def test_arrivals_are_the_same_for_one_seed_and_only_denser_at_a_higher_rate():
+    slow, again, fast, other = (
+        [arrival.due for arrival in poisson(seed, requests_per_s=rate, seconds=50 / rate, draw=one_pair)]
+        for seed, rate in (("a", 1), ("a", 1), ("a", 4), ("b", 1))
+    )
+    assert slow == again != other
+    np.testing.assert_allclose(fast, np.array(slow) / 4)
+
+
+def test_gaps_are_exponential():
+    """Their mean is 1 / rate, and so is their standard deviation."""
+    dues = [arrival.due for arrival in poisson("gaps", requests_per_s=50, seconds=200, draw=one_pair)]
+    gaps = np.diff(dues)
+    assert abs(gaps.mean() * 50 - 1) < 0.05
+    assert abs(gaps.std() * 50 - 1) < 0.05
+
+
+def test_texts_do_not_depend_on_the_rate():
+    drawn = [
+        [arrival.pairs for arrival in poisson("a", requests_per_s=rate, seconds=9, draw=lambda g: g.random())]
+        for rate in (5, 50)
+    ]
+    assert drawn[1][: len(drawn[0])] == drawn[0]
+
+
+def test_what_a_stall_held_back_counts_from_when_it_was_due():
+    """One client, ten requests due at once, 20 ms each: the last one's latency is all of theirs."""
+
+    def stalling(pairs):
+        time.sleep(0.02)
+        return scores(pairs)
+
+    load = play(at(*[0.0] * 10), stalling, clients=1)
+    latencies = sorted(outcome.latency for outcome in load.outcomes)
+    assert all(latency >= 0.02 * (number + 1) for number, latency in enumerate(latencies))
+    assert load.behind >= 0.2
+    assert load.latency(99) > load.latency(50) > load.latency(1)
+
+
+def test_nobody_is_asked_before_it_is_due_and_no_more_at_once_than_there_are_clients():
+    under_way, most, early = [], [], []
+    started = time.perf_counter()
+    dues = {1 + number: number * 0.002 for number in range(40)}
+
+    def watched(pairs):
+        early.append(time.perf_counter() - started < dues[len(pairs)])
+        under_way.append(pairs)
+        most.append(len(under_way))
+        time.sleep(0.01)
+        under_way.remove(pairs)
+        return scores(pairs)
+
+    arrivals = [Arrival(due=due, pairs=[PAIR] * size) for size, due in dues.items()]
+    load = play(arrivals, watched, clients=3)
+    assert not any(early)
+    assert max(most) <= 3
+    assert len(load.answered) == 40
+
+
+def test_an_error_or_a_missing_answer_fails_the_run():
+    def failing(pairs):
+        raise LookupError("lost")
+
+    with pytest.raises(Unanswered, match=r"2 of 2 requests were not answered: LookupError\('lost'\)"):
+        play(at(0, 0), failing, clients=2)
+    first = iter([True, False])
+
+    def silent(pairs):
+        return scores(pairs) if next(first) else threading.Event().wait(5)
+
+    with pytest.raises(Unanswered, match="1 of 2"):
+        play(at(0, 0), silent, clients=2, patience=0.5)
+
+
+def test_refusals_are_counted_and_have_no_latency():
+    def full(pairs):
+        raise Overloaded("full")
+
+    load = play(at(0, 0.001, 0.002), full, clients=2)
+    assert (load.refused, load.answered, load.pairs_per_s) == (3, [], 0)
+    assert np.isnan(load.latency(50))
+
+
+def test_a_trace_taken_under_load_shows_the_devices_thread(tiny, tmp_path):
+    batches = []
+    with xenc.CrossEncoder(str(tiny), device="cpu", execution="packed-eager") as model:
+        forward = model.pipeline.forward
+        model.pipeline.forward = lambda batch: batches.append(batch) or forward(batch)
+        with profiled(model, tmp_path / "traces" / "load.json.gz"):
+            load = play(at(*[0.001 * number for number in range(30)]), model.predict, clients=4)
+    assert len(load.answered) == 30
+    with gzip.open(tmp_path / "traces" / "load.json.gz", "rt") as file:
+        events = json.load(file)["traceEvents"]
+    embeddings = [event for event in events if event["name"] == "aten::embedding"]
+    assert len({event["tid"] for event in embeddings}) == 1
+    assert len(embeddings) >= len(batches) > 0

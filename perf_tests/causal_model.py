@@ -1,0 +1,57 @@
+"""A small causal reranker: Qwen3's architecture, seeded weights, a chat template around two texts."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import sentence_transformers
+import torch
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+from perf_tests import models
+
+TRUE_TOKEN, FALSE_TOKEN = 10, 11
+
+MAX_LENGTH = 512
+
+_TEMPLATE = (
+    "{% for message in messages %}[CLS] {{ message['role'] }} {{ message['content'] }} [SEP] {% endfor %}"
+    "[CLS] assistant"
+)
+
+
+def small_causal() -> Path:
+    """4 layers x 256, 8 heads of 32 that share 4 keys and values, 512 positions; 3.7M weights in products."""
+    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    directory = models.CACHE / f"small-causal-{version}"
+    if not (directory / "done").exists():
+        partial = directory.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _save(partial)
+        (partial / "done").touch()
+        shutil.rmtree(directory, ignore_errors=True)
+        partial.rename(directory)
+    return directory
+
+
+def _save(directory: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(models.tiny_bert())
+    tokenizer.chat_template, tokenizer.model_max_length = _TEMPLATE, MAX_LENGTH
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=256, num_hidden_layers=4, num_attention_heads=8,
+        num_key_value_heads=4, head_dim=32, intermediate_size=1024, max_position_embeddings=MAX_LENGTH,
+        initializer_range=0.08, pad_token_id=0, bos_token_id=2, eos_token_id=3, tie_word_embeddings=True,
+    )  # fmt: skip
+    language_model = directory / "language-model"
+    Qwen3ForCausalLM(config).save_pretrained(language_model)
+    tokenizer.save_pretrained(language_model)
+    modules = [
+        Transformer(str(language_model), transformer_task="text-generation"),
+        LogitScore(true_token_id=TRUE_TOKEN, false_token_id=FALSE_TOKEN),
+    ]
+    sentence_transformers.CrossEncoder(modules=modules, device="cpu").save_pretrained(str(directory))

@@ -1,0 +1,202 @@
+"""A service under load: the same arrivals for xenc and for a lock around sentence-transformers' predict.
+
+Rates are shares of what the latter can take. What holds exactly (nothing compiles, every accepted request is
+answered with its own scores) fails here; what is a time is recorded and shown.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from perf_tests import workloads
+from perf_tests.configurations import Configuration
+from perf_tests.load_trace import profiled
+from perf_tests.open_loop import Ask, Load, capacity, play, poisson
+from perf_tests.scorers import OutputError, Scorer, Scorers, checkpoint, output_error
+from perf_tests.workloads import Pair, Workload
+from xenc import watch_compiles
+from xenc.gate.exact import compile_counts
+from xenc.gate.measure import synchronised_seconds
+
+LOCKED: Final = "locked predict"
+BOUNDED: Final = "packed, bounded"
+SERVERS: Final = ("packed", "packed-eager", LOCKED)
+
+SHARES: Final = (0.5, 0.8, 1.3)
+"""Of the locked server's capacity; the last is beyond it."""
+
+CLIENTS: Final = (64, 1, 8)
+"""The first is what a short bench measures."""
+
+SECONDS: Final = {"cpu": 6.0, "cuda": 10.0}
+"""Of arrivals in a run."""
+
+CapacityOf = Callable[[str], float]
+"""Device -> pairs per second."""
+
+MOST_DOCUMENTS: Final = {"cpu": 16, "cuda": 100}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One run: who serves, asked by how many clients, at which share of the locked server's capacity."""
+
+    device: str
+    server: str
+    clients: int
+    share: float
+
+
+def rows() -> list[Any]:
+    """Pytest parameters. Servers take turns at equal arrivals, so that a machine that slows, slows all."""
+    parameters = []
+    for marker, device in (("cpu", "cpu"), ("gpu", "cuda")):
+        for clients in CLIENTS:
+            for share in SHARES:
+                for server in (*SERVERS, *([BOUNDED] if share > 1 else [])):
+                    row = Row(device=device, server=server, clients=clients, share=share)
+                    slow = device == "cpu" and clients != CLIENTS[0]
+                    marks = [getattr(pytest.mark, marker), *([pytest.mark.slow] if slow else [])]
+                    name = f"{marker}-{clients}-{share}-{server.replace(', ', '-').replace(' ', '-')}"
+                    parameters.append(pytest.param(row, marks=marks, id=name))
+    return parameters
+
+
+@pytest.mark.load
+@pytest.mark.benchmark(timer=synchronised_seconds)
+@pytest.mark.parametrize("row", rows())
+def test_load(
+    benchmark: Any, row: Row, scorers: Scorers, capacity_of: CapacityOf, pytestconfig: pytest.Config
+) -> None:
+    most = capacity_of(row.device)
+    pairs_per_s = row.share * most
+    mean = (1 + MOST_DOCUMENTS[row.device]) / 2
+    arrivals = poisson(
+        "load", requests_per_s=pairs_per_s / mean, seconds=SECONDS[row.device],
+        draw=lambda generator: request(generator, row.device),
+    )  # fmt: skip
+    trace = pytestconfig.getoption("--profile-dir")
+    with serving(scorers, row, half_a_second=round(0.5 * most)) as server:
+        server.ask(arrivals[0].pairs)
+        tracing = traced(server.scorer, trace, row) if trace else nullcontext()
+        with scorers.broken(server.scorer), tracing, watch_compiles() as watch:
+            load: Load = benchmark.pedantic(
+                play, args=(arrivals, server.ask), kwargs={"clients": row.clients}, rounds=1, iterations=1
+            )
+    error = error_of(load, server.scorer, row.device)
+    benchmark.extra_info.update(
+        server=row.server, clients=row.clients, offered_share=row.share, offered_pairs_per_s=pairs_per_s,
+        answered_pairs_per_s=load.pairs_per_s, requests=len(arrivals), refused=load.refused,
+        behind_s=load.behind, **{f"p{percent}_s": load.latency(percent) for percent in (50, 90, 99)},
+        workload_fingerprint=documents(row.device).fingerprint, traced=bool(trace),
+        output_error=error.error, output_tolerance=error.tolerance, **compile_counts(watch.report),
+    )  # fmt: skip
+    assert watch.report.clean, watch.report.describe()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Something that many clients may ask at once."""
+
+    scorer: Scorer
+    ask: Ask
+
+
+@contextmanager
+def serving(scorers: Scorers, row: Row, *, half_a_second: int) -> Iterator[Server]:
+    """A row's server, warmed up; a bounded one lets half a second's pairs wait, or two large requests'."""
+    if row.server == LOCKED:
+        yield locked(scorers, row.device)
+        return
+    name = "packed" if row.server == BOUNDED else row.server
+    scorer = ready(scorers, name, row.device)
+    assert scorer.model is not None
+    if row.server == BOUNDED:
+        scorer.model.max_waiting_pairs = max(half_a_second, 2 * MOST_DOCUMENTS[row.device])
+    try:
+        yield Server(scorer=scorer, ask=scorer.logits)
+        assert scorer.model.waiting_pairs == 0
+    finally:
+        scorer.model.max_waiting_pairs = None
+
+
+def locked(scorers: Scorers, device: str) -> Server:
+    """What one writes without knowing better: sentence-transformers' predict, one caller at a time."""
+    scorer, lock = ready(scorers, "sentence-transformers", device), threading.Lock()
+
+    def ask(pairs: Sequence[Pair]) -> np.ndarray:
+        with lock:
+            return scorer.logits(pairs)
+
+    return Server(scorer=scorer, ask=ask)
+
+
+@pytest.fixture(scope="session")
+def capacity_of(scorers: Scorers) -> CapacityOf:
+    """The locked server's, measured when it is first asked for: all rows have the same arrivals."""
+    return cache(partial(capacity_of_locked, scorers))
+
+
+def capacity_of_locked(scorers: Scorers, device: str) -> float:
+    generator = random.Random("capacity")
+    requests = [request(generator, device) for _ in range(200)]
+    ask = locked(scorers, device).ask
+    capacity(ask, requests, seconds=1)
+    return max(capacity(ask, requests, seconds=1.5) for _ in range(3))  # others slow a shared machine
+
+
+def ready(scorers: Scorers, name: str, device: str) -> Scorer:
+    return scorers.ready(Configuration(name=name, device=device, workload=documents(device)))
+
+
+def documents(device: str) -> Workload:
+    """What requests are drawn from: a short query and documents, on two cores of one sentence each."""
+    return (
+        workloads.short_documents(batch_size=64) if device == "cpu" else workloads.short_query(batch_size=64)
+    )
+
+
+@cache
+def pool(device: str) -> list[Pair]:
+    return documents(device).round(0)
+
+
+def request(generator: random.Random, device: str) -> list[Pair]:
+    return generator.choices(pool(device), k=generator.randint(1, MOST_DOCUMENTS[device]))
+
+
+def error_of(load: Load, scorer: Scorer, device: str) -> OutputError:
+    """The error against the oracle, of each pair's worst answer under load; each must be its own pair's."""
+    pairs = pool(device)
+    quiet = scorer.logits(pairs)
+    row_of = {pair: row for row, pair in enumerate(pairs)}
+    worst = quiet.copy()
+    for outcome in load.answered:
+        for pair, score in zip(outcome.arrival.pairs, outcome.scores, strict=True):
+            row = row_of[pair]
+            if abs(score - quiet[row]) >= abs(worst[row] - quiet[row]):
+                worst[row] = score
+    error = output_error(worst, pairs, model=checkpoint(device), device=device, max_length=512)
+    assert np.abs(worst - quiet).max() <= 2 * error.tolerance, "an answer that belongs to another pair"
+    return error
+
+
+@contextmanager
+def traced(scorer: Scorer, folder: Path, row: Row) -> Iterator[None]:
+    """Leave a trace of the run, if xenc is what runs."""
+    if scorer.model is None:
+        yield
+        return
+    name = f"{row.device}-{row.clients}-{row.share}-{row.server.replace(', ', '-')}.json.gz"
+    with profiled(scorer.model, folder / name):
+        yield

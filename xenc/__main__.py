@@ -1,0 +1,8 @@
+"""`python -m xenc`: the same as the command `xenc`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

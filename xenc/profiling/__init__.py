@@ -1,0 +1,1 @@
+"""Where the time goes: by stage, by kernel, against the hardware's limit, and what to try next."""

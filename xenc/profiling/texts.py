@@ -1,0 +1,83 @@
+"""Pairs to profile with: from a file, or from the prose that every Python ships."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from functools import cache
+from pathlib import Path
+from pydoc_data.topics import topics
+
+from ..errors import PairError
+
+Pair = tuple[str, str]
+
+_KEYS = ("query", "document")
+
+
+@cache
+def sentences() -> tuple[str, ...]:
+    """Sentences of 4 to 60 words from `pydoc_data.topics`, in a fixed order; no code, tables or grammar."""
+    prose: dict[str, None] = {}
+    for _, text in sorted(topics.items()):
+        for paragraph in re.split(r"\n\s*\n", text):
+            for sentence in re.split(r"(?<=[.?!:])\s+(?=[A-Z*“\"])", " ".join(paragraph.split())):
+                if sentence[:1].isupper() and sentence[-1] in ".?!:" and 4 <= len(sentence.split()) <= 60:
+                    prose[sentence] = None
+    return tuple(prose)
+
+
+def prose_pairs(count: int = 64) -> list[Pair]:
+    """Pairs of a sentence and a document of one to eight sentences, the same each time."""
+    generator = random.Random(0)
+    return [
+        (generator.choice(sentences()), " ".join(generator.choices(sentences(), k=generator.randint(1, 8))))
+        for _ in range(count)
+    ]
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs of a file: .tsv with two columns, or .jsonl with ["query", "document"] or an object of both.
+
+    Raises:
+        PairError: a file that cannot be read or holds no pairs; a line that is no pair, by its number.
+    """
+    readers = {".tsv": _from_tsv, ".jsonl": _from_json}
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        raise PairError(f"{path}: pairs are read from .jsonl or .tsv, and {path.suffix!r} is neither.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PairError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            pair = read(line.rstrip("\r"))
+            if pair is None:
+                raise PairError(
+                    f"{path}, line {number}: {line[:60]!r} is no pair: in .tsv give two columns, in .jsonl "
+                    '["query", "document"] or {"query": ..., "document": ...}.'
+                )
+            pairs.append(pair)
+    if not pairs:
+        raise PairError(f"{path} holds no pairs: give at least one.")
+    return pairs
+
+
+def _from_tsv(line: str) -> Pair | None:
+    columns = line.split("\t")
+    return (columns[0], columns[1]) if len(columns) == 2 else None
+
+
+def _from_json(line: str) -> Pair | None:
+    try:
+        read = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    if isinstance(read, dict):
+        read = [read.get(key) for key in _KEYS]
+    if not isinstance(read, list) or len(read) != 2 or not all(isinstance(text, str) for text in read):
+        return None
+    return read[0], read[1]
