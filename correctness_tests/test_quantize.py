@@ -286,9 +286,9 @@ def test_a_processor_without_int8_instructions_is_said(one_layer, monkeypatch, c
     assert ("no int8 instructions" in caplog.text) is not has
 
 
-def test_no_setting_of_the_process_is_left_changed(eager):
+def test_no_setting_of_the_process_is_left_changed(one_layer):
     before = torch._inductor.config.get_config_copy()
-    Twin(eager.transformers_model, "int8")
+    made(one_layer)
     assert torch._inductor.config.get_config_copy() == before
 
 
