@@ -8,7 +8,8 @@ ONE_BY_ONE = "test_t5.py::test_a_t5_scores_as_plain_transformers_does_one_by_one
 SEVERAL = "test_t5.py::test_several_scores_are_those_of_one_at_a_time"
 CUT = "test_t5.py::test_a_long_document_is_cut_and_the_question_behind_it_stays"
 EOS = "test_eos.py::test_rows_with_any_number_of_eos_share_a_batch"
-DECODER = "encoder_decoder.py"
+FIRST_STEP = "encoder_decoder/first_step.py"
+DECODER = "encoder_decoder/forward.py"
 
 ENCODER_DECODER_MUTANTS = (
     mutant("projection never scaled", DECODER, "said * asked.scale", "said", ONE_BY_ONE),
@@ -26,14 +27,18 @@ ENCODER_DECODER_MUTANTS = (
         "logits[:, 1:2]",
         SEVERAL,
     ),
-    mutant("another start token", "first_step.py", "(start_id, *", "(start_id + 3, *", ONE_BY_ONE),
-    mutant("cut at the front", "first_step.py", "if left else own[::-1]", "if left else own", CUT),
+    mutant("another start token", FIRST_STEP, "(start_id, *", "(start_id + 3, *", ONE_BY_ONE),
+    mutant("cut at the front", FIRST_STEP, "if left else own[::-1]", "if left else own", CUT),
     mutant(
-        "prompt cut like any text", "first_step.py", "(prompt.document, prompt.query)", "(prompt.query,)", CUT
+        "prompt cut like any text",
+        FIRST_STEP,
+        "(prompt.document, prompt.query)",
+        "(prompt.query,)",
+        CUT,
     ),
     mutant(
         "random weights accepted",
-        "first_step_scorer.py",
+        "encoder_decoder/scorer.py",
         "    if missing:",
         "    if False:",
         "test_t5.py::test_a_checkpoint_without_some_weight_is_refused_by_name",

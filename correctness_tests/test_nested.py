@@ -14,12 +14,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import xenc
-import xenc.nested_attention as nested_attention_room
+import xenc.nested.attention as nested_attention_room
 from correctness_tests import checkpoints, oracle, strategies
 from xenc import Execution, ExecutionError, watch_compiles
 from xenc.layouts import nested as nested_layout
-from xenc.nested_attention import NESTED_ATTENTION, nested_attention
-from xenc.nested_collate import NestedBatch, NestedCollator
+from xenc.nested.attention import NESTED_ATTENTION, nested_attention
+from xenc.nested.collate import NestedBatch, NestedCollator
 from xenc.packed_collate import PackedCollator
 from xenc.plan import PackedPlan
 from xenc.tokens import TokenizedPairs

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from correctness_tests import strategies
 from xenc.attention import NO_WINDOW, packed_attention
-from xenc.prefix_attention import prefixed_attention
+from xenc.prefix.attention import prefixed_attention
 
 SCALE = 0.3
 

@@ -16,14 +16,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "execution", "extras", "presets", "precision", "families", "checkpoints", "pairs",
-    "pair_template", "tokens", "first_step", "plan", "packing", "prefix", "collate", "packed_collate",
-    "nested_collate", "prefix_collate", "attention", "nested_attention", "prefix_attention", "forward",
-    "prefix_forward", "encoder_decoder", "watch", "weights", "quantize", "prepared", "cold_start",
-    "runtimes.tensorrt", "compiled", "prefix_cache", "runtimes.runtime", "runtimes.export",
-    "runtimes.onnxruntime", "runtimes.openvino", "runtimes.probe", "runtimes.forward", "admission",
-    "request", "stream", "layouts.layout", "layouts.padded", "layouts.packed", "layouts.nested",
-    "layouts.shared_prefix", "layouts.choice", "worker", "pipeline", "flops", "answer",
-    "causal", "first_step_scorer", "slow_path", "executed", "cross_encoder",
+    "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "attention", "forward",
+    "nested.collate", "nested.attention", "nested.forward",
+    "encoder_decoder.first_step", "encoder_decoder.forward",
+    "prefix.common", "prefix.collate", "prefix.attention", "prefix.forward",
+    "watch", "weights", "quantize", "prepared", "cold_start", "runtimes.tensorrt", "compiled", "prefix.cache",
+    "runtimes.runtime", "runtimes.export", "runtimes.onnxruntime", "runtimes.openvino", "runtimes.probe",
+    "runtimes.forward", "admission", "request", "stream", "layouts.layout", "layouts.padded",
+    "layouts.packed", "layouts.nested", "layouts.shared_prefix", "layouts.choice", "worker", "pipeline",
+    "flops", "answer", "causal", "encoder_decoder.scorer", "slow_path", "executed", "cross_encoder",
     "profiling.kernel_names", "profiling.stages", "profiling.kernels", "profiling.trace", "profiling.texts",
     "profiling.facts", "profiling.findings", "profiling.report", "profiling.measure", "cli", "__main__",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
@@ -114,7 +115,8 @@ def test_every_exported_class_and_function_has_a_docstring_of_its_own():
 
 
 def test_every_room_has_its_place():
-    folders = {"__init__", "layouts", "runtimes", "profiling", "gate", "gate.paired", "gate.stored"}
+    inits = {file.parent for file in FILES if file.name == "__init__.py"}
+    folders = {"__init__", *(room_of(folder / "__init__.py") for folder in inits)}
     assert {room_of(file) for file in FILES} - folders == set(ROOMS)
 
 
@@ -139,8 +141,8 @@ def test_no_stage_imports_the_gate(file):
 @pytest.mark.parametrize(
     "room",
     [
-        "plan", "packing", "prefix", "gate.verdict", "gate.stored.entry", "execution", "presets", "errors",
-        "profiling.facts", "profiling.findings", "profiling.kernel_names", "profiling.report",
+        "plan", "packing", "prefix.common", "gate.verdict", "gate.stored.entry", "execution", "presets",
+        "errors", "profiling.facts", "profiling.findings", "profiling.kernel_names", "profiling.report",
     ],
 )  # fmt: skip
 def test_the_subtle_rooms_need_nothing_but_python(room):

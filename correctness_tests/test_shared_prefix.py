@@ -23,7 +23,7 @@ from correctness_tests import checkpoints, oracle, strategies, test_causal
 from correctness_tests.waiting import SOON
 from xenc import PRESETS, Execution, ExecutionError, prefix, watch_compiles
 from xenc.packing import Budgets
-from xenc.prefix import LEAST_SAVED, common_tokens, plan_shared, prefix_budgets
+from xenc.prefix.common import LEAST_SAVED, common_tokens, plan_shared, prefix_budgets
 from xenc.tokens import TokenizedPairs
 
 MAX_LENGTH = 128

@@ -21,8 +21,8 @@ import xenc
 from correctness_tests import t5_checkpoints
 from correctness_tests.t5_checkpoints import MAX_LENGTH, PROMPT
 from xenc import FirstStep, ModelError, watch_compiles
-from xenc.first_step import read_prompts
-from xenc.first_step_scorer import generates
+from xenc.encoder_decoder.first_step import read_prompts
+from xenc.encoder_decoder.scorer import generates
 
 PAIRS = [
     ("How does Python look up names?", "Names are bound by the following constructs."),

@@ -16,7 +16,7 @@ from .errors import (
 )
 from .execution import Execution
 from .presets import PRESETS
-from .first_step import FirstStep
+from .encoder_decoder.first_step import FirstStep
 from .precision import fastest_dtype
 from .watch import CompileReport, watch_compiles
 from .prepared import WarmupReport

@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from .answer import Answer
 from .causal import log_odds, prompted
+from .encoder_decoder.scorer import first_step_scorer
 from .executed import ExecutedModel
-from .first_step_scorer import first_step_scorer
 from .pairs import as_list, check_pairs
 from .request import PredictReport, Scored
 from .slow_path import slow_call, slow_model, with_callers_autocast

@@ -17,11 +17,11 @@ from transformers import AutoConfig
 from .admission import Admission
 from .causal import log_odds, target_tokens
 from .checkpoints import restore_flash_weights
+from .encoder_decoder.first_step import FirstStep
+from .encoder_decoder.scorer import FirstStepScorer, first_step_scorer, generates, without_labels
 from .errors import ModelError
 from .execution import Execution
 from .families import resolve_max_length
-from .first_step import FirstStep
-from .first_step_scorer import FirstStepScorer, first_step_scorer, generates, without_labels
 from .layouts.choice import possible_execution
 from .pair_template import tokenizer_lock
 from .pipeline import Pipeline

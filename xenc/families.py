@@ -120,7 +120,7 @@ _READ_AT_EOS: Final = frozenset(
 
 
 def reads_eos(model: PreTrainedModel) -> bool:
-    """Whether a model is a classifier that `encoder_decoder.classify_at_eos` runs, in any padded batch."""
+    """Whether a model is a classifier that `encoder_decoder.forward` runs, in any padded batch."""
     own = type(model).__module__.startswith("transformers.")
     return own and type(model).__name__ in _READ_AT_EOS and isinstance(model.config.eos_token_id, int)
 

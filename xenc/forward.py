@@ -76,39 +76,6 @@ def classify_packed(
     return head_logits(model, hidden[pooled], traits, targets)
 
 
-def classify_nested(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    position_ids: Tensor,
-    token_type_ids: Tensor | None,
-    pooled: Tensor,
-    traits: Packable,
-) -> Tensor:
-    """Logits of one batch of jagged tensors, whose second size j differs from document to document.
-
-    Args:
-        model: a model whose attention implementation is `nested_attention.NESTED_ATTENTION`.
-        input_ids: int64 [N, j].
-        position_ids: int64 [N, j], starting anew in each document.
-        token_type_ids: int64 [N, j] or None.
-        pooled: int64 [N + 1], where in the T values the token stands that the head reads of each document;
-            the last is of no document.
-        traits: the family's pooling and head.
-
-    Returns:
-        [N + 1, C], in the model's dtype.
-    """
-    body: Any = model.base_model
-    inputs = {"input_ids": input_ids, "position_ids": position_ids}
-    if token_type_ids is not None:
-        inputs["token_type_ids"] = token_type_ids
-    if traits.head == "pooler":  # which slices, as jagged tensors do not; `head_logits` runs it afterwards
-        hidden = body.encoder(body.embeddings(**inputs), attention_mask=None).last_hidden_state
-    else:
-        hidden = body(**inputs).last_hidden_state
-    return head_logits(model, hidden.values()[pooled], traits)
-
-
 def packed_inputs(
     input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, starts: Tensor, max_tokens: int,
     traits: Packable,

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .encoder_decoder import FirstStepTensors
+from .encoder_decoder.first_step import FirstStepIds
+from .encoder_decoder.forward import FirstStepTensors
 from .errors import CompileError, ExecutionError
 from .execution import Execution
 from .families import packable
-from .first_step import FirstStepIds
 from .layouts.choice import layout_of
 from .layouts.layout import Given, Layout
 from .plan import Plan

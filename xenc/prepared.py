@@ -13,9 +13,9 @@ from torch import Tensor
 
 from .collate import PaddedBatch
 from .errors import CompileError
-from .nested_collate import NestedBatch
+from .nested.collate import NestedBatch
 from .packed_collate import PackedBatch
-from .prefix_collate import PrefixedBatch
+from .prefix.collate import PrefixedBatch
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 
 from .causal import log_odds
-from .first_step_scorer import FirstStepScorer, first_step_scorer
+from .encoder_decoder.scorer import FirstStepScorer, first_step_scorer
 
 
 def slow_model(cross_encoder: Any) -> str | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..compiled import CompiledForward
-from ..encoder_decoder import FirstStepTensors
+from ..encoder_decoder.forward import FirstStepTensors
 from ..execution import Execution
 from ..plan import Plan
 from ..prepared import Batch, Prepared
@@ -53,7 +53,7 @@ class Given:
         max_length: the most tokens a pair may have.
         execution: what was chosen.
         targets: token ids for a causal model; see `forward.head_logits`.
-        asked: what an encoder-decoder is asked; see `encoder_decoder.score_first_step`.
+        asked: what an encoder-decoder is asked; see `encoder_decoder.forward.score_first_step`.
         compiled: graphs or sessions to go on using, if the execution compiles or exports.
     """
 

@@ -11,9 +11,9 @@ from torch._dynamo.exc import TorchDynamoException
 from ..compiled import CompiledForward
 from ..errors import ExecutionError
 from ..families import Packable, nestable, position_offset, unnumbered_id
-from ..forward import classify_nested
-from ..nested_attention import NESTED_ATTENTION
-from ..nested_collate import NestedCollator
+from ..nested.attention import NESTED_ATTENTION
+from ..nested.collate import NestedCollator
+from ..nested.forward import classify_nested
 from ..packed_collate import PackedCollator
 from ..packing import plan_packed, token_budgets
 from ..plan import PackedPlan

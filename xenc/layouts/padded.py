@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from ..collate import Collator
-from ..encoder_decoder import classify_at_eos, score_first_step
+from ..encoder_decoder.forward import classify_at_eos, score_first_step
 from ..errors import ExecutionError
 from ..execution import Execution
 from ..families import reads_eos

@@ -10,11 +10,11 @@ from ..errors import ExecutionError
 from ..families import unshareable
 from ..packing import warmup_plans
 from ..plan import Plan
-from ..prefix import plan_shared, prefix_budgets
-from ..prefix_attention import PREFIXED_ATTENTION
-from ..prefix_cache import CompiledPrefixForward, PrefixForward
-from ..prefix_collate import PrefixCollator, PrefixedBatch
-from ..prefix_forward import classify_after_prefix, read_prefix
+from ..prefix.attention import PREFIXED_ATTENTION
+from ..prefix.cache import CompiledPrefixForward, PrefixForward
+from ..prefix.collate import PrefixCollator, PrefixedBatch
+from ..prefix.common import plan_shared, prefix_budgets
+from ..prefix.forward import classify_after_prefix, read_prefix
 from ..stream import PlannedStream
 from ..tokens import TokenizedPairs
 from .layout import Given, Layout

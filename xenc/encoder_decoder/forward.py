@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .errors import ModelError
+from ..errors import ModelError
 from .first_step import FirstStepIds
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .packed_collate import PackedBatch, PackedCollator
-from .packing import Budgets, plan_packed
-from .plan import PackedPlan
-from .prefix import Prefix, SharedPlan
-from .tokens import TokenizedPairs
+from ..packed_collate import PackedBatch, PackedCollator
+from ..packing import Budgets, plan_packed
+from ..plan import PackedPlan
+from ..tokens import TokenizedPairs
+from .common import Prefix, SharedPlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +36,7 @@ class PrefixedBatch:
 
     @property
     def arguments(self) -> tuple[Tensor | int | None, ...]:
-        """What `prefix_forward.classify_after_prefix` takes after the model."""
+        """What `forward.classify_after_prefix` takes after the model."""
         return *self.packed.arguments, self.cache, self.prefix_starts
 
 

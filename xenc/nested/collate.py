@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nested import nested_tensor_from_jagged
 
-from .packed_collate import PackedBatch, PackedCollator
-from .plan import PackedPlan
-from .tokens import TokenizedPairs
+from ..packed_collate import PackedBatch, PackedCollator
+from ..plan import PackedPlan
+from ..tokens import TokenizedPairs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

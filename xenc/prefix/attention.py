@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from .attention import NAMESPACE, by_head, packed_attention_forward, runs
+from ..attention import NAMESPACE, by_head, packed_attention_forward, runs
 
 PREFIXED_ATTENTION: Final = f"{NAMESPACE}_prefixed"
 """The name transformers knows the attention function by."""
@@ -115,7 +115,7 @@ def _attention_forward(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """What transformers calls. Either of these keywords may come from `prefix_forward` through the model:
+    """What transformers calls. Either of these keywords may come from `forward` through the model:
 
     kept_layers: a list that takes each layer's keys and values, [2, T, K, D].
     prefix_cache: [layers, 2, P, K, D], with prefix_starts; without it, attention is packed attention.

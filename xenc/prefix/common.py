@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .packing import SMALLEST_BUDGET, Budgets, plan_packed
-from .plan import PackedPlan, Plan
+from ..packing import SMALLEST_BUDGET, Budgets, plan_packed
+from ..plan import PackedPlan, Plan
 
 LEAST_SAVED: Final = 32
 """Tokens, padding included; a prefix that saves fewer is not worth a forward pass of its own."""

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .compiled import CompiledForward
-from .packed_collate import PackedBatch
-from .prefix import Prefix
-from .prefix_collate import PrefixedBatch
-from .prepared import WarmupReport
+from ..compiled import CompiledForward
+from ..packed_collate import PackedBatch
+from ..prepared import WarmupReport
+from .collate import PrefixedBatch
+from .common import Prefix
 
 
 class PrefixForward:

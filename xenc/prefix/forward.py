@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .families import Packable
-from .forward import head_logits, packed_inputs
+from ..families import Packable
+from ..forward import head_logits, packed_inputs
 
 
 def read_prefix(
@@ -21,7 +21,7 @@ def read_prefix(
     """Keys, after rotary embedding, and values of a packed batch of T tokens: [layers, 2, T, K, D].
 
     Args:
-        model: a causal model whose attention implementation is `prefix_attention.PREFIXED_ATTENTION`.
+        model: a causal model whose attention implementation is `attention.PREFIXED_ATTENTION`.
         input_ids: int64 [T]; this and the next as in `forward.classify_packed`.
         position_ids: int64 [T].
         token_type_ids: int64 [T] or None.

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from transformers import PreTrainedTokenizerBase
 
-from .errors import ModelError
-from .pair_template import tokenizer_lock
-from .pairs import refuse_half_characters
-from .tokens import TokenizedPairs
+from ..errors import ModelError
+from ..pair_template import tokenizer_lock
+from ..pairs import refuse_half_characters
+from ..tokens import TokenizedPairs
 
 _PLACES: Final = ("{query}", "{document}")
 _WORD_START: Final = "▁"

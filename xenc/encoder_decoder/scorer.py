@@ -19,10 +19,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .encoder_decoder import FirstStepTensors, projection_scale, score_first_step
-from .errors import ModelError
+from ..errors import ModelError
+from ..tokens import TokenizedPairs
 from .first_step import FirstStep, FirstStepIds, first_step_ids, read_prompts
-from .tokens import TokenizedPairs
+from .forward import FirstStepTensors, projection_scale, score_first_step
 
 _FAMILIES: Final = frozenset({"t5", "mt5", "umt5"})
 _GENERATES: Final = ("ForConditionalGeneration", "WithLMHeadModel")
@@ -126,7 +126,7 @@ class FirstStepScorer(InputModule):
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(real)}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Adds "scores", [B, S]; see `encoder_decoder.score_first_step`."""
+        """Adds "scores", [B, S]; see `forward.score_first_step`."""
         ids, real = features["input_ids"], features["attention_mask"]
         features["scores"] = score_first_step(
             self.model, ids, real, None, FirstStepTensors(self.ids, self.model)

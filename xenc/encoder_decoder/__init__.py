@@ -1,0 +1,1 @@
+"""Encoder-decoders: classifiers that read <eos>, and T5 that answers with a word."""

@@ -1,0 +1,1 @@
+"""PyTorch's jagged tensors, an experiment: batches without padding whose tensors know it."""

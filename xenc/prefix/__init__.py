@@ -1,0 +1,1 @@
+"""Causal rerankers: what all pairs of a request begin with, computed once."""
