@@ -89,11 +89,15 @@ class Execution:
         _check_choice("dynamic", self.dynamic, (True, False, None))
         _check_lengths("buckets", self.buckets, also=("powers-of-two", "max-length"))
         _check_lengths("token_budgets", self.token_budgets, also=(None,))
-        self._check_contradictions()
+        self._check_batches()
+        self._check_graph()
+        if self.layout == "nested":
+            self._check_nested()
         if self.runtime != "torch":
             self._check_runtime()
 
-    def _check_contradictions(self) -> None:
+    def _check_batches(self) -> None:
+        """What only one layout has."""
         if self.buckets != _DEFAULT_BUCKETS and self.layout != "bucketed":
             raise ExecutionError(f"buckets={self.buckets!r} are for layout='bucketed', not {self.layout!r}.")
         if not self.fill and self.layout != "bucketed":
@@ -115,6 +119,9 @@ class Execution:
                 "deterministic with share_prefix: where a prefix ends depends on the other pairs, and so "
                 "does rounding. Give one of the two."
             )
+
+    def _check_graph(self) -> None:
+        """What only a compiled graph has, and what cannot be one."""
         if self.freeze and self.compile_mode is None:
             raise ExecutionError(
                 "freeze=True with compile_mode=None: only a compiled graph can hold weights."
@@ -130,9 +137,6 @@ class Execution:
                 "gives every batch a shape of its own, which cannot be warmed up. Use layout='bucketed', "
                 "or compile_mode=None."
             )
-
-        if self.layout == "nested":
-            self._check_nested()
 
     def _check_nested(self) -> None:
         """A nested batch has a shape of its own, so one graph must hold for all: nothing is per shape."""
