@@ -15,7 +15,8 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "execution", "precision", "families", "checkpoints", "pairs", "pair_template", "tokens",
+    "errors", "default_model",
+    "execution", "precision", "families", "checkpoints", "pairs", "pair_template", "tokens",
     "plan", "packing", "collate", "packed_collate", "attention", "forward", "watch", "compiled",
     "cold_start", "request", "stream", "layouts", "worker", "pipeline", "flops", "answer",
     "causal", "slow_path", "executed", "cross_encoder",
@@ -31,7 +32,7 @@ ROOMS = (
 """A room imports only rooms that stand before it."""
 
 EXPORTED = {
-    "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
+    "DEFAULT_MODEL", "PRESETS", "BaselineError", "CompileError", "CompileReport", "CrossEncoder", "Execution",
     "ExecutionError", "ModelError", "NonFiniteScoreError", "PairError", "PredictReport", "WarmupReport",
     "XencError", "fastest_dtype", "watch_compiles",
 }  # fmt: skip
