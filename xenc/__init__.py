@@ -12,6 +12,7 @@ from .errors import (
     PairError,
     XencError,
 )
+from .default_model import DEFAULT_MODEL
 from .execution import PRESETS, Execution
 from .precision import fastest_dtype
 from .watch import CompileReport, watch_compiles
@@ -22,6 +23,7 @@ from .cross_encoder import CrossEncoder
 __version__ = "0.1.0"
 
 __all__ = [
+    "DEFAULT_MODEL",
     "PRESETS",
     "BaselineError",
     "CompileError",
