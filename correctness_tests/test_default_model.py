@@ -82,17 +82,20 @@ def test_half_precision_on_disk_is_single_precision_in_memory(model):
 
 
 def test_it_loads_in_a_process_that_may_not_use_the_network():
+    asked, others = QUESTIONS[0], [THEMES[theme][0].passage for theme in ("kitchen", "body", "sky")]
     program = (
-        "import socket\n"
+        "import socket, sys\n"
         "def refuse(*_): raise AssertionError('the network was used')\n"
         "socket.socket.connect = refuse\n"
         "import xenc\n"
         "model = xenc.CrossEncoder(xenc.DEFAULT_MODEL, device='cpu', execution='sdpa-sorted')\n"
-        "passages = ['Yeast makes dough rise.', 'Leaves turn sunlight and water into sugar.']\n"
-        "print(model.rank('How do plants make food?', passages)[0]['corpus_id'])\n"
+        "print(model.rank(sys.argv[1], sys.argv[2:])[0]['corpus_id'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split() == ["1"], done.stderr
+    arguments = (asked.question, *others, asked.passage)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["3"], done.stderr
 
 
 def test_its_files_are_at_most_ten_megabytes():

@@ -33,6 +33,10 @@ PASSAGES, QUERIES, STEPS = 6_000, 15_000, 437
 HELD_OUT = 500
 """So many queries are not learned: the logits are calibrated on them, and compared with the teacher's."""
 
+SPREAD = 2.0
+"""Standard deviation of their logits. Those lists reach from the best of all passages to any; texts that have
+something to do with each other, as people rank them, spread about half as far."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -59,11 +63,11 @@ def logits_of_lists(student: Student, texts: Texts, taught: Lessons) -> Tensor:
 
 
 def calibrate(student: Student, logits: Tensor) -> None:
-    """Scale and shift the head until such logits have mean 0 and standard deviation 1."""
+    """Scale and shift the head until such logits have mean 0 and standard deviation SPREAD."""
     head = student.model.classifier
     with torch.no_grad():
-        head.bias.sub_(logits.mean()).div_(logits.std())
-        head.weight.div_(logits.std())
+        head.bias.sub_(logits.mean()).div_(logits.std()).mul_(SPREAD)
+        head.weight.div_(logits.std()).mul_(SPREAD)
 
 
 def save(student: Student, folder: Path) -> None:
