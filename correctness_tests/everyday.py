@@ -200,16 +200,20 @@ class RankQuality:
 
     Attributes:
         questions: how many there are.
-        first_of_theme: for how many the answer is ranked first among the four passages of its theme;
-            chance is a quarter.
+        missed: those whose answer is not ranked first among the four passages of its theme.
         mean_reciprocal_rank: of the answer among the passages of all themes, in (0, 1].
         spread: standard deviation of the scores of all questions with all passages.
     """
 
     questions: int
-    first_of_theme: int
+    missed: tuple[str, ...]
     mean_reciprocal_rank: float
     spread: float
+
+    @property
+    def first_of_theme(self) -> int:
+        """For how many questions the answer is first of its theme; chance is a quarter."""
+        return self.questions - len(self.missed)
 
 
 def all_pairs() -> list[tuple[str, str]]:
@@ -220,11 +224,12 @@ def all_pairs() -> list[tuple[str, str]]:
 def rank_quality(scores: Sequence[float]) -> RankQuality:
     """What `scores` of `all_pairs()` are worth. A tie counts against the answer."""
     count = len(QUESTIONS)
-    first, reciprocal = 0, 0.0
+    missed, reciprocal = [], 0.0
     theme_of = [name for name, theme in THEMES.items() for _ in theme]
     for row in range(count):
         of_row = scores[row * count : (row + 1) * count]
         better = [col for col in range(count) if col != row and of_row[col] >= of_row[row]]
-        first += not any(theme_of[col] == theme_of[row] for col in better)
+        if any(theme_of[col] == theme_of[row] for col in better):
+            missed.append(QUESTIONS[row].question)
         reciprocal += 1 / (1 + len(better))
-    return RankQuality(count, first, reciprocal / count, statistics.pstdev(scores))
+    return RankQuality(count, tuple(missed), reciprocal / count, statistics.pstdev(scores))

@@ -82,7 +82,7 @@ def test_half_precision_on_disk_is_single_precision_in_memory(model):
 
 
 def test_it_loads_in_a_process_that_may_not_use_the_network():
-    asked, others = QUESTIONS[0], [THEMES[theme][0].passage for theme in ("kitchen", "body", "sky")]
+    asked, others = THEMES["animals"][0], [THEMES[theme][0].passage for theme in ("garden", "kitchen", "sky")]
     program = (
         "import socket, sys\n"
         "def refuse(*_): raise AssertionError('the network was used')\n"
