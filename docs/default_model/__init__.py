@@ -1,0 +1,1 @@
+"""How the model in xenc/default_model was made: `make train` repeats it."""
