@@ -13,15 +13,18 @@ import torch
 from torch._inductor.utils import fresh_cache
 
 from correctness_tests import oracle
-from perf_tests import models
+from perf_tests import models, relevance
 from perf_tests.configurations import REFERENCE
-from perf_tests.ranking import kendall_tau, tau_floor
+from perf_tests.ranking import kendall_tau, rank_quality, tau_floor
 from perf_tests.scorers import DTYPES, Scorer, output_error
 from perf_tests.techniques import ROUNDS, Technique, lacking, techniques, why_not, workload
 from perf_tests.workloads import Pair
-from xenc import PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
+from xenc import DEFAULT_MODEL, PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
+
+RANKED = ("precision", "runtime")
+"""Chapters whose techniques compute in another precision, or by other code."""
 
 
 @pytest.mark.benchmark(timer=synchronised_seconds)
@@ -47,8 +50,26 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
         **compile_counts(timing.compiles),
         **answers(scorer, rounds[0], device, technique),
     )
+    if technique.chapter in RANKED and relevance.missing() is None:
+        benchmark.extra_info.update(ranking(technique, device))
     if scorer.wastes:
         benchmark.extra_info.update(waste=statistics.median(scorer.wastes[-ROUNDS:]))
+
+
+def ranking(technique: Technique, device: str) -> dict[str, float]:
+    """Whether the default model's scores still rank as well, by people's judgements."""
+    judged, dtype = relevance.arxiv_tags(), technique.dtype or DTYPES[device]
+    pairs, quantize, model = tuple(judged.pairs), technique.execution.quantize, Path(DEFAULT_MODEL)
+    scorer = Scorer(model=made(technique.execution, device, dtype, model), batch_size=technique.batch_size)
+    scores, most = scorer.logits(pairs), workload(device).max_length
+    error = output_error(
+        scores, pairs, model=model, device=device, max_length=most, dtype=dtype, quantize=quantize
+    )
+    exact = oracle_logits(model, device, pairs, most)
+    lower = dtype != torch.float32 or quantize is not None
+    plain = oracle_logits(model, device, pairs, most, dtype, quantize) if lower else None
+    quality = rank_quality(scores, exact, judged, tolerance=error.tolerance, plain=plain)
+    return {"ndcg": quality.ndcg, **quality.facts()}
 
 
 def identity(technique: Technique, device: str) -> dict[str, Any]:
@@ -95,10 +116,10 @@ def measure(benchmark: Any, scorer: Scorer, beside: Scorer, rounds: list[list[Pa
     return time_rounds(benchmark, scorer.logits, rounds, reference=beside.logits)
 
 
-def made(execution: Execution, device: str, dtype: torch.dtype) -> CrossEncoder:
-    """A model of this suite in an execution."""
+def made(execution: Execution, device: str, dtype: torch.dtype, model: Path | None = None) -> CrossEncoder:
+    """A model in an execution; the one that is timed, if none is given."""
     return CrossEncoder(
-        str(checkpoint(device)), device=device, execution=execution,
+        str(model or checkpoint(device)), device=device, execution=execution,
         max_length=workload(device).max_length, model_kwargs={"dtype": dtype},
     )  # fmt: skip
 
@@ -112,9 +133,13 @@ def answers(scorer: Scorer, pairs: list[Pair], device: str, technique: Technique
         logits, pairs, model=checkpoint(device), device=device, max_length=max_length,
         dtype=dtype, quantize=quantize,
     )  # fmt: skip
-    exact = oracle_logits(device, tuple(pairs), max_length)
+    exact = oracle_logits(checkpoint(device), device, tuple(pairs), max_length)
     lower = dtype != torch.float32 or quantize is not None
-    plain = oracle_logits(device, tuple(pairs), max_length, dtype, quantize) if lower else None
+    plain = (
+        oracle_logits(checkpoint(device), device, tuple(pairs), max_length, dtype, quantize)
+        if lower
+        else None
+    )
     return {
         "output_error": error.error,
         "output_tolerance": error.tolerance,
@@ -125,15 +150,14 @@ def answers(scorer: Scorer, pairs: list[Pair], device: str, technique: Technique
 
 @cache
 def oracle_logits(
+    model: Path,
     device: str,
     pairs: tuple[Pair, ...],
     max_length: int,
     dtype: torch.dtype = torch.float32,
     quantize: str | None = None,
 ) -> np.ndarray:
-    return oracle.logits(
-        checkpoint(device), pairs, max_length=max_length, device=device, dtype=dtype, quantize=quantize
-    )
+    return oracle.logits(model, pairs, max_length=max_length, device=device, dtype=dtype, quantize=quantize)
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Final
 import torch
 
 from .cross_encoder import CrossEncoder
+from .default_model import DEFAULT_MODEL
 from .errors import XencError
 from .presets import DEFAULT_PRESET, resolve_execution
 from .profiling.kernels import name_compiled_kernels
@@ -67,7 +68,10 @@ def _parser() -> argparse.ArgumentParser:
         "profile",
         help="where the time goes, how near the hardware's limit is, what to try next",
     )
-    command.add_argument("model", metavar="MODEL", help="a model's name, or a folder")
+    command.add_argument(
+        "model", metavar="MODEL", nargs="?", default=DEFAULT_MODEL,
+        help="a model's name, or a folder (default: the small one that comes with xenc)",
+    )  # fmt: skip
     command.add_argument(
         "--execution", default=DEFAULT_PRESET, metavar="PRESET", help="how to score (default: %(default)s)"
     )

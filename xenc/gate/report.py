@@ -190,6 +190,7 @@ def _technique_row(record: Record) -> dict[str, str]:
         "recompiles": str(info.get("recompiles", "")),
         "waste": f"{info['waste']:.1%}" if "waste" in info else "",
         "error": f"{info['output_error']:.1g}" if "output_error" in info else "",
+        "nDCG@10": f"{info['ndcg']:.3f} ({-info['ndcg_loss']:+.3f})" if "ndcg" in info else "",
         "Kendall tau": f"{info['kendall_tau']:.4f}" if "kendall_tau" in info else "",
         "when to use it": str(info["when"]),
     }
