@@ -180,9 +180,8 @@ def _technique_row(record: Record) -> dict[str, str]:
     return {
         "choice of": str(info["chapter"]),
         "technique": record.label,
-        f"vs {info['reference']}": f"{times:.2f}x"
-        if times is not None
-        else str(info.get("not_measured", "")),
+        "speed-up": str(info.get("not_measured", "")) if times is None else f"{times:.2f}x",
+        "over": str(info["reference"]) if times is not None else "",
         "spread": _flagged(record.spread) if record.seconds else "",
         "n": str(len(record.seconds)) if record.seconds else "",
         "warm-up s": f"{info['warmup_s']:.1f}" if "warmup_s" in info else "",
