@@ -27,18 +27,18 @@ REFERENCE: Final = "sdpa-sorted"
 ROUNDS: Final = 5
 
 _ALWAYS_ON_CPU: Final = (
-    "eager-sorted", "sdpa-sorted", "compiled-sdpa-sorted", "bucketed", "packed", "sentence-transformers",
+    "sdpa-sorted", "compiled-sdpa-sorted", "bucketed", "packed", "sentence-transformers",
     "onnxruntime", "openvino",
 )  # fmt: skip
 """On two cores the full table takes too long for `make bench`, except on the seed workload."""
 
-_SLOW_TO_WARM_UP: Final = ("sentence-transformers-compiled",)
+_LEFT_OUT: Final = ("packed-deterministic", "packed-frozen", "sentence-transformers-compiled")
 
 _ELSEWHERE: Final = {
-    "cpu": ("packed-cudagraphs", "packed-max-autotune", "packed-float8", "tensorrt"),
+    "cpu": ("packed-cudagraphs", "packed-max-autotune", "packed-int8", "packed-float8", "tensorrt"),
     "cuda": ("packed-int8", "onnxruntime", "openvino"),
 }
-"""Rows that would repeat another one on this device, or have nothing to run on."""
+"""Rows that would repeat another one on this device, take minutes, or have nothing to run on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def configurations() -> list[Any]:
         for workload in workloads:
             for name in (name for name in (*ROWS, *PEERS) if name not in _ELSEWHERE[device]):
                 marks = [getattr(pytest.mark, marker)]
-                short = name in _ALWAYS_ON_CPU or (workload.name == "seed" and name not in _SLOW_TO_WARM_UP)
+                short = name in _ALWAYS_ON_CPU or (workload.name == "seed" and name not in _LEFT_OUT)
                 if device == "cpu" and not short:
                     marks.append(pytest.mark.slow)
                 if name in PEERS or PRESETS[name].runtime != "torch":
