@@ -10,6 +10,13 @@ TENSORRT = "test_tensorrt.py"
 
 RUNTIME_MUTANTS = (
     mutant(
+        "what is exported looks up <eos> as transformers does",
+        "layouts/layout.py",
+        "strict=execution.strict, function=function,",
+        "strict=execution.strict,",
+        f"{RUNTIMES}::test_rows_with_any_number_of_eos_share_a_batch",
+    ),
+    mutant(
         "OpenVINO's output not copied",
         "runtimes/openvino.py",
         "share_inputs=True)",

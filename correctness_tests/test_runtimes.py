@@ -249,7 +249,7 @@ def test_another_runtime_and_a_copy_of_the_checkpoint_use_what_was_exported(
 @pytest.fixture(scope="module")
 def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Each made once, so that the second runtime finds what was exported for the first."""
-    return cache(lambda name: checkpoints.make(tmp_path_factory.mktemp(name), name))
+    return cache(lambda name, **changes: checkpoints.make(tmp_path_factory.mktemp(name), name, **changes))
 
 
 @pytest.mark.parametrize(
@@ -375,10 +375,19 @@ def test_openvino_reads_a_model_in_bfloat16(one_layer, monkeypatch):
     assert error <= 2 * np.abs(eager - exact).max() + step
 
 
-@slow
-def test_a_classifier_that_looks_up_eos_scores_as_the_oracle(runtime, tmp_path, caplog):
-    checkpoint = checkpoints.make(tmp_path, "t5", **checkpoints.T5)
-    with made(checkpoint, bucketed(runtime)) as model:
-        assert model.execution.layout == "padded"
-        assert "looks up <eos>" in caplog.text
-        assert_as_oracle(model, checkpoint)
+@pytest.mark.parametrize("layout", ["padded", "bucketed"])
+def test_rows_with_any_number_of_eos_share_a_batch(runtime, layout, checkpoint_of):
+    """Transformers' own lookup, exported, would read another pair's <eos>."""
+    checkpoint = checkpoint_of("t5", **checkpoints.T5)
+    pairs = [*PAIRS, ("one [SEP] more", "and [SEP] another [SEP]")]
+    with made(checkpoint, replace(bucketed(runtime), layout=layout)) as model:
+        assert model.tokenizer.sep_token_id == model.transformers_model.config.eos_token_id
+        assert (model.execution.layout, model.execution.runtime) == (layout, runtime)
+        assert_as_oracle(model, checkpoint, pairs)
+
+
+def test_a_classifier_that_looks_up_eos_as_it_runs_is_refused(runtime, tmp_path):
+    checkpoint = checkpoints.make(tmp_path, "mbart", **checkpoints.BART)
+    for layout in ("padded", "bucketed"):
+        with pytest.raises(ExecutionError, match=rf"{runtime}.*MBart\S+ looks up <eos>.*runtime='torch'"):
+            made(checkpoint, replace(bucketed(runtime), layout=layout))

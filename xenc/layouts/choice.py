@@ -10,7 +10,7 @@ from ..errors import ExecutionError
 from ..execution import Execution
 from ..extras import require_for
 from ..families import looks_up_eos, nestable, packable, unshareable
-from ..runtimes.forward import check_runtime
+from ..runtimes.forward import RUNTIMES, check_runtime
 from .layout import Given, Layout
 from .nested import nested
 from .packed import packed
@@ -38,6 +38,11 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     if unshared is not None:
         execution = replace(execution, share_prefix=False)
         logger.warning("%s: execution.share_prefix is now False", unshared)
+    if looks_up_eos(model) and execution.runtime in RUNTIMES:
+        raise ExecutionError(
+            f"runtime={execution.runtime!r}: {type(model).__name__} looks up <eos> as it runs, and an "
+            "exported graph would not notice rows that have unequally many. Use runtime='torch'."
+        )
     if looks_up_eos(model) and (execution.layout != "padded" or execution.compile_mode is not None):
         reason = f"{type(model).__name__} looks up <eos> as it runs"
         execution = _plainer(

@@ -85,7 +85,7 @@ class Given:
         if execution.runtime in RUNTIMES:
             compiled = compiled or ForeignForward(
                 execution.runtime, self.model, token_types=self.collating()["has_token_types"],
-                strict=execution.strict,
+                strict=execution.strict, function=function,
             )  # fmt: skip
         elif execution.compile_mode is not None:
             compiled = compiled or kind(function, self.model, execution, constants)

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .. import forward
 from ..errors import ModelError
+from ..forward import classify
 from .runtime import INPUTS, OUTPUT
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,9 @@ _FILE: Final = "model.onnx"
 _SUMS: Final = "sha256.json"
 
 _LIBRARIES: Final = ("torch", "transformers", "onnx", "onnxscript")
+
+Forward = Callable[..., Tensor]
+"""(model, ids, mask, token types) -> logits [B, C]; see `forward.classify`."""
 
 _one_at_a_time = threading.Lock()
 
@@ -61,20 +64,23 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenc" / "onnx"
 
 
-def exported(model: PreTrainedModel, *, token_types: bool, folder: Path | None) -> Exported:
+def exported(
+    model: PreTrainedModel, *, token_types: bool, folder: Path | None, function: Forward = classify
+) -> Exported:
     """The model as ONNX, any batch by any length: what is in the folder, or made now.
 
-    The graph is `forward.classify`'s, with int64 inputs [B, L] and float32 logits [B, C].
+    The graph has int64 inputs [B, L] and float32 logits [B, C].
 
     Args:
         model: on its device, in the attention implementation that shall be exported.
         token_types: whether the graph shall take token_type_ids.
         folder: where to look and to keep it; None for `default_folder`.
+        function: the forward pass that becomes the graph, called as `forward.classify` is.
 
     Raises:
         ModelError: the model cannot be exported.
     """
-    made_from = fingerprint(model, token_types=token_types)
+    made_from = fingerprint(model, token_types=token_types, function=function)
     folder = folder or default_folder()
     place = folder / f"onnx-{made_from}"
     with _one_at_a_time:
@@ -83,17 +89,17 @@ def exported(model: PreTrainedModel, *, token_types: bool, folder: Path | None) 
             if fault is not None:
                 if place.exists():
                     logger.warning("%s cannot be used and will be exported anew: %s", place, fault)
-                _make(model, place, token_types=token_types)
+                _make(_Classifier(model, function), place, token_types=token_types)
             return Exported(file=place / _FILE, fingerprint=made_from)
         except OSError as error:
             logger.warning("the exported model cannot be kept in %s: %s", folder, str(error))
         temporary = tempfile.TemporaryDirectory(prefix="xenc-onnx-")
         place = Path(temporary.name)
-        _export(model, place / _FILE, token_types=token_types)
+        _export(_Classifier(model, function), place / _FILE, token_types=token_types)
         return Exported(file=place / _FILE, fingerprint=made_from, temporary=temporary)
 
 
-def fingerprint(model: PreTrainedModel, *, token_types: bool) -> str:
+def fingerprint(model: PreTrainedModel, *, token_types: bool, function: Forward = classify) -> str:
     """A hash of all that an exported graph depends on: weights, settings, structure, versions, code."""
     config = json.loads(model.config.to_json_string())
     config.pop("_name_or_path", None)
@@ -102,11 +108,12 @@ def fingerprint(model: PreTrainedModel, *, token_types: bool) -> str:
         "attention": model.config._attn_implementation,
         "dtype": str(model.dtype),
         "token types": token_types,
+        "forward": function.__name__,
         "structure": repr(model),
         "versions": {name: version(name) for name in _LIBRARIES},
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for file in (Path(__file__), Path(inspect.getfile(forward)), *_sources(model)):
+    for file in (Path(__file__), Path(inspect.getfile(function)), *_sources(model)):
         digest.update(file.read_bytes())
     for name, tensor in _tensors(model):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -145,7 +152,7 @@ def _sums(place: Path) -> dict[str, str]:
     return sums
 
 
-def _make(model: PreTrainedModel, place: Path, *, token_types: bool) -> None:
+def _make(classifier: _Classifier, place: Path, *, token_types: bool) -> None:
     """Export beside the place, then put everything there in one step."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -153,7 +160,7 @@ def _make(model: PreTrainedModel, place: Path, *, token_types: bool) -> None:
     ) as directory:
         made = Path(directory) / "made"
         made.mkdir()
-        _export(model, made / _FILE, token_types=token_types)
+        _export(classifier, made / _FILE, token_types=token_types)
         (made / _SUMS).write_text(json.dumps(_sums(made)))
         if _fault(place) is None:  # another process was quicker
             return
@@ -167,21 +174,21 @@ def _make(model: PreTrainedModel, place: Path, *, token_types: bool) -> None:
 
 
 class _Classifier(torch.nn.Module):
-    """`forward.classify` as a module, for that is what can be exported."""
+    """A forward pass as a module, for that is what can be exported."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, function: Forward) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._function = model, function
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        return forward.classify(self.model, input_ids, attention_mask, token_type_ids).float()
+        return self._function(self.model, input_ids, attention_mask, token_type_ids).float()
 
 
-def _export(model: PreTrainedModel, file: Path, *, token_types: bool) -> None:
+def _export(classifier: _Classifier, file: Path, *, token_types: bool) -> None:
     # two sizes that differ, and neither 0 nor 1: a graph traced with these would hold for these only
-    shape = (2, 8)
+    shape, model = (2, 8), classifier.model
     arguments = {  # a tensor each: two inputs that are one when traced stay one
         name: torch.zeros(shape, dtype=torch.int64, device=model.device)
         for name in (INPUTS if token_types else INPUTS[:2])
@@ -195,7 +202,7 @@ def _export(model: PreTrainedModel, file: Path, *, token_types: bool) -> None:
     }
     try:
         with torch.inference_mode(False), torch.no_grad():
-            torch.onnx.export(_Classifier(model).eval(), (), file, kwargs=arguments, dynamo=True, **options)
+            torch.onnx.export(classifier.eval(), (), file, kwargs=arguments, dynamo=True, **options)
     except OSError:
         raise
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ..collate import PaddedBatch
 from ..errors import ModelError
 from ..execution import Execution
+from ..forward import classify
 from ..prepared import Batch, PreparedForward, WarmupReport
 from ..weights import weights_version
 from .export import Exported, exported, fingerprint
@@ -50,10 +51,20 @@ class ForeignForward(PreparedForward):
         model: on its device.
         token_types: whether its batches have token_type_ids.
         strict: whether to raise for what is exported or opened after warm-up.
+        function: the forward pass to export, which is PyTorch's for such batches too.
     """
 
-    def __init__(self, name: str, model: PreTrainedModel, *, token_types: bool, strict: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        *,
+        token_types: bool,
+        strict: bool,
+        function: Callable[..., Tensor] = classify,
+    ) -> None:
         super().__init__(strict=strict)
+        self._function = function
         self._name, self._model, self._token_types = name, model, token_types
         self._folder: Path | None = None
         self._warm = False
@@ -116,7 +127,10 @@ class ForeignForward(PreparedForward):
     def _outdated(self) -> bool:
         """Whether a weight changed, also in a way that leaves no trace."""
         made_from = None if self._exported is None else self._exported.fingerprint
-        return made_from is not None and made_from != fingerprint(self._model, token_types=self._token_types)
+        return made_from is not None and made_from != self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        return fingerprint(self._model, token_types=self._token_types, function=self._function)
 
     def _run(self, batch: Batch) -> Tensor:
         assert isinstance(batch, PaddedBatch)
@@ -137,9 +151,11 @@ class ForeignForward(PreparedForward):
         self._version = weights_version(model)
         try:
             if not self._sessions:
-                self._exported = exported(model, token_types=self._token_types, folder=self._folder)
+                self._exported = exported(
+                    model, token_types=self._token_types, folder=self._folder, function=self._function
+                )  # fmt: skip
                 session = self._load(threads)
-                probe(model, session, token_types=self._token_types)
+                probe(model, session, token_types=self._token_types, function=self._function)
                 return session
             return self._load(threads)
         except ModelError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..collate import PaddedBatch
@@ -18,14 +20,20 @@ TOLERANCE: Final = {torch.float32: 1e-3}
 LOWER_PRECISION: Final = 0.1
 
 
-def probe(model: PreTrainedModel, session: Session, *, token_types: bool) -> None:
-    """Compare a session with the model.
+def probe(
+    model: PreTrainedModel,
+    session: Session,
+    *,
+    token_types: bool,
+    function: Callable[..., Tensor] = classify,
+) -> None:
+    """Compare a session with the forward pass that it was exported from.
 
     Raises:
         ModelError: it answers otherwise.
     """
     batch = _batch(model, token_types=token_types)
-    expected = classify(model, batch.input_ids, batch.attention_mask, batch.token_type_ids).float()
+    expected = function(model, batch.input_ids, batch.attention_mask, batch.token_type_ids).float()
     error = (session(batch) - expected).abs().max().item()
     tolerated = TOLERANCE.get(model.dtype, LOWER_PRECISION) * max(1.0, expected.abs().max().item())
     if not error <= tolerated:  # so that NaN is noticed
