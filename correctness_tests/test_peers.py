@@ -56,9 +56,13 @@ def test_nothing_compiles_in_the_compiled_peer_once_it_is_made(minilm):
 def test_a_row_whose_packages_are_absent_names_the_remedy_and_no_other_row_does(monkeypatch):
     monkeypatch.setattr("xenc.extras.find_spec", lambda module: None)
     for (configuration,) in (parameter.values for parameter in configurations()):
-        name = configuration.name
-        foreign = name not in PEERS and PRESETS[name].runtime != "torch"
-        assert why_not(configuration) == (f"not installed: pip install 'xenc[{name}]'" if foreign else None)
+        execution = None if configuration.name in PEERS else PRESETS[configuration.name]
+        extra = None
+        if execution is not None and execution.quantize is not None:
+            extra = "torchao"
+        elif execution is not None and execution.runtime != "torch":
+            extra = execution.runtime
+        assert why_not(configuration) == (f"not installed: pip install 'xenc[{extra}]'" if extra else None)
 
 
 def test_what_another_system_runs_is_not_judged_by_the_gate():

@@ -182,7 +182,7 @@ def test_a_changed_weight_is_exported_anew_and_said(one_layer, runtime, caplog):
         in_place(model.transformers_model)
         caplog.clear()
         assert np.abs(logits(model) - before).max() > 1e-2
-        assert caplog.text.count("a weight changed, after warm-up. Call model.warmup()") == 1
+        assert caplog.text.count("the model changed, after warm-up. Call model.warmup()") == 1
         expect_follows(model, runtime)
 
 
@@ -194,11 +194,28 @@ def test_a_weight_written_through_data_is_noticed_by_the_next_warm_up(one_layer,
         expect_follows(model, runtime)
 
 
+def test_a_changed_setting_is_exported_anew(one_layer, runtime):
+    with made(one_layer, PRESETS[runtime]) as model:
+        before = logits(model)
+        for module in model.transformers_model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.eps = 1.0
+        assert np.abs(logits(model) - before).max() > 1e-2
+        expect_follows(model, runtime)
+
+
+def test_forward_hooks_are_refused_by_name(one_layer, runtime):
+    with made(one_layer, PRESETS[runtime]) as model:
+        model.transformers_model.classifier.register_forward_hook(lambda *_: None)
+        with pytest.raises(ModelError, match=r"has forward hooks.*runtime='torch'"):
+            logits(model)
+
+
 def test_in_strict_mode_a_changed_weight_is_an_error_that_says_so(one_layer, runtime):
     with made(one_layer, replace(PRESETS[runtime], strict=True)) as model:
         model.warmup(BATCH_SIZE)
         in_place(model.transformers_model)
-        with pytest.raises(CompileError, match="a weight changed"):
+        with pytest.raises(CompileError, match="the model changed"):
             logits(model)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,16 @@ def test_a_long_document_is_cut_and_the_question_behind_it_stays(query, document
     assert read.input_ids[0][-len(end) :] == end
     uncut = t5_checkpoints.prompt_ids(words, query, document, 10**6)
     assert read.truncated_pairs == (len(uncut) > max_length)
+
+
+@settings(max_examples=100)
+@given(query=words_.map("".join), document=words_.map("".join), max_length=st.integers(4, 40))
+def test_a_prompt_without_spaces_is_never_too_long(query, document, max_length):
+    asked = FirstStep(prompt="Q:{query}D:{document}R:")
+    with suppress(ModelError):
+        rows = read_prompts(asked, t5_checkpoints.tokenizer(), max_length, [(query, document)]).input_ids
+        assert len(rows[0]) <= max_length
+        assert rows[0][-1] == 1
 
 
 def test_a_tokenizer_that_cuts_on_the_left_keeps_the_documents_end():

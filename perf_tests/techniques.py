@@ -34,6 +34,7 @@ class Technique:
         batch_size: rows of padded and bucketed batches.
         dtype: what the model computes in; None for the device's usual one.
         slow: whether its warm-up takes minutes on two cores.
+        not_everywhere: whether a device, PyTorch or absent packages may refuse it; the row then says why.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Technique:
     batch_size: int = BATCH_SIZE
     dtype: torch.dtype | None = None
     slow: bool = False
+    not_everywhere: bool = False
 
 
 def _preset(name: str, chapter: str, when: str, **changes: Any) -> Technique:
@@ -56,8 +58,8 @@ _LAYOUTS: Final = (
     _preset("packed-frozen", "layout", "a processor with memory to spare for the weights twice"),
     _preset("packed-static", "layout", "few token budgets and a long-lived process", slow=True),
     _preset("bucketed", "layout", "architectures that cannot be packed"),
-    _preset("nested", "layout", "hardly: an experiment with PyTorch's jagged tensors"),
-    _preset("nested-eager", "layout", "hardly: the same"),
+    _preset("nested", "layout", "hardly: an experiment with PyTorch's jagged tensors", not_everywhere=True),
+    _preset("nested-eager", "layout", "hardly: the same", not_everywhere=True),
 )
 
 _SHAPES: Final = (
@@ -107,17 +109,23 @@ _PRECISIONS: Final = (
         _preset("packed", "precision", "a GPU without bfloat16; mind overflow", dtype=torch.float16),
         name="packed, float16",
     ),
-    _preset("packed-int8", "precision", "a device with int8 instructions, and long texts", slow=True),
+    _preset(
+        "packed-int8",
+        "precision",
+        "a device with int8 instructions, and long texts",
+        slow=True,
+        not_everywhere=True,
+    ),
     replace(
-        _preset("packed-float8", "precision", "Hopper and later", dtype=torch.bfloat16),
+        _preset("packed-float8", "precision", "Hopper and later", dtype=torch.bfloat16, not_everywhere=True),
         name="packed-float8, bfloat16",
     ),
 )
 
 _RUNTIMES: Final = (
-    _preset("onnxruntime", "runtime", "a processor, and pairs of like lengths"),
-    _preset("openvino", "runtime", "a processor, and pairs of like lengths"),
-    _preset("tensorrt", "runtime", "CUDA, and few shapes: one engine each", slow=True),
+    _preset("onnxruntime", "runtime", "a processor, and pairs of like lengths", not_everywhere=True),
+    _preset("openvino", "runtime", "a processor, and pairs of like lengths", not_everywhere=True),
+    _preset("tensorrt", "runtime", "CUDA, and few shapes: one engine each", slow=True, not_everywhere=True),
 )
 
 TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS, *_RUNTIMES)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from perf_tests.workloads import Pair
 from xenc import DEFAULT_MODEL, PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
+from xenc.runtimes.forward import RUNTIMES
 
 RANKED = ("precision", "runtime")
 """Chapters whose techniques compute in another precision, or by other code."""
@@ -36,6 +39,8 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
         try:
             scorer = cold_start(technique, device)
         except (ExecutionError, NotInstalledError) as error:
+            if not technique.not_everywhere:
+                raise
             reason = str(error)
     if reason is not None:
         benchmark.extra_info.update(not_measured=reason)
@@ -51,9 +56,17 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
         **answers(scorer, rounds[0], device, technique),
     )
     if technique.chapter in RANKED and relevance.missing() is None:
-        benchmark.extra_info.update(ranking(technique, device))
+        facts = ranking(technique, device)
+        if slack(benchmark.extra_info) < slack(facts):  # the worse of two rankings is judged
+            facts = {name: fact for name, fact in facts.items() if not name.startswith("kendall")}
+        benchmark.extra_info.update(facts)
     if scorer.wastes:
         benchmark.extra_info.update(waste=statistics.median(scorer.wastes[-ROUNDS:]))
+
+
+def slack(facts: Mapping[str, float]) -> float:
+    """How far Kendall's tau is from what it may not fall below."""
+    return facts["kendall_tau"] - facts["kendall_floor"]
 
 
 def ranking(technique: Technique, device: str) -> dict[str, float]:
@@ -89,9 +102,11 @@ def identity(technique: Technique, device: str) -> dict[str, Any]:
 
 def cold_start(technique: Technique, device: str) -> Scorer:
     """The technique warmed up, by a compiler that finds nothing of an earlier run."""
-    with fresh_cache():
+    with fresh_cache(), tempfile.TemporaryDirectory() as exports:
         model = made(technique.execution, device, technique.dtype or DTYPES[device])
-        report = model.warmup(technique.batch_size)
+        foreign = technique.execution.runtime in RUNTIMES
+        report = model.warmup(technique.batch_size, cache_dir=exports if foreign else None)
+    assert model.execution == technique.execution, "it would be timed as something that it is not"
     compiled = model.pipeline.compiled
     return Scorer(
         model=model,

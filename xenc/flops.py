@@ -46,12 +46,25 @@ class Peak:
 
 
 def encoder_parameters(model: PreTrainedModel) -> int:
-    """Parameters that every token passes: the base model without embeddings and pooler."""
+    """Parameters that every token of a pair passes: the encoder without embeddings and pooler."""
+    body = _body(model)
+    looked_up = {
+        id(parameter)
+        for module in body.modules()
+        if isinstance(module, torch.nn.Embedding)
+        for parameter in module.parameters()
+    }
     return sum(
         parameter.numel()
-        for name, parameter in model.base_model.named_parameters()
-        if not name.startswith(("embeddings.", "pooler."))
+        for name, parameter in body.named_parameters()
+        if not name.startswith(("embeddings.", "pooler.")) and id(parameter) not in looked_up
     )
+
+
+def _body(model: PreTrainedModel) -> torch.nn.Module:
+    """What all tokens run through: of an encoder-decoder the encoder, since one token enters the decoder."""
+    body: torch.nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    return body
 
 
 def workload_flops(model: PreTrainedModel, token_counts: Iterable[int]) -> float:
@@ -96,7 +109,7 @@ def gemm_seconds_per_token(model: PreTrainedModel, tokens: int = 2048, repeats: 
     """
     layers = Counter(
         (module.in_features, module.out_features, module.bias is not None)
-        for name, module in model.base_model.named_modules()
+        for name, module in _body(model).named_modules()
         if isinstance(module, torch.nn.Linear) and not name.startswith("pooler")
     )
     products = []

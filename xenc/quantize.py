@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from functools import cache
 from operator import is_
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from .errors import ExecutionError
 from .execution import Quantization
 from .extras import require
 from .precision import has_int8_instructions
-from .weights import weights_version
+from .weights import settings_of, weights_version
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Twin:
         _check_device(original, kind)
         require("torchao", f"quantize={kind!r}")
         self._original, self._config, self._kind = original, _torchao_config(kind), kind
-        self._modules = tuple(original.modules())
+        self._modules, self._settings = tuple(original.modules()), settings_of(original)
         shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
         self.model: PreTrainedModel = copy.deepcopy(original, shared).train(False)
         names = {id(module): name for name, module in original.named_modules()}
@@ -67,9 +68,10 @@ class Twin:
         self.follow(anyway=True)
 
     def is_of(self, model: PreTrainedModel) -> bool:
-        """Whether a model still consists of the modules that this twin was made after."""
+        """Whether a model still consists of the modules that this twin was made after, set as they were."""
         now = tuple(model.modules())
-        return len(now) == len(self._modules) and all(map(is_, now, self._modules))
+        same = len(now) == len(self._modules) and all(map(is_, now, self._modules))
+        return same and settings_of(model) == self._settings
 
     def follow(self, *, anyway: bool = False) -> None:
         """Take over the original's weights, if they have changed: nothing is compiled for that.
@@ -145,10 +147,7 @@ def _check_device(model: PreTrainedModel, kind: Quantization) -> None:
                 "quantize='int8': sums of int8 products overflow on this processor. Use quantize=None."
             )
         if not has_int8_instructions(device):
-            logger.warning(
-                "%s has no int8 instructions (VNNI, AMX): quantize='int8' is slower here than quantize=None",
-                device,
-            )
+            _say_slow(str(device))
         return
     remedy = "Use quantize='int8', or quantize=None."
     if device.type != "cuda":
@@ -164,6 +163,13 @@ def _check_device(model: PreTrainedModel, kind: Quantization) -> None:
             f"quantize='float8' needs a model in bfloat16, and this one is in {model.dtype}. "
             'Load it with model_kwargs={"dtype": torch.bfloat16}.'
         )
+
+
+@cache
+def _say_slow(device: str) -> None:
+    logger.warning(
+        "%s has no int8 instructions (VNNI, AMX): quantize='int8' is slower here than quantize=None", device
+    )
 
 
 def _products_are_exact() -> bool:

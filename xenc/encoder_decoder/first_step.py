@@ -194,12 +194,27 @@ def read_prompts(
 def _cut(
     ids: list[int], offsets: list[tuple[int, int]], prompt: FilledPrompt, *, max_length: int, left: bool
 ) -> list[int]:
-    """The ids without as many of the document's, and then of the query's, as are too many."""
+    """The ids without as many of the document's, and then of the query's, as are too many.
+
+    Last go those that are made of the prompt's characters too, as of a prompt without spaces.
+
+    Raises:
+        ModelError: what is left of the prompt alone is too long.
+    """
+    places = (prompt.document, prompt.query)
     dropped: set[int] = set()
-    for span in (prompt.document, prompt.query):
-        own = [at for at, offset in enumerate(offsets) if _inside(offset, span, prompt.text)]
+    for belongs in (
+        *(partial(_inside, span=span, text=prompt.text) for span in places),
+        partial(_touches, places),
+    ):
+        own = [at for at, offset in enumerate(offsets) if at not in dropped and belongs(offset)]
         excess = len(ids) - len(dropped) - max_length
         dropped |= set(own[:excess] if left else own[::-1][:excess]) if excess > 0 else set()
+    if len(ids) - len(dropped) > max_length:
+        raise ModelError(
+            f"max_length={max_length}: the prompt alone has {len(ids) - len(dropped)} tokens. Raise "
+            "max_length, or ask something shorter."
+        )
     return [token for at, token in enumerate(ids) if at not in dropped]
 
 
@@ -207,6 +222,12 @@ def _inside(offset: tuple[int, int], span: tuple[int, int], text: str) -> bool:
     """Whether a token is made of these characters alone, but for space in front; special ones of none."""
     (start, end), (first, behind) = offset, span
     return start < end and first < end <= behind and not text[start:first].strip()
+
+
+def _touches(places: Sequence[tuple[int, int]], offset: tuple[int, int]) -> bool:
+    """Whether a token is made of any character of these places."""
+    start, end = offset
+    return start < end and any(start < behind and first < end for first, behind in places)
 
 
 def _is_tuple_of(value: object, kind: type) -> bool:

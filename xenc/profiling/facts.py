@@ -21,6 +21,7 @@ class Subject:
         device: torch's device type.
         device_name: what the device calls itself.
         dtype: what the model computes in.
+        runtime: what runs the forward pass; PyTorch's profiler sees into "torch" and "tensorrt" alone.
         fastest_dtype: what this device would be fastest in; see `precision`.
         threads: CPU threads.
         torch: its version.
@@ -36,6 +37,12 @@ class Subject:
     fastest_dtype: str
     threads: int
     torch: str
+    runtime: str = "torch"
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the forward pass is out of the profiler's sight."""
+        return self.runtime not in ("torch", "tensorrt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,7 @@ class Work:
         tokens: true tokens, after truncation.
         all_tokens: tokens processed, padding and dummies included.
         batches: forward passes.
+        shared_tokens: true tokens that were not computed, since another pair's are the same.
     """
 
     pairs: int
@@ -57,11 +65,12 @@ class Work:
     tokens: int
     all_tokens: int
     batches: int
+    shared_tokens: int = 0
 
     @property
     def waste(self) -> float:
         """Padded tokens / all tokens."""
-        return 1 - self.tokens / self.all_tokens
+        return 1 - (self.tokens - self.shared_tokens) / self.all_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +185,12 @@ class Profile:
 
     @property
     def busy_share(self) -> float | None:
-        """Kernel time / wall time; None where compiled kernels do not show.
+        """Kernel time / wall time; None where kernels do not show.
 
         A GPU's kernels take no longer under the profiler, but the host does: there, the wall time is that of
         the timed passes. A CPU is its own host, and both are of the traced pass.
         """
-        if not self.kernels_are_named:
+        if self.subject.foreign or not self.kernels_are_named:
             return None
         wall_s = self.traced.wall_s if self.subject.device == "cpu" else self.median_s
         return min(1.0, self.traced.busy_s / wall_s)

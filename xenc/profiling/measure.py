@@ -171,6 +171,7 @@ def _subject(model: CrossEncoder, name: str) -> Subject:
         fastest_dtype=_name(fastest_dtype(device)),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
+        runtime=execution.runtime,
     )
 
 
@@ -182,6 +183,7 @@ def _work(model: CrossEncoder, report: PredictReport, batches: int) -> Work:
         tokens=sum(report.token_counts),
         all_tokens=report.all_tokens,
         batches=batches,
+        shared_tokens=report.shared_tokens,
     )
 
 
@@ -189,11 +191,13 @@ def _limit(
     model: CrossEncoder, transformer: PreTrainedModel, report: PredictReport, gemm_seconds: float
 ) -> Limit:
     peak = device_peak(model.device.type, model.pipeline.dtype)
+    tokens = sum(report.token_counts)
+    computed = tokens - report.shared_tokens  # what pairs share counts once
     return Limit(
-        flops=workload_flops(transformer, report.token_counts),
+        flops=workload_flops(transformer, report.token_counts) * computed / tokens,
         peak_flops_per_s=peak.flops_per_s,
         peak_source=peak.source,
-        gemm_s=gemm_seconds * sum(report.token_counts),
+        gemm_s=gemm_seconds * computed,
     )
 
 

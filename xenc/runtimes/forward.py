@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..collate import PaddedBatch
-from ..errors import ModelError
+from ..errors import ExecutionError, ModelError
 from ..execution import Execution
 from ..forward import classify
 from ..prepared import Batch, PreparedForward, WarmupReport
-from ..weights import weights_version
+from ..weights import has_hooks, settings_of, weights_version
 from .export import Exported, exported, fingerprint
 from .onnxruntime import OnnxRuntime
 from .openvino import OpenVino
@@ -88,7 +88,7 @@ class ForeignForward(PreparedForward):
             ModelError: the model cannot be exported.
             CompileError: something was exported or opened after warm-up, in strict mode.
         """
-        changed = self._version is not None and self._version != weights_version(self._model)
+        changed = self._version is not None and self._version != _version(self._model)
         if changed:
             self._forget()
         before = self.graphs
@@ -97,9 +97,11 @@ class ForeignForward(PreparedForward):
             self._report_late(
                 f"opened a session of {self._name}: "
                 + (
-                    "a weight changed" if changed else f"the caller has {torch.get_num_threads()} CPU threads"
+                    "the model changed"
+                    if changed
+                    else f"the caller has {torch.get_num_threads()} CPU threads"
                 ),
-                "Call model.warmup() after changing a weight, and with the CPU threads you predict with.",
+                "Call model.warmup() after changing the model, and with the CPU threads you predict with.",
             )
         return logits
 
@@ -148,8 +150,13 @@ class ForeignForward(PreparedForward):
         model = self._model
         if self._failed is not None:
             raise ModelError(self._failed)
-        self._version = weights_version(model)
+        self._version = _version(model)
         try:
+            if has_hooks(model):
+                raise ModelError(
+                    f"runtime={self._name!r}: {type(model).__name__} has forward hooks, whose code is not "
+                    "the model's to export. Remove them, or use runtime='torch'."
+                )
             if not self._sessions:
                 self._exported = exported(
                     model, token_types=self._token_types, folder=self._folder, function=self._function
@@ -158,7 +165,7 @@ class ForeignForward(PreparedForward):
                 probe(model, session, token_types=self._token_types, function=self._function)
                 return session
             return self._load(threads)
-        except ModelError as error:
+        except (ModelError, ExecutionError) as error:
             self._failed = str(error)
             raise
         except Exception as error:  # ONNX Runtime's own are of no other class
@@ -172,3 +179,7 @@ class ForeignForward(PreparedForward):
         assert self._exported is not None
         model = self._model
         return RUNTIMES[self._name].open(self._exported.file, model.device, model.dtype, threads)
+
+
+def _version(model: PreTrainedModel) -> tuple[object, ...]:
+    return weights_version(model), settings_of(model)

@@ -50,7 +50,14 @@ class OnnxRuntime:
         # as PyTorch does, matrix products in float32 are computed in float32
         cuda = {"device_id": device.index or 0, "use_tf32": 0}
         provider = (_PROVIDERS[device.type], cuda if device.type == "cuda" else {})
-        return _Session(onnxruntime.InferenceSession(file, options, providers=[provider]), device)
+        session = onnxruntime.InferenceSession(file, options, providers=[provider])
+        used = session.get_providers()[0]
+        if used != _PROVIDERS[device.type]:  # it falls back where a provider's libraries do not load
+            raise ExecutionError(
+                f"runtime='onnxruntime' with a model on {device}: {_PROVIDERS[device.type]} does not load, "
+                f"and {used} would run instead. Check CUDA's libraries, or load with device='cpu'."
+            )
+        return _Session(session, device)
 
 
 class _Session:
