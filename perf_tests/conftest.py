@@ -17,8 +17,9 @@ from xenc.gate.plugin import GATE, leave_out
 from xenc.profiling.measure import profile_model
 from xenc.profiling.report import markdown
 
-NOT_JUDGED = ("peer", "load")
-"""Other systems, and latencies that depend on a rate measured on the spot."""
+NOT_JUDGED = ("peer", "load", "technique")
+"""Other systems, latencies that depend on a rate measured on the spot, and choices that few have made; of
+techniques those of another precision are judged, for their error and their ranking."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,6 +6,8 @@ precision. A technique that loses keeps its row.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -158,8 +160,18 @@ def workload(device: str) -> Workload:
 def techniques() -> list[Any]:
     """Pytest parameters: each technique on each device."""
     return [
-        pytest.param(technique, device, id=f"{marker}-{technique.name.replace(', ', '-').replace(' ', '-')}",
-                     marks=[getattr(pytest.mark, marker), *([pytest.mark.slow] if technique.slow else [])])
+        pytest.param(
+            technique, device, id=f"{marker}-{re.sub(', | ', '-', technique.name)}",
+            marks=[getattr(pytest.mark, mark) for mark in (marker, *_marks(technique, device))],
+        )
         for marker, device in (("cpu", "cpu"), ("gpu", "cuda"))
         for technique in TECHNIQUES
     ]  # fmt: skip
+
+
+def _marks(technique: Technique, device: str) -> Iterator[str]:
+    if technique.slow:
+        yield "slow"
+    here = device == "cuda" or technique.execution.quantize != "float8"
+    if technique.chapter != "precision" or not here:
+        yield "technique"
