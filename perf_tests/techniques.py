@@ -58,7 +58,9 @@ _LAYOUTS: Final = (
     _preset("packed-eager", "layout", "a model used once or changed often: nothing to compile"),
     _preset("packed-deterministic", "layout", "scores must be the same to the last bit in any company"),
     _preset("packed-frozen", "layout", "a processor with memory to spare for the weights twice"),
-    _preset("packed-static", "layout", "few token budgets and a long-lived process", slow=True),
+    _preset(
+        "packed-static", "layout", "a long-lived process: minutes of warm-up, then a little faster", slow=True
+    ),
     _preset("bucketed", "layout", "architectures that cannot be packed"),
     _preset("nested", "layout", "hardly: an experiment with PyTorch's jagged tensors", not_everywhere=True),
     _preset("nested-eager", "layout", "hardly: the same", not_everywhere=True),
@@ -68,7 +70,7 @@ _SHAPES: Final = (
     _preset("bucketed-32", "buckets", "half the shapes to record as CUDA graphs, for a little padding"),
     _preset("bucketed-powers-of-two", "buckets", "fewest shapes; lengths far apart pay up to twice"),
     _preset("bucketed-max-length", "buckets", "documents that all fill the model; else it pays for padding"),
-    _preset("bucketed-unfilled", "buckets", "requests smaller than a batch, without CUDA graphs"),
+    _preset("bucketed-unfilled", "buckets", "requests that end in short batches, without CUDA graphs"),
     _preset("bucketed-static", "graphs", "hardly: a graph per bucket, compiled one by one", slow=True),
     _preset("bucketed-automatic", "graphs", "hardly: the first shape's graph may be compiled for nothing"),
     Technique(
@@ -96,7 +98,7 @@ def _batches(preset: str, size: int, when: str) -> Technique:
 
 
 _BATCH_SIZES: Final = (
-    _batches("sdpa-sorted", 1, "a processor and long pairs: one fills two cores, and none is padded"),
+    _batches("sdpa-sorted", 1, "no padding and nothing to wait for; short pairs leave cores idle"),
     _batches("sdpa-sorted", 32, "a GPU"),
     _batches("bucketed", 1, "one pair at a time"),
     _batches("bucketed", 32, "a GPU"),
