@@ -81,8 +81,9 @@ def ranking(technique: Technique, device: str) -> dict[str, float]:
     exact = oracle_logits(model, device, pairs, most)
     lower = dtype != torch.float32 or quantize is not None
     plain = oracle_logits(model, device, pairs, most, dtype, quantize) if lower else None
+    assert error.error <= error.tolerance
     quality = rank_quality(scores, exact, judged, tolerance=error.tolerance, plain=plain)
-    return {"ndcg": quality.ndcg, **quality.facts()}
+    return {"ndcg": quality.ndcg, "ranked_error": error.error, **quality.facts()}
 
 
 def identity(technique: Technique, device: str) -> dict[str, Any]:

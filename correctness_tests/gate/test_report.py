@@ -79,6 +79,14 @@ def test_a_technique_has_a_row_of_its_own_table_and_one_that_cannot_run_says_why
     assert run_table([fast, absent]) == ""
 
 
+def test_the_error_shown_is_of_the_model_whose_ranking_is_judged():
+    described = {"chapter": "precision", "when": "always", "output_error": 2.0}
+    judged = record("int8", [1.0], ranked_error=0.125, ndcg=0.9, ndcg_loss=-0.01, **described)
+    table = technique_table([judged])
+    assert "| 0.1 " in table
+    assert "0.900 (+0.010)" in table
+
+
 def test_unequal_rounds_are_not_noise():
     assert record("x", [1.0, 2.0, 3.0], round_tokens=[10, 20, 30]).spread == 0
 
