@@ -106,11 +106,15 @@ _BATCH_SIZES: Final = (
 
 _PRECISIONS: Final = (
     replace(
-        _preset("packed", "precision", "a device with bfloat16 instructions", dtype=torch.bfloat16),
+        _preset(
+            "packed", "precision", "a device with bfloat16 instructions", dtype=torch.bfloat16, slow=True
+        ),
         name="packed, bfloat16",
     ),
     replace(
-        _preset("packed", "precision", "a GPU without bfloat16; mind overflow", dtype=torch.float16),
+        _preset(
+            "packed", "precision", "a GPU without bfloat16; mind overflow", dtype=torch.float16, slow=True
+        ),
         name="packed, float16",
     ),
     _preset(

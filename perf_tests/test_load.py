@@ -22,7 +22,7 @@ from perf_tests import workloads
 from perf_tests.configurations import Configuration
 from perf_tests.load_trace import profiled
 from perf_tests.open_loop import Ask, Load, capacity, play, poisson
-from perf_tests.scorers import OutputError, Scorer, Scorers, checkpoint, output_error
+from perf_tests.scorers import DTYPES, OutputError, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair, Workload
 from xenc import watch_compiles
 from xenc.gate.exact import compile_counts
@@ -186,7 +186,9 @@ def error_of(load: Load, scorer: Scorer, device: str) -> OutputError:
             row = row_of[pair]
             if abs(score - quiet[row]) >= abs(worst[row] - quiet[row]):
                 worst[row] = score
-    error = output_error(worst, pairs, model=checkpoint(device), device=device, max_length=512)
+    error = output_error(
+        worst, pairs, model=checkpoint(device), device=device, max_length=512, dtype=DTYPES[device]
+    )
     assert np.abs(worst - quiet).max() <= 2 * error.tolerance, "an answer that belongs to another pair"
     return error
 
