@@ -109,11 +109,11 @@ def test_a_process_that_was_quicker_is_not_disturbed(model, exports, tmp_path, m
     write = export._export
     inodes = []
 
-    def overtaken(model, file: Path, *, token_types: bool) -> None:
+    def overtaken(classifier, file: Path, *, token_types: bool) -> None:
         monkeypatch.setattr(export, "_export", write)
         monkeypatch.setattr(export, "_one_at_a_time", export.threading.Lock())  # another process has its own
         inodes.append(keep(model, tmp_path).stat().st_ino)
-        write(model, file, token_types=token_types)
+        write(classifier, file, token_types=token_types)
 
     monkeypatch.setattr(export, "_export", overtaken)
     file = keep(model, tmp_path)

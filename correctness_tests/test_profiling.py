@@ -212,7 +212,9 @@ def test_the_console_script_is_the_same_command():
     assert scripts == {"xenc": f"{main.__module__}:{main.__name__}"}
 
 
-@pytest.mark.parametrize("arguments", [[], ["profile"], ["profile", "m", "--repeats", "0"], ["unknown"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["profile", "m", "n"], ["profile", "m", "--repeats", "0"], ["unknown"]]
+)
 def test_what_the_parser_refuses_has_the_same_exit_status(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -21,8 +21,9 @@ from transformers import AutoModelForCausalLM
 import xenc
 from correctness_tests import checkpoints, oracle, strategies, test_causal
 from correctness_tests.waiting import SOON
-from xenc import PRESETS, Execution, ExecutionError, prefix, watch_compiles
+from xenc import PRESETS, Execution, ExecutionError, watch_compiles
 from xenc.packing import Budgets
+from xenc.prefix import common
 from xenc.prefix.common import LEAST_SAVED, common_tokens, plan_shared, prefix_budgets
 from xenc.tokens import TokenizedPairs
 
@@ -112,7 +113,7 @@ def test_one_of_the_edges_fills_several_batches():
 @given(rows=requests())
 def test_a_prefix_is_shared_only_where_the_device_processes_fewer_tokens(rows):
     plan = plan_shared(rows, BUDGETS, prefix_budgets(MAX_LENGTH))
-    apart = prefix._plan(rows, 0, BUDGETS, prefix_budgets(MAX_LENGTH))
+    apart = common._plan(rows, 0, BUDGETS, prefix_budgets(MAX_LENGTH))
     saved = apart.all_tokens - plan.all_tokens
     assert saved >= LEAST_SAVED if plan.shared_tokens else saved == 0
 
@@ -140,7 +141,7 @@ def eager(checkpoint) -> Iterator[xenc.CrossEncoder]:
 def always_shared() -> Iterator[None]:
     """Every prefix is shared, however little that saves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefix, "LEAST_SAVED", -(10**9))
+        patch.setattr(common, "LEAST_SAVED", -(10**9))
         yield
 
 
