@@ -30,6 +30,11 @@ ROOT = Path(__file__).parent.parent
 COPIED = ("xenc", "perf_tests", "correctness_tests")
 AT_A_TIME = 2
 
+EVERY = (
+    *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *ENCODER_DECODER_MUTANTS, *QUANTIZE_MUTANTS, *RUNTIME_MUTANTS,
+    *GATE_MUTANTS,
+)  # fmt: skip
+
 
 def copy_tree(directory: Path) -> Path:
     for name in COPIED:
@@ -43,11 +48,15 @@ def copy_tree(directory: Path) -> Path:
 
 def apply(mutant: Mutant, tree: Path) -> None:
     path = tree / "xenc" / mutant.file
-    text = path.read_text()
+    path.write_text(mutated(mutant, path.read_text()))
+
+
+def mutated(mutant: Mutant, text: str) -> str:
+    """What becomes of a file's text."""
     for old, new in mutant.edits:
         assert text.count(old) == 1, f"{mutant.name}: {old!r} stands {text.count(old)} times in {mutant.file}"
         text = text.replace(old, new)
-    path.write_text(text)
+    return text
 
 
 def run_tests(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
@@ -85,11 +94,7 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
 
 
 def main(names: Sequence[str]) -> int:
-    mutants = (
-        *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *ENCODER_DECODER_MUTANTS, *QUANTIZE_MUTANTS,
-        *RUNTIME_MUTANTS, *GATE_MUTANTS,
-    )  # fmt: skip
-    chosen = [mutant for mutant in mutants if not names or mutant.name in names]
+    chosen = [mutant for mutant in EVERY if not names or mutant.name in names]
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_tree(Path(directory))
         assert_copy_is_imported(tree)

@@ -62,22 +62,22 @@ MUTANTS = (
     mutant(
         "batch dimension varies",
         "plan.py",
-        "BatchPlan(rows, batch_size, ",
-        "BatchPlan(rows, len(rows), ",
+        "size = batch_size if fill else len(rows)",
+        "size = len(rows)",
         PLAN,
     ),
     mutant(
         "warm-up skips the longest bucket",
         "plan.py",
-        "sorted(buckets, reverse=True)]",
-        "sorted(buckets)[:-1]]",
+        "sorted(buckets, reverse=True))",
+        "sorted(buckets)[:-1])",
         PLAN,
     ),
     mutant(
         "warm-up skips the shortest bucket",
         "plan.py",
-        "sorted(buckets, reverse=True)]",
-        "sorted(buckets, reverse=True)[:-1]]",
+        "sorted(buckets, reverse=True))",
+        "sorted(buckets, reverse=True)[:-1])",
         PLAN,
     ),
     mutant(
@@ -174,8 +174,8 @@ MUTANTS = (
     mutant(
         "dropout at inference",
         "cross_encoder.py",
-        "            self.eval()\n            pipeline",
-        "            pipeline",
+        "                self.eval()\n                pipeline",
+        "                pipeline",
         "test_life_of_a_model.py::test_training_mode_does_not_leak_into_scores",
     ),
     mutant(

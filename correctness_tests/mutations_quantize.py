@@ -38,8 +38,8 @@ QUANTIZE_MUTANTS = (
     mutant(
         "one graph for every precision",
         "execution.py",
-        "self.freeze, self.quantize,\n",
-        "self.freeze,\n",
+        "self.freeze, self.quantize, ",
+        "self.freeze, ",
         f"{_TESTS}test_executions_of_different_precision_do_not_share_graphs",
     ),
     mutant(

@@ -26,7 +26,7 @@ RUNTIME_MUTANTS = (
     mutant(
         "a stale session is kept",
         "runtimes/forward.py",
-        "self._version is not None and self._version != weights_version(self._model)",
+        "self._version is not None and self._version != _version(self._model)",
         "False",
         f"{RUNTIMES}::test_a_changed_weight_is_exported_anew_and_said",
     ),
