@@ -72,9 +72,7 @@ class Budgets:
         return PackedPlan(tuple(rows), size, self.slots(size), self.max_tokens)
 
 
-def token_budgets(
-    spec: TokenBudgets, max_tokens: int, *, usual: int, single: bool = False, exact: bool = False
-) -> Budgets:  # fmt: skip
+def token_budgets(spec: TokenBudgets, max_tokens: int, *, usual: int, single: bool = False) -> Budgets:
     """The sizes that an execution allows.
 
     Derived ones are powers of two up to a sixteenth of the usual size, and from there its multiples: a
@@ -85,7 +83,6 @@ def token_budgets(
         max_tokens: the most tokens a pair may have.
         usual: the size to fill where the caller gave none.
         single: one size alone.
-        exact: see `Budgets`.
 
     Raises:
         ExecutionError: given sizes of which none holds the longest pair.
@@ -96,16 +93,16 @@ def token_budgets(
                 f"token_budgets={spec!r}: a pair of max_length={max_tokens} tokens fits none. Give a largest "
                 f"budget of at least {max_tokens}, or lower max_length to {spec[-1]}."
             )
-        return Budgets(spec, spec[-1], max_tokens, exact)
+        return Budgets(spec, spec[-1], max_tokens)
     usual = spec or usual
     if single:
         size = max(usual, max_tokens)
-        return Budgets((size,), size, max_tokens, exact)
+        return Budgets((size,), size, max_tokens)
     step = max(SMALLEST_BUDGET, -(-usual // 16))
     small = {SMALLEST_BUDGET << power for power in range(32) if SMALLEST_BUDGET << power < step}
     large = {usual << power for power in range(1, 32) if usual << power < max_tokens}
     sizes = small | set(range(step, usual, step)) | large | {usual, max(usual, max_tokens)}
-    return Budgets(tuple(sorted(sizes)), usual, max_tokens, exact)
+    return Budgets(tuple(sorted(sizes)), usual, max_tokens)
 
 
 def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:

@@ -70,15 +70,14 @@ class Pipeline:
         self.signature = signature(model, tokenizer, targets, asked)
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
-        kept = reuse if reuse is not None and reuse.is_of(model, tokenizer, targets, asked) else None
-        self._twin: Twin | None = kept._twin if kept is not None else None
+        self._twin: Twin | None = reuse._twin if reuse is not None else None
         if self._twin is None and execution.quantize is not None:
             self._twin = Twin(model, execution.quantize)
         self._runs = model if self._twin is None else self._twin.model
         given = Given(
             model=self._runs, tokenizer=tokenizer, max_length=max_length, execution=execution,
             targets=tuple(targets), asked=None if asked is None else FirstStepTensors(asked, model),
-            compiled=kept.compiled if kept is not None else None,
+            compiled=reuse.compiled if reuse is not None else None,
         )  # fmt: skip
         layout: Layout = layout_of(given)
         self._layout = layout
@@ -96,7 +95,7 @@ class Pipeline:
 
     def is_of(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, targets: Sequence[int],
-        asked: FirstStepIds | None = None,
+        asked: FirstStepIds | None,
     ) -> bool:  # fmt: skip
         """Whether a model and its tokenizer are still what this pipeline was made from."""
         same = self.signature == signature(model, tokenizer, targets, asked)

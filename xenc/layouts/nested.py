@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,19 +10,16 @@ from torch._dynamo.exc import TorchDynamoException
 
 from ..compiled import CompiledForward
 from ..errors import ExecutionError
-from ..families import Packable, nestable, position_offset, unnumbered_id
+from ..families import nestable
 from ..nested.attention import NESTED_ATTENTION
 from ..nested.collate import NestedCollator
 from ..nested.forward import classify_nested
-from ..packed_collate import PackedCollator
-from ..packing import plan_packed, token_budgets
+from ..packing import plan_packed
 from ..plan import PackedPlan
 from ..prepared import Batch
 from ..stream import PackedStream
 from .layout import Given, Layout
-
-USUAL_TOKENS: Final = {"cpu": 2048, "cuda": 16_384}
-"""The most tokens of a batch, as in packed ones; a batch has no more than its documents have."""
+from .packed import packed_parts
 
 
 class NestedForward(CompiledForward):
@@ -44,22 +41,15 @@ def nested(given: Given) -> Layout:
     Raises:
         ExecutionError: a model that does not run on jagged tensors.
     """
-    model, max_length = given.model, given.max_length
-    traits = nestable(model)
-    if not isinstance(traits, Packable):
-        raise ExecutionError(f"layout='nested': {traits}. Use layout='packed'.")
-    usual = USUAL_TOKENS.get(model.device.type, 2048)
-    budgets = token_budgets(None, max_length, usual=usual, exact=True)
+    unnestable = nestable(given.model)
+    if isinstance(unnestable, str):
+        raise ExecutionError(f"layout='nested': {unnestable}. Use layout='packed'.")
+    parts = packed_parts(given)
+    budgets = replace(parts.budgets, exact=True)
     # where none are given, transformers' embeddings gather zeros, which jagged tensors have no operator for
-    typed = hasattr(model.config, "type_vocab_size")
-    packed = PackedCollator(
-        **{**given.collating(), "has_token_types": typed},
-        pooling=traits.pooling,
-        first_position=position_offset(model.config),
-        unnumbered_id=unnumbered_id(model.config),
-    )
-    collator = NestedCollator(packed=packed)
-    constants = (traits,)
+    typed = hasattr(given.model.config, "type_vocab_size")
+    collator = NestedCollator(packed=replace(parts.collator, has_token_types=typed))
+    constants = (parts.traits,)
     compiled = given.compiling(classify_nested, constants, kind=NestedForward)
     return Layout(
         attention=NESTED_ATTENTION,
@@ -67,7 +57,7 @@ def nested(given: Given) -> Layout:
         forward=compiled or given.running(classify_nested, constants),
         compiled=compiled,
         plan=lambda tokens, _: plan_packed([max(1, count) for count in tokens.counts], budgets),
-        warmup_batches=lambda _: map(collator.dummy, _warmup_plans(max_length)),
+        warmup_batches=lambda _: map(collator.dummy, _warmup_plans(given.max_length)),
         stream=lambda: PackedStream(budgets),
     )
 

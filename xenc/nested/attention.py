@@ -19,13 +19,13 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-_NAMESPACE: Final = (__package__ or "xenc").replace(".", "_")
+from ..attention import NAMESPACE
 
-NESTED_ATTENTION: Final = f"{_NAMESPACE}_nested"
+NESTED_ATTENTION: Final = f"{NAMESPACE}_nested"
 """The name transformers knows the attention function by."""
 
 
-@torch.library.custom_op(f"{_NAMESPACE}::nested_attention", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(f"{NAMESPACE}::nested_attention", mutates_args=(), device_types="cpu")
 def nested_attention(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float) -> Tensor:
     """softmax(scale x Q K^T) V within each document, by PyTorch's attention on jagged tensors.
 

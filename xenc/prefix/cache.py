@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..cold_start import load_graphs, save_graphs
 from ..compiled import CompiledForward
 from ..packed_collate import PackedBatch
 from ..prepared import WarmupReport
@@ -116,11 +117,15 @@ class CompiledPrefixForward(PrefixForward):
             passes: as `CompiledForward.warmup`'s.
             folder: the same.
         """
+        if folder is not None:
+            load_graphs(folder)
         every = list(batches)
         read, classify = self._both
         prefixes = (self._lay_out(batch.prefix) for batch in every if batch.prefix is not None)
         others = (self._after_prefix(batch) for batch in every if batch.prefix is None)
-        reports = read.warmup(prefixes, passes, folder), classify.warmup(others, passes, folder)
+        reports = read.warmup(prefixes, passes), classify.warmup(others, passes)
+        if folder is not None:
+            save_graphs(folder)
         return WarmupReport(
             shapes=sum((report.shapes for report in reports), ()),
             graphs=sum(report.graphs for report in reports),
