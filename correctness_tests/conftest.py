@@ -8,6 +8,7 @@ from types import FunctionType
 
 import pytest
 import sentence_transformers
+import torch
 
 import xenc
 from correctness_tests import checkpoints, small_functions
@@ -65,3 +66,14 @@ def plain(tiny: Path) -> sentence_transformers.CrossEncoder:
 def fresh() -> Iterator[Callable[..., FunctionType]]:
     """Makes copies of functions, each compiled on its own and forgotten after the test."""
     yield from small_functions.copies()
+
+
+@pytest.fixture
+def dynamo_alone(monkeypatch):
+    """Dynamo's graphs run as they are, since generating code for each would take a minute."""
+    compile_ = torch.compile
+
+    def with_eager_backend(function, *, backend, mode, options, **others):
+        return compile_(function, backend="eager", **others)
+
+    monkeypatch.setattr(torch, "compile", with_eager_backend)

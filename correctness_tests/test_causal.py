@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import sentence_transformers
 import torch
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.cross_encoder.modules import LogitScore
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import xenc
 from correctness_tests import checkpoints
+from perf_tests.causal_model import save_reranker
 from xenc import ExecutionError, watch_compiles
 
 PAIRS = [
@@ -40,17 +39,8 @@ def make(directory: Path, true_token_id: int = 10, false_token_id: int | None = 
         num_key_value_heads=2, head_dim=8, intermediate_size=64, max_position_embeddings=128,
         initializer_range=0.3, pad_token_id=1, bos_token_id=0, eos_token_id=2, tie_word_embeddings=True,
     )  # fmt: skip
-    language_model = directory / "language-model"
-    Qwen3ForCausalLM(config).save_pretrained(language_model)
-    tokenizer.save_pretrained(language_model)
-    modules = [
-        Transformer(str(language_model), transformer_task="text-generation"),
-        LogitScore(true_token_id=true_token_id, false_token_id=false_token_id),
-    ]
-    sentence_transformers.CrossEncoder(modules=modules, device="cpu").save_pretrained(
-        str(directory / "saved")
-    )
-    return directory / "saved"
+    save_reranker(directory, Qwen3ForCausalLM(config), tokenizer, true_token_id, false_token_id)
+    return directory
 
 
 @pytest.fixture(scope="module", params=[11, None], ids=["log-odds", "one logit"])

@@ -153,17 +153,6 @@ def test_two_wrappers_of_one_model_compile_graphs_of_their_own(one_layer):
     assert (first.graphs, second.graphs) == (1, 1)
 
 
-@pytest.fixture
-def dynamo_alone(monkeypatch):
-    """Dynamo's graphs run as they are, since generating code for each would take a minute."""
-    compile_ = torch.compile
-
-    def with_eager_backend(function, *, backend, mode, options, **others):
-        return compile_(function, backend="eager", **others)
-
-    monkeypatch.setattr(torch, "compile", with_eager_backend)
-
-
 def test_one_graph_per_shape_may_be_more_than_pytorchs_limit(one_layer, dynamo_alone):
     static = Execution(layout="bucketed", buckets=1, dynamic=False, strict=True)
     model = made(one_layer, static, max_length=11)

@@ -17,7 +17,7 @@ import xenc
 import xenc.nested.attention as nested_attention_room
 from correctness_tests import checkpoints, oracle, strategies
 from xenc import Execution, ExecutionError, watch_compiles
-from xenc.layouts import nested as nested_layout
+from xenc.layouts.packed import USUAL_BUDGET
 from xenc.nested.attention import NESTED_ATTENTION, nested_attention
 from xenc.nested.collate import NestedBatch, NestedCollator
 from xenc.packed_collate import PackedCollator
@@ -61,7 +61,7 @@ def test_permuting_the_pairs_permutes_the_scores(nested, order):
 
 
 def test_a_request_of_several_batches_scores_as_the_oracle(tiny, monkeypatch):
-    monkeypatch.setitem(nested_layout.USUAL_TOKENS, "cpu", 96)
+    monkeypatch.setitem(USUAL_BUDGET, "cpu", 96)
     model, pairs = made(tiny), [*PAIRS, *EQUAL, *PAIRS]
     scores = logits(model, pairs)
     assert model.last_report.batches > 3
@@ -107,17 +107,6 @@ def test_a_family_that_does_not_is_refused_by_name(architecture, tmp_path, caplo
 def test_what_a_batch_with_a_shape_of_its_own_cannot_have_is_refused(settings, named):
     with pytest.raises(ExecutionError, match=rf"{named}.* layout='nested'|{named}.*'nested'"):
         Execution(layout="nested", **settings)
-
-
-@pytest.fixture
-def dynamo_alone(monkeypatch):
-    """Dynamo's graphs run as they are, since generating code for them would take a minute."""
-    compile_ = torch.compile
-
-    def with_eager_backend(function, *, backend, mode, options, **others):
-        return compile_(function, backend="eager", **others)
-
-    monkeypatch.setattr(torch, "compile", with_eager_backend)
 
 
 def assert_one_graph_scores_all(checkpoint) -> None:

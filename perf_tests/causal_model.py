@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from pathlib import Path
 
 import sentence_transformers
 import torch
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from perf_tests import models
 
@@ -26,16 +30,7 @@ _TEMPLATE = (
 
 def small_causal() -> Path:
     """4 layers x 256, 8 heads of 32 that share 4 keys and values, 512 positions; 3.7M weights in products."""
-    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
-    directory = models.CACHE / f"small-causal-{version}"
-    if not (directory / "done").exists():
-        partial = directory.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        _save(partial)
-        (partial / "done").touch()
-        shutil.rmtree(directory, ignore_errors=True)
-        partial.rename(directory)
-    return directory
+    return models.saved_once("small-causal", Path(__file__), _save)
 
 
 def _save(directory: Path) -> None:
@@ -47,11 +42,19 @@ def _save(directory: Path) -> None:
         num_key_value_heads=4, head_dim=32, intermediate_size=1024, max_position_embeddings=MAX_LENGTH,
         initializer_range=0.08, pad_token_id=0, bos_token_id=2, eos_token_id=3, tie_word_embeddings=True,
     )  # fmt: skip
+    save_reranker(directory, Qwen3ForCausalLM(config), tokenizer, TRUE_TOKEN, FALSE_TOKEN)
+
+
+def save_reranker(
+    directory: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, true_token_id: int,
+    false_token_id: int | None,
+) -> None:  # fmt: skip
+    """A causal reranker, saved as sentence-transformers saves one."""
     language_model = directory / "language-model"
-    Qwen3ForCausalLM(config).save_pretrained(language_model)
+    model.save_pretrained(language_model)
     tokenizer.save_pretrained(language_model)
     modules = [
         Transformer(str(language_model), transformer_task="text-generation"),
-        LogitScore(true_token_id=TRUE_TOKEN, false_token_id=FALSE_TOKEN),
+        LogitScore(true_token_id=true_token_id, false_token_id=false_token_id),
     ]
     sentence_transformers.CrossEncoder(modules=modules, device="cpu").save_pretrained(str(directory))

@@ -51,15 +51,22 @@ def tiny_bert() -> Path:
 
 
 def _cached(name: str, make: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]) -> Path:
-    """A checkpoint directory, made once per version of this file."""
-    version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    def save(directory: Path) -> None:
+        model, tokenizer = make()
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+    return saved_once(name, Path(__file__), save)
+
+
+def saved_once(name: str, source: Path, save: Callable[[Path], None]) -> Path:
+    """A checkpoint directory, made once per version of the file that says how."""
+    version = hashlib.sha256(source.read_bytes()).hexdigest()[:8]
     directory = CACHE / f"{name}-{version}"
     if not (directory / "done").exists():
         partial = directory.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        model, tokenizer = make()
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        save(partial)
         (partial / "done").touch()
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from correctness_tests import oracle
 from perf_tests import models, relevance
 from perf_tests.configurations import REFERENCE
 from perf_tests.ranking import kendall_tau, rank_quality, tau_floor
-from perf_tests.scorers import DTYPES, Scorer, output_error
+from perf_tests.scorers import DTYPES, OutputError, Scorer, output_error
 from perf_tests.techniques import ROUNDS, Technique, lacking, techniques, why_not, workload
 from perf_tests.workloads import Pair
 from xenc import DEFAULT_MODEL, PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
@@ -71,19 +72,15 @@ def slack(facts: Mapping[str, float]) -> float:
 
 def ranking(technique: Technique, device: str) -> dict[str, float]:
     """Whether the default model's scores still rank as well, by people's judgements."""
-    judged, dtype = relevance.arxiv_tags(), technique.dtype or DTYPES[device]
-    pairs, quantize, model = tuple(judged.pairs), technique.execution.quantize, Path(DEFAULT_MODEL)
+    judged, model = relevance.arxiv_tags(), Path(DEFAULT_MODEL)
+    dtype = technique.dtype or DTYPES[device]
     scorer = Scorer(model=made(technique.execution, device, dtype, model), batch_size=technique.batch_size)
-    scores, most = scorer.logits(pairs), workload(device).max_length
-    error = output_error(
-        scores, pairs, model=model, device=device, max_length=most, dtype=dtype, quantize=quantize
+    scored = against_oracle(scorer, judged.pairs, device, technique, model)
+    assert scored.error.error <= scored.error.tolerance
+    quality = rank_quality(
+        scored.logits, scored.exact, judged, tolerance=scored.error.tolerance, plain=scored.plain
     )
-    exact = oracle_logits(model, device, pairs, most)
-    lower = dtype != torch.float32 or quantize is not None
-    plain = oracle_logits(model, device, pairs, most, dtype, quantize) if lower else None
-    assert error.error <= error.tolerance
-    quality = rank_quality(scores, exact, judged, tolerance=error.tolerance, plain=plain)
-    return {"ndcg": quality.ndcg, "ranked_error": error.error, **quality.facts()}
+    return {"ndcg": quality.ndcg, "ranked_error": scored.error.error, **quality.facts()}
 
 
 def identity(technique: Technique, device: str) -> dict[str, Any]:
@@ -140,27 +137,41 @@ def made(execution: Execution, device: str, dtype: torch.dtype, model: Path | No
     )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class AgainstOracle:
+    """Logits [N] beside the oracle's: in float32, and plain in the same precision if that is a lower one."""
+
+    logits: np.ndarray
+    exact: np.ndarray
+    plain: np.ndarray | None
+    error: OutputError
+
+
+def against_oracle(
+    scorer: Scorer, pairs: Sequence[Pair], device: str, technique: Technique, model: Path
+) -> AgainstOracle:
+    """What a technique answers on a model, and what it should."""
+    logits, most = scorer.logits(pairs), workload(device).max_length
+    dtype, quantize = technique.dtype or DTYPES[device], technique.execution.quantize
+    lower = dtype != torch.float32 or quantize is not None
+    return AgainstOracle(
+        logits=logits,
+        exact=oracle_logits(model, device, tuple(pairs), most),
+        plain=oracle_logits(model, device, tuple(pairs), most, dtype, quantize) if lower else None,
+        error=output_error(
+            logits, pairs, model=model, device=device, max_length=most, dtype=dtype, quantize=quantize
+        ),
+    )
+
+
 def answers(scorer: Scorer, pairs: list[Pair], device: str, technique: Technique) -> dict[str, float]:
     """How far from the float32 oracle, how far it may be, and whether it ranks the pairs alike."""
-    logits = scorer.logits(pairs)
-    max_length = workload(device).max_length
-    dtype, quantize = technique.dtype or DTYPES[device], technique.execution.quantize
-    error = output_error(
-        logits, pairs, model=checkpoint(device), device=device, max_length=max_length,
-        dtype=dtype, quantize=quantize,
-    )  # fmt: skip
-    exact = oracle_logits(checkpoint(device), device, tuple(pairs), max_length)
-    lower = dtype != torch.float32 or quantize is not None
-    plain = (
-        oracle_logits(checkpoint(device), device, tuple(pairs), max_length, dtype, quantize)
-        if lower
-        else None
-    )
+    scored = against_oracle(scorer, pairs, device, technique, checkpoint(device))
     return {
-        "output_error": error.error,
-        "output_tolerance": error.tolerance,
-        "kendall_tau": kendall_tau(logits, exact),
-        "kendall_floor": tau_floor(exact, error.tolerance, plain),
+        "output_error": scored.error.error,
+        "output_tolerance": scored.error.tolerance,
+        "kendall_tau": kendall_tau(scored.logits, scored.exact),
+        "kendall_floor": tau_floor(scored.exact, scored.error.tolerance, scored.plain),
     }
 
 

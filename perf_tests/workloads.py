@@ -90,25 +90,17 @@ def seed(*, pairs: int, batch_size: int) -> Workload:
 
 def short_query(*, batch_size: int) -> Workload:
     """One rerank request: a short query against 100 documents, the same each round."""
-    return Workload(
-        name="short-query",
-        pairs_per_round=100,
-        batch_size=batch_size,
-        max_length=512,
-        draw=_short_query_pair,
-        fresh=False,
-    )
+    return _one_request("short-query", _short_query_pair, batch_size)
 
 
 def short_documents(*, batch_size: int) -> Workload:
     """The short query against 100 documents of one sentence, the same each round."""
+    return _one_request("short-documents", _short_document_pair, batch_size)
+
+
+def _one_request(name: str, draw: Callable[[random.Random, int], Pair], batch_size: int) -> Workload:
     return Workload(
-        name="short-documents",
-        pairs_per_round=100,
-        batch_size=batch_size,
-        max_length=512,
-        draw=_short_document_pair,
-        fresh=False,
+        name=name, pairs_per_round=100, batch_size=batch_size, max_length=512, draw=draw, fresh=False
     )
 
 

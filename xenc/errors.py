@@ -50,3 +50,8 @@ class NonFiniteScoreError(XencError, ArithmeticError):
 
 class BaselineError(XencError, ValueError):
     """A stored baseline that cannot be read."""
+
+
+def first_line(said: object) -> str:
+    """The first line of an error, or of a reason that PyTorch gives: what our messages quote of theirs."""
+    return next(iter(str(said).strip().splitlines()), "no reason given")

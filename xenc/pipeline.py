@@ -26,7 +26,7 @@ from .families import packable
 from .layouts.choice import layout_of
 from .layouts.layout import Given, Layout
 from .plan import Plan
-from .prepared import Batch, Prepared, WarmupReport
+from .prepared import Batch, PreparedForward, WarmupReport
 from .quantize import Twin
 from .request import Request, Scored
 from .stream import NextBatch
@@ -81,7 +81,7 @@ class Pipeline:
         )  # fmt: skip
         layout: Layout = layout_of(given)
         self._layout = layout
-        self.compiled: Prepared | None = layout.compiled
+        self.compiled: PreparedForward | None = layout.compiled
         self.collator = layout.collator
         self.forward: Callable[[Any], Tensor] = layout.forward
         if self._twin is not None:

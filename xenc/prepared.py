@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -37,24 +37,6 @@ class WarmupReport:
     seconds: float
 
 
-class Prepared(Protocol):
-    """Whatever has to be prepared before it can run; see `PreparedForward`."""
-
-    strict: bool
-
-    @property
-    def graphs(self) -> int:
-        """Graphs compiled, or sessions open."""
-
-    def __call__(self, batch: Any) -> Tensor:
-        """Logits of a batch."""
-
-    def warmup(
-        self, batches: Iterable[Any], passes: int | None = None, folder: Path | None = None
-    ) -> WarmupReport:
-        """Run every batch."""
-
-
 class PreparedForward(ABC):
     """A forward pass that compiles, exports or loads something before it can run.
 
@@ -72,7 +54,7 @@ class PreparedForward(ABC):
         """Graphs compiled, or sessions open, for this forward pass alone."""
 
     @abstractmethod
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Any) -> Tensor:
         """Logits of a batch, [B, C] or [N, C].
 
         Raises:
@@ -81,7 +63,7 @@ class PreparedForward(ABC):
 
     @abstractmethod
     def warmup(
-        self, batches: Iterable[Batch], passes: int | None = None, folder: Path | None = None
+        self, batches: Iterable[Any], passes: int | None = None, folder: Path | None = None
     ) -> WarmupReport:
         """Run every batch. Call it in the thread and grad mode that will predict.
 

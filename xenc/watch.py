@@ -21,6 +21,8 @@ from torch._dynamo import callback, convert_frame
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.utils import counters, get_compilation_metrics
 
+from .errors import first_line
+
 FULLGRAPH_PREFIX: Final = "xenc_fullgraph_"
 """Functions named so are compiled with fullgraph=True: past the limit they raise and never fall back."""
 
@@ -100,7 +102,7 @@ class CompileWatch:
             graphs=grown.get(("stats", "unique_graphs"), 0),
             recompiles=self._recompiles(metrics),
             graph_breaks=tuple(
-                _first_line(reason)
+                first_line(reason)
                 for (group, reason), count in grown.items()
                 if group == "graph_break"
                 for _ in range(count)
@@ -117,7 +119,7 @@ class CompileWatch:
 
     def _recompiles(self, metrics: list[Any]) -> tuple[str, ...]:
         reasons = [
-            _first_line(entry.recompile_reason)
+            first_line(entry.recompile_reason)
             for entry in metrics
             if entry.recompile_reason is not None and not _is_overflow(entry)
         ]
@@ -183,7 +185,7 @@ def last_recompile_reason(name: str) -> str:
     """Why the function called `name` was last compiled anew, as its guard put it."""
     for entry in reversed(get_compilation_metrics()):
         if entry.co_name == name and entry.recompile_reason is not None:
-            return _first_line(entry.recompile_reason)
+            return first_line(entry.recompile_reason)
     return "PyTorch gives no reason"
 
 
@@ -226,7 +228,3 @@ def _place(code: CodeType) -> str:
 
 def _skipped_frames(count: int) -> tuple[str, ...]:
     return (f"Dynamo gave up on {count} frame(s)",) if count > 0 else ()
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n", 1)[0]

@@ -17,7 +17,7 @@ import pytest
 from ..errors import BaselineError
 from .exact import broken_laws
 from .publish import publish
-from .report import Record, load_table, run_table, stage_table, technique_table, verdict_table
+from .report import TABLES, Record, verdict_table
 from .session import GateSession
 from .stored.checkout import clean_commit, commit_of
 from .stored.record import store_run
@@ -133,10 +133,7 @@ class GatePlugin:
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         """Print the tables; say why a gate is not green."""
         records, judged = self.session.records, self.session.judged
-        tables = {
-            "benchmarks": run_table, "techniques": technique_table, "stages": stage_table, "load": load_table,
-        }  # fmt: skip
-        for title, table_of in tables.items():
+        for title, table_of in TABLES.items():
             if (table := table_of(records)) and not self.session.comparing:
                 _print_table(terminalreporter, title, table)
         if self.session.comparing:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .measure import FLAGGED_SPREAD, relative_spread
 from .verdict import Judgement
@@ -93,6 +93,15 @@ def load_table(records: Sequence[Record]) -> str:
     return markdown_table(rows) if rows else ""
 
 
+TABLES: Final[Mapping[str, Callable[[Sequence[Record]], str]]] = {
+    "benchmarks": run_table,
+    "techniques": technique_table,
+    "stages": stage_table,
+    "load": load_table,
+}
+"""What is shown of a run, by title. A table without a row is empty."""
+
+
 def verdict_table(judged: Mapping[str, Judgement]) -> str:
     """Every verdict of a comparison as a Markdown table; nothing without one."""
     rows = [
@@ -133,7 +142,7 @@ def write_report(
     directory.mkdir(parents=True, exist_ok=True)
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     verdicts = "" if chapters else verdict_table(judged)
-    tables = [table(records) for table in (run_table, technique_table, stage_table, load_table)]
+    tables = [table(records) for table in TABLES.values()]
     markdown = "\n\n".join(["# xenc on " + facts, *filter(None, [*chapters, *tables, verdicts])]) + "\n"
     (directory / "report.md").write_text(markdown, encoding="utf-8")
     content = {

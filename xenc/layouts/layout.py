@@ -14,7 +14,7 @@ from ..compiled import CompiledForward
 from ..encoder_decoder.forward import FirstStepTensors
 from ..execution import Execution
 from ..plan import Plan
-from ..prepared import Batch, Prepared
+from ..prepared import Batch, PreparedForward
 from ..runtimes.forward import RUNTIMES, ForeignForward
 from ..stream import Stream
 from ..tokens import TokenizedPairs
@@ -37,7 +37,7 @@ class Layout:
     attention: str
     collator: Any
     forward: Callable[[Any], Tensor]
-    compiled: Prepared | None
+    compiled: PreparedForward | None
     plan: Callable[[TokenizedPairs, int], Plan]
     warmup_batches: Callable[[int], Iterator[Batch]]
     stream: Callable[[], Stream]
@@ -63,7 +63,7 @@ class Given:
     execution: Execution
     targets: tuple[int, ...] = ()
     asked: FirstStepTensors | None = None
-    compiled: Prepared | None = None
+    compiled: PreparedForward | None = None
 
     def collating(self) -> dict[str, Any]:
         """What every collator is told about the model."""
@@ -79,7 +79,7 @@ class Given:
         function: Callable[..., Tensor],
         constants: tuple[object, ...] = (),
         kind: type[CompiledForward] = CompiledForward,
-    ) -> Prepared | None:
+    ) -> PreparedForward | None:
         """The forward, if the execution compiles or exports it: the one at hand, or a new one."""
         execution, compiled = self.execution, self.compiled
         if execution.runtime in RUNTIMES:

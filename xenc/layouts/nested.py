@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from ..compiled import CompiledForward
-from ..errors import ExecutionError
+from ..errors import ExecutionError, first_line
 from ..families import nestable
 from ..nested.attention import NESTED_ATTENTION
 from ..nested.collate import NestedCollator
@@ -30,8 +30,8 @@ class NestedForward(CompiledForward):
             return super()._call(batch)
         except TorchDynamoException as error:
             raise ExecutionError(
-                f"layout='nested': torch {torch.__version__} cannot compile it: {_first_line(error)}. "
-                "Use compile_mode=None (execution='nested-eager')."
+                f"layout='nested': torch {torch.__version__} cannot compile it: {type(error).__name__}: "
+                f"{first_line(error)}. Use compile_mode=None (execution='nested-eager')."
             ) from error
 
 
@@ -66,7 +66,3 @@ def _warmup_plans(max_length: int) -> tuple[PackedPlan, ...]:
     """Several documents, a few, and one: one graph has to hold for all of them."""
     sizes = (6 * max_length + 1, 2 * max_length, 2)
     return tuple(PackedPlan((), size, 0, max_length) for size in sizes)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from ..cold_start import load_graphs, save_graphs
 from ..compiled import CompiledForward
 from ..packed_collate import PackedBatch
-from ..prepared import WarmupReport
+from ..prepared import PreparedForward, WarmupReport
 from .collate import PrefixedBatch
 from .common import Prefix
 
@@ -77,7 +77,7 @@ class PrefixForward:
         return replace(batch, cache=self._cache, prefix_starts=self._starts)
 
 
-class CompiledPrefixForward(PrefixForward):
+class CompiledPrefixForward(PrefixForward, PreparedForward):
     """The same under torch.compile: a graph that reads, and one that classifies."""
 
     def __init__(
@@ -89,8 +89,11 @@ class CompiledPrefixForward(PrefixForward):
         lay_out: Callable[[Prefix], PackedBatch],
         max_tokens: int,
     ) -> None:
-        super().__init__(model, read=read, classify=classify, lay_out=lay_out, max_tokens=max_tokens)
+        PrefixForward.__init__(
+            self, model, read=read, classify=classify, lay_out=lay_out, max_tokens=max_tokens
+        )
         self._both = read, classify
+        PreparedForward.__init__(self, strict=read.strict)
 
     @property
     def strict(self) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,25 +72,18 @@ def profile_pass(
     Args:
         run: the pass. It ends when everything it started has ended; on CUDA, when it is launched.
         device: "cpu" or "cuda".
-        on_device: runs a job on the thread that runs the operators, and waits for it. PyTorch's profiler sees
-            the thread that it was started on: allocations of no other, on a CPU.
+        on_device: see `recording`.
         trace: where to write all that was seen, as a Chrome trace.
 
     Raises:
         RuntimeError: no kernel was seen, which is another thread's work if there was any.
     """
     cuda = device == "cuda"
-    _initialise()
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    profiler = profile(activities=activities, profile_memory=not cuda, acc_events=True)
     before = _reset_cuda_peak() if cuda else 0
-    on_device(profiler.start)
-    try:
+    with recording(device=device, on_device=on_device, memory=not cuda) as profiler:
         run()
         if cuda:
             torch.cuda.synchronize()
-    finally:
-        on_device(profiler.stop)
     peak = torch.cuda.max_memory_allocated() - before if cuda else 0
     results: Any = profiler.profiler.kineto_results  # type: ignore[union-attr]
     if cuda:
@@ -111,6 +105,28 @@ def profile_pass(
         region_calls=calls["Torch-Compiled Region"],
         cudagraph_launches=calls["cudaGraphLaunch"],
     )
+
+
+@contextmanager
+def recording(
+    *, device: str, on_device: Callable[[Callable[[], object]], object], memory: bool = False
+) -> Iterator[profile]:
+    """PyTorch's profiler, on while the block runs.
+
+    Args:
+        device: "cpu" or "cuda".
+        on_device: runs a job on the thread that runs the operators, and waits for it. The profiler sees the
+            thread that it was started on: allocations of no other, on a CPU.
+        memory: whether to note what is allocated.
+    """
+    _initialise()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+    profiler = profile(activities=activities, profile_memory=memory, acc_events=True)
+    on_device(profiler.start)
+    try:
+        yield profiler
+    finally:
+        on_device(profiler.stop)
 
 
 def name_compiled_kernels() -> None:

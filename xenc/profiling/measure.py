@@ -20,7 +20,7 @@ from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
 from ..cross_encoder import CrossEncoder
-from ..errors import CompileError, ModelError
+from ..errors import CompileError, ModelError, first_line
 from ..flops import device_peak, gemm_seconds_per_token, workload_flops
 from ..precision import fastest_dtype
 from ..presets import PRESETS
@@ -90,10 +90,9 @@ def _warmed_up(model: CrossEncoder, batch_size: int, score: Callable[[], None]) 
         try:
             warmup = model.warmup(batch_size)
         except TorchDynamoException as error:
-            first = str(error).strip().split("\n", 1)[0]
             raise CompileError(
-                f"the forward pass does not compile as one graph: {first}. Profile an execution that is not "
-                "compiled, such as packed-eager, or take what is named out of the model."
+                f"the forward pass does not compile as one graph: {first_line(error)}. Profile an execution "
+                "that is not compiled, such as packed-eager, or take what is named out of the model."
             ) from error
         score()
     compiled = model.pipeline.compiled

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..forward import classify
 from .runtime import INPUTS, OUTPUT
 
@@ -215,4 +215,4 @@ def _first_cause(error: BaseException) -> str:
     """In one line, what made it fail."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"

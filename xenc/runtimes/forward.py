@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..collate import PaddedBatch
-from ..errors import ExecutionError, ModelError
+from ..errors import ExecutionError, ModelError, first_line
 from ..execution import Execution
 from ..forward import classify
 from ..prepared import Batch, PreparedForward, WarmupReport
@@ -169,9 +169,9 @@ class ForeignForward(PreparedForward):
             self._failed = str(error)
             raise
         except Exception as error:  # ONNX Runtime's own are of no other class
-            first = (str(error).strip().splitlines() or ["no reason given"])[0]
             self._failed = (
-                f"{type(model).__name__} cannot be run by {self._name} ({first}). Use runtime='torch'."
+                f"{type(model).__name__} cannot be run by {self._name} ({first_line(error)}). "
+                "Use runtime='torch'."
             )
             raise ModelError(self._failed) from error
 
