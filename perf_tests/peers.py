@@ -6,9 +6,10 @@ compiling, is done when it is made, so that nothing of it is left for the timed 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import sentence_transformers
@@ -47,6 +48,16 @@ class SentenceTransformers:
             str(checkpoint), device=device, max_length=MAX_LENGTH, model_kwargs={"dtype": dtype}
         )
         self.batch_size = batch_size
+
+    def at(self, batch_size: int) -> Self:
+        """The same model with another batch size, warmed up for it."""
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        other._warm_up()
+        return other
+
+    def _warm_up(self) -> None:
+        """Nothing is compiled."""
 
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
         """[N] float32 logits, in the caller's order."""

@@ -5,8 +5,6 @@ It touches of that revision only what users do, and `pipeline.forward`, to time 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -14,13 +12,12 @@ from typing import Any
 import torch
 
 from perf_tests.against import PAIRED, PairedConfiguration
+from perf_tests.device_clock import DeviceClock, Forward
 from perf_tests.device_thread import on_device_thread
 from perf_tests.extra_work import ExtraWork
 from perf_tests.scorers import DTYPES
 from xenc.profiling.kernels import name_compiled_kernels
 from xenc.watch import CompileReport, watch_compiles
-
-Forward = Callable[[Any], torch.Tensor]
 
 
 class ReadyModel:
@@ -51,8 +48,7 @@ class ReadyModel:
     ) -> None:
         self.device = device
         self.extra: ExtraWork | None = None
-        self._device_s = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._clock = DeviceClock(device)
         self.model = package.CrossEncoder(
             str(PAIRED[device].checkpoint()),
             device=device,
@@ -66,11 +62,11 @@ class ReadyModel:
         with watch_compiles() as watch:
             self.model.warmup(configuration.workload.batch_size)
         self.warmup: CompileReport = watch.report
-        self.model.pipeline.forward = self._timed(self._loaded(self.model.pipeline.forward))
+        self.model.pipeline.forward = self._clock.timed(self._loaded(self.model.pipeline.forward))
 
     def begin(self) -> None:
         """The clock stands at zero; the next forward pass carries the extra work, if there is any."""
-        self._device_s, self._events = 0.0, []
+        self._clock.begin()
         if self.extra is not None:
             self.extra.begin_block()
 
@@ -79,10 +75,7 @@ class ReadyModel:
 
         Waits for the GPU.
         """
-        if self._events:
-            torch.cuda.synchronize()
-            return sum(begin.elapsed_time(end) for begin, end in self._events) / 1000
-        return self._device_s
+        return self._clock.seconds()
 
     def _loaded(self, forward: Forward) -> Forward:
         def loaded(batch: Any) -> torch.Tensor:
@@ -91,23 +84,6 @@ class ReadyModel:
             return forward(batch)
 
         return loaded
-
-    def _timed(self, forward: Forward) -> Forward:
-        def on_cpu(batch: Any) -> torch.Tensor:
-            started = time.thread_time()  # what the scheduler takes away is not the forward pass's
-            logits = forward(batch)
-            self._device_s += time.thread_time() - started
-            return logits
-
-        def on_cuda(batch: Any) -> torch.Tensor:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            logits = forward(batch)
-            end.record()
-            self._events.append((begin, end))
-            return logits
-
-        return on_cuda if self.device == "cuda" else on_cpu
 
 
 def share_weights(model: torch.nn.Module, weights: torch.nn.Module) -> bool:

@@ -1,0 +1,46 @@
+"""From the start of a process to its first score."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import torch
+
+SCRIPT: Final = """
+import sys
+import torch
+import xenc
+
+checkpoint, device, dtype, cache_dir = sys.argv[1:]
+model = xenc.CrossEncoder(checkpoint, device=device, model_kwargs={"dtype": getattr(torch, dtype)})
+model.warmup(cache_dir=cache_dir)
+print(model.predict(("a question", "a document")))
+"""
+
+
+def first_score(model: Path, device: str, dtype: torch.dtype, cache_dir: Path, compiler_cache: Path) -> None:
+    """One process, from its start to its first score and its end.
+
+    Args:
+        model: the checkpoint.
+        device: torch's device type.
+        dtype: what to compute in.
+        cache_dir: what `warmup` finds and leaves.
+        compiler_cache: the compiler's own folder, empty if nothing but `cache_dir` shall help.
+
+    Raises:
+        RuntimeError: the process failed; the message ends with what it said.
+    """
+    name = str(dtype).removeprefix("torch.")
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(model), device, name, str(cache_dir)],
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiler_cache)},
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode:
+        raise RuntimeError(f"no score, exit status {ended.returncode}: {ended.stderr[-2000:]}")
