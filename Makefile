@@ -9,6 +9,7 @@ READY := $(if $(PREINSTALLED),,$(VENV)/.ready)
 PEERS := $(if $(PREINSTALLED),,$(VENV)/.peers)
 PYTEST := $(RUN) -m pytest
 PYTEST_ARGS ?=
+HOPPER_ARGS ?=
 GATE_MARKER ?= gpu
 AGAINST ?=
 GATE_CHECKS ?= 20
@@ -19,7 +20,7 @@ ARCHIVES := .cache/training-archives
 TRAINED ?= .cache/default-model
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help test test-all bench bench-all gate gate-check baseline lint mutants train clean
+.PHONY: help test test-all bench bench-all hopper gate gate-check baseline lint mutants train clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -47,6 +48,9 @@ bench: $(READY) $(PEERS) ## time the CPU suite on real weights and prose; writes
 bench-all: $(READY) $(PEERS) ## the same, with every configuration on every workload
 	$(PYTEST) perf_tests -m cpu -p perf_tests.progress -q --no-header \
 		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
+
+hopper: $(READY) ## on a GPU: every row side by side and what became of each goal, in nine minutes; writes hopper-report/
+	$(RUN) -m perf_tests.hopper --out hopper-report $(HOPPER_ARGS)
 
 gate: $(READY) ## judge this tree: against a revision (AGAINST=HEAD~1), or by the stored baseline (GATE_MARKER=cpu)
 	$(PYTEST) perf_tests -m $(GATE_MARKER) --report-dir gate-report $(PYTEST_ARGS) \
@@ -81,4 +85,4 @@ train: $(READY) ## make the default model again, in TRAINED=.cache/default-model
 		-m docs.default_model.train $(TRAINED) --archives $(ARCHIVES)
 
 clean: ## remove the environment, caches and reports
-	rm -rf $(VENV) .cache bench-report gate-report .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache bench-report gate-report hopper-report .pytest_cache .mypy_cache .ruff_cache .hypothesis

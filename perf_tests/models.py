@@ -45,6 +45,11 @@ def xlm_roberta_base() -> Path:
     return _cached("xlm-roberta-base", _make_xlm_roberta_base)
 
 
+def bert_large() -> Path:
+    """BERT-large's geometry (24 layers x 1,024, 335M parameters), seeded, in bfloat16."""
+    return _cached("bert-large", _make_bert_large)
+
+
 def tiny_bert() -> Path:
     """BERT with 2 layers x 64 and 64 positions, for laws that must run in seconds."""
     return _cached("tiny-bert", _make_tiny_bert)
@@ -106,6 +111,23 @@ def _make_xlm_roberta_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     )
     model = XLMRobertaForSequenceClassification(config)
     _calibrate(model, model.classifier.out_proj, tokenizer, _calibration_pairs(16))
+    return model.to(torch.bfloat16), tokenizer
+
+
+def _make_bert_large() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    torch.manual_seed(0)
+    tokenizer = _wordpiece_tokenizer()
+    tokenizer.model_max_length = 512
+    config = BertConfig(
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        num_labels=1,
+        initializer_range=0.06,
+    )
+    model = BertForSequenceClassification(config)
+    _calibrate(model, model.classifier, tokenizer, _calibration_pairs(8))
     return model.to(torch.bfloat16), tokenizer
 
 

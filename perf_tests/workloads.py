@@ -67,6 +67,15 @@ def _short_document_pair(generator: random.Random, _: int) -> Pair:
     return "How does Python look up names?", _some_sentences(generator, 1, 1)
 
 
+def _rank_pair(generator: random.Random, _: int) -> Pair:
+    """The short query against documents of about 150 tokens."""
+    return "How does Python look up names?", _some_sentences(generator, 4, 8)
+
+
+def _long_pair(generator: random.Random, _: int) -> Pair:
+    return _some_sentences(generator, 1, 1), _some_sentences(generator, 30, 40)
+
+
 def _sentence_pair(generator: random.Random, _: int) -> Pair:
     return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 1)
 
@@ -77,8 +86,9 @@ def _brief_pair(generator: random.Random, _: int) -> Pair:
 
 def _skewed_pair(generator: random.Random, index: int) -> Pair:
     """Seven short documents, then one that fills the model: what padding to the longest pays for."""
-    query = _some_sentences(generator, 1, 1)
-    return query, _some_sentences(generator, 30, 40) if index % 8 == 7 else _some_sentences(generator, 1, 2)
+    if index % 8 == 7:
+        return _long_pair(generator, index)
+    return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 2)
 
 
 def seed(*, pairs: int, batch_size: int) -> Workload:
@@ -96,6 +106,19 @@ def short_query(*, batch_size: int) -> Workload:
 def short_documents(*, batch_size: int) -> Workload:
     """The short query against 100 documents of one sentence, the same each round."""
     return _one_request("short-documents", _short_document_pair, batch_size)
+
+
+def rank_request(*, batch_size: int) -> Workload:
+    """The short query against 100 documents of about 150 tokens, the same each round."""
+    return _one_request("rank-request", _rank_pair, batch_size)
+
+
+def full(*, pairs: int, max_length: int) -> Workload:
+    """Pairs that are all cut to the same number of tokens."""
+    return Workload(
+        name=f"full-{max_length}", pairs_per_round=pairs, batch_size=64, max_length=max_length,
+        draw=_long_pair,
+    )  # fmt: skip
 
 
 def _one_request(name: str, draw: Callable[[random.Random, int], Pair], batch_size: int) -> Workload:

@@ -37,6 +37,10 @@ _DENSE_PEAKS: Final = {
 }
 
 
+_ROWS: Final = {"cpu": 2048, "cuda": 16_384}
+"""On fewer, a GPU would wait for each product to be launched."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Peak:
     """A device's dense peak for one dtype, and where the number comes from."""
@@ -101,12 +105,18 @@ def _measured_peak(device: str, dtype: torch.dtype, size: int) -> float:
 
 
 @torch.inference_mode()
-def gemm_seconds_per_token(model: PreTrainedModel, tokens: int = 2048, repeats: int = 5) -> float:
+def gemm_seconds_per_token(model: PreTrainedModel, tokens: int | None = None, repeats: int = 5) -> float:
     """Seconds that the encoder's matrix products alone take per token, bias included: median of repeats.
 
-    Each distinct product is run on random activations of `tokens` rows, and counted as often as the encoder
-    has it. Run it in the same process and at the same time as what it is compared with.
+    Each distinct product is run on random activations, and counted as often as the encoder has it. Run it in
+    the same process and at the same time as what it is compared with.
+
+    Args:
+        model: on its device.
+        tokens: rows of the activations; None for as many as a usual batch of the device has.
+        repeats: timed passes.
     """
+    tokens = tokens or _ROWS.get(model.device.type, 2048)
     layers = Counter(
         (module.in_features, module.out_features, module.bias is not None)
         for name, module in _body(model).named_modules()

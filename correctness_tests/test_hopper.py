@@ -1,0 +1,199 @@
+"""The side-by-side run: what it counts, what it leaves out, and that a failure stays where it is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from correctness_tests import small_functions
+from perf_tests.hopper import parts
+from perf_tests.hopper.ahead import compiled_by_rule
+from perf_tests.hopper.goals import GOALS, Goal
+from perf_tests.hopper.parts import Run
+from perf_tests.hopper.report import markdown
+from perf_tests.hopper.results import Results, ratio
+from perf_tests.hopper.rows import PEER, RECIPE, XENC, table_rows
+from perf_tests.hopper.setting import ON_GPU, REHEARSAL
+from perf_tests.hopper.turns import Timed, time_in_turns
+
+
+def timed(name: str, seconds: list[float], group: str = XENC, **facts) -> Timed:
+    """A row that stands."""
+    facts = {"output_error": 0.1, "output_tolerance": 0.2, "counts": {"recompiles": 0}, **facts}
+    return Timed(group=group, name=name, batch_size=64, seconds=seconds, **facts)
+
+
+def results(*rows: Timed, **others) -> Results:
+    """Three rounds of 10 FLOPs on a device of 100 FLOP/s."""
+    work = {"round_pairs": [2, 2, 2], "round_tokens": [8, 8, 8], "round_flops": [10.0, 10.0, 10.0]}
+    return Results(peak_flops_per_s=100.0, rows=list(rows), **work, **others)
+
+
+RECIPE_ROW = timed("compiled-sdpa-sorted", [2.0, 4.0, 8.0], group=RECIPE)
+PACKED = timed("packed", [1.0, 1.0, 1.0], device_seconds=[0.2, 0.1, 0.4], waste=0.01)
+
+
+def goal(name: str) -> Goal:
+    return next(goal for goal in GOALS if goal.name.startswith(name))
+
+
+def test_a_ratio_is_the_median_of_each_rounds_own():
+    assert ratio(PACKED, RECIPE_ROW) == pytest.approx(0.25)
+
+
+def test_the_best_packed_row_of_the_tables_precision_is_compared():
+    slower, eight_bits = timed("packed-frozen", [3.0] * 3), timed("packed-float8", [0.1] * 3)
+    found = results(RECIPE_ROW, slower, PACKED, eight_bits)
+    assert goal("packed, time over the recipe").measured(found) == (pytest.approx(0.25), "packed")
+    assert goal("packed, time over the recipe").verdict(found) == "reached, the stretch too"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"output_error": 0.3},
+        {"output_error": None},
+        {"output_error": float("nan")},
+        {"counts": {"recompiles": 1}},
+        {"problem": "no memory"},
+        {"seconds": []},
+    ],
+    ids=str,
+)
+def test_a_row_that_is_wrong_or_compiled_or_failed_proves_nothing(fault):
+    found = results(RECIPE_ROW, dataclasses.replace(PACKED, **fault))
+    assert found.row("packed") is None
+    assert goal("packed, time over the recipe").verdict(found) == "NOT MEASURED"
+
+
+def test_of_an_empty_run_no_goal_is_measured():
+    assert {each.verdict(Results()) for each in GOALS} == {"NOT MEASURED"}
+
+
+def test_shares_of_the_peak_count_the_devices_time_and_the_whole():
+    found = results(PACKED)
+    assert goal("MFU on the device").measured(found) == (pytest.approx(0.5), "packed")
+    assert goal("MFU from texts").measured(found) == (pytest.approx(0.1), "packed")
+    assert goal("MFU from texts").verdict(found) == "MISSED by 82%"
+
+
+@pytest.mark.parametrize(("tau", "speed"), [(0.95, 2.0), (0.5, 0.0)])
+def test_eight_bits_count_only_if_the_ranking_holds(tau, speed):
+    quantised = timed("packed-float8", [0.5, 0.5, 0.5], kendall_tau=tau, kendall_floor=0.9)
+    measured = goal("float8").measured(results(PACKED, quantised))
+    assert measured is not None
+    assert measured[0] == pytest.approx(speed)
+
+
+@pytest.mark.parametrize(
+    ("requests", "late", "verdict"), [(10, 0, "reached"), (9, 0, "NOT MEASURED"), (9, 1, "MISSED")]
+)
+def test_requests_that_were_not_made_prove_nothing(requests, late, verdict):
+    counts = {"recompiles": late, "graph_breaks": 0, "eager_fallbacks": 0, "cudagraph_skips": 0}
+    found = results(random_requests={"requests": requests, "asked_for": 10, **counts})
+    assert goal("compilations").verdict(found) == verdict
+
+
+def test_results_come_back_from_their_file(tmp_path):
+    written = results(PACKED, RECIPE_ROW, differing_scores={"packed": 3}, problems={"landmark": "no memory"})
+    written.write(tmp_path / "results.json")
+    assert Results.read(tmp_path / "results.json") == written
+
+
+def test_the_report_says_what_is_wrong_with_a_row():
+    failed = Timed(group=PEER, name="sentence-transformers, batch 32", batch_size=32, problem="no memory")
+    wrong = dataclasses.replace(PACKED, output_error=0.5)
+    report = markdown(results(failed, wrong, RECIPE_ROW, problems={"landmark": "lost"}))
+    assert "no memory" in report
+    assert "0.5 WRONG" in report
+    assert "- landmark: lost" in report
+
+
+class Fake:
+    """Scores at once; breaks in the round it is told to."""
+
+    waste = None
+    device_seconds = None
+
+    def __init__(self, seen: list[tuple[str, int]], name: str, breaks_in: int | None = None) -> None:
+        self._seen, self._name, self._breaks_in = seen, name, breaks_in
+
+    def take_over(self) -> None:
+        self._seen.append((self._name, -1))
+
+    def logits(self, pairs):
+        number = int(pairs[0][0])
+        if number == self._breaks_in:
+            raise ValueError("broken\nand more")
+        self._seen.append((self._name, number))
+        return np.zeros(len(pairs))
+
+
+ROUNDS = [[(str(number), "document")] for number in range(3)]
+
+
+def test_rows_take_turns_and_each_round_begins_with_another():
+    seen: list[tuple[str, int]] = []
+    rows = [(Fake(seen, name), Timed(group=XENC, name=name, batch_size=1)) for name in "ab"]
+    assert time_in_turns(rows, ROUNDS, after_each=lambda: None, time_left=lambda: True) == 3
+    firsts = [entry for entry in seen if entry[1] >= 0][::2]  # each scores twice: to prime it, then timed
+    assert firsts == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
+    assert all(len(timed.seconds) == 3 for _, timed in rows)
+
+
+def test_a_row_that_breaks_is_noted_and_the_others_go_on():
+    seen: list[tuple[str, int]] = []
+    broken, sound = (Timed(group=XENC, name=name, batch_size=1) for name in "ab")
+    rows = [(Fake(seen, "a", breaks_in=1), broken), (Fake(seen, "b"), sound)]
+    time_in_turns(rows, ROUNDS, after_each=lambda: None, time_left=lambda: True)
+    assert broken.problem == "ValueError: broken"
+    assert len(sound.seconds) == 3
+
+
+def test_no_round_begins_when_there_is_no_time_but_the_first():
+    timed_row = Timed(group=XENC, name="a", batch_size=1)
+    rows = [(Fake([], "a"), timed_row)]
+    assert time_in_turns(rows, ROUNDS, after_each=lambda: None, time_left=lambda: False) == 1
+    assert len(timed_row.seconds) == 1
+
+
+def test_what_compiles_in_a_turn_is_counted(fresh):
+    compiled = small_functions.static(fresh(small_functions.double))
+
+    class Compiles(Fake):
+        def logits(self, pairs):
+            compiled(torch.ones(int(pairs[0][0]) + 2))  # another size in each round
+            return super().logits(pairs)
+
+    late = Timed(group=XENC, name="a", batch_size=1, output_error=0.0, output_tolerance=1.0)
+    time_in_turns([(Compiles([], "a"), late)], ROUNDS, after_each=lambda: None, time_left=lambda: True)
+    assert late.counts["recompiles"] == len(ROUNDS)
+    assert not late.stands
+
+
+def test_a_part_that_fails_or_has_no_time_is_a_problem_and_the_results_are_kept(tmp_path, monkeypatch):
+    def broken(run):
+        raise RuntimeError("lost the device")
+
+    monkeypatch.setattr(parts, "PARTS", {"broken": broken, "late": broken})
+    run = Run(REHEARSAL, tmp_path, seconds=1000.0)
+    run.part("broken")
+    run.seconds = 0.0
+    run.part("late")
+    kept = Results.read(tmp_path / "results.json").problems
+    assert kept == {"broken": "RuntimeError: lost the device", "late": "no time was left"}
+
+
+def test_only_rows_whose_kernels_are_chosen_by_rule_are_compiled_ahead():
+    ahead = compiled_by_rule(table_rows(ON_GPU))
+    assert {"packed", "bucketed", "packed-float8", "sentence-transformers-compiled, batch 32"} <= set(ahead)
+    assert not {"packed-max-autotune", "packed-all", "compiled-sdpa-sorted", "sdpa-sorted"} & set(ahead)
+
+
+def test_rows_have_names_of_their_own_and_the_recipe_has_six():
+    names = [row.name for row in table_rows(ON_GPU)]
+    assert len(set(names)) == len(names)
+    assert sum(row.group == RECIPE for row in table_rows(ON_GPU)) == 6

@@ -1,0 +1,59 @@
+"""Whether the rows answer what the oracle answers, and the same in any company."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from correctness_tests import oracle
+from perf_tests.hopper.contestants import Contestant
+from perf_tests.hopper.setting import Setting
+from perf_tests.hopper.turns import Timed
+from perf_tests.ranking import kendall_tau, tau_floor
+from perf_tests.scorers import output_error
+from perf_tests.workloads import Pair
+
+RANKED: Final = 128
+"""Pairs whose order is compared with the oracle's."""
+
+
+def check_answers(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], setting: Setting) -> None:
+    """Score a round once, untimed, and note how far it is from the float32 oracle, and may be."""
+    logits = contestant.logits(pairs)
+    error = output_error(
+        logits, pairs, model=setting.checkpoint(), device=setting.device,
+        max_length=setting.workload.max_length, dtype=setting.dtype, quantize=contestant.row.quantize,
+    )  # fmt: skip
+    timed.output_error, timed.output_tolerance = error.error, error.tolerance
+
+
+def check_ranking(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], setting: Setting) -> None:
+    """Note how far a row keeps the oracle's order, and how far it has to."""
+    some = list(pairs[:RANKED])
+
+    def answered(**precision: Any) -> np.ndarray:
+        return oracle.logits(
+            setting.checkpoint(), some, max_length=setting.workload.max_length, device=setting.device,
+            **precision,
+        )  # fmt: skip
+
+    exact, plain = answered(), answered(dtype=setting.dtype, quantize=contestant.row.quantize)
+    contestant.take_over()
+    timed.kendall_tau = kendall_tau(contestant.logits(some), exact)
+    assert timed.output_tolerance is not None
+    timed.kendall_floor = tau_floor(exact, timed.output_tolerance, plain)
+
+
+def differing_scores(contestant: Contestant, pairs: Sequence[Pair]) -> int:
+    """Of how many pairs a bit of the score depends on what they are scored with, and where they stand."""
+    contestant.take_over()
+    together = contestant.logits(pairs)
+    order = random.Random("company").sample(range(len(pairs)), len(pairs))
+    shuffled = contestant.logits([pairs[row] for row in order])
+    few = order[: max(1, len(pairs) // 10)]
+    apart = contestant.logits([pairs[row] for row in few])
+    differ = {row for row, score in zip(order, shuffled, strict=True) if score != together[row]}
+    return len(differ | {row for row, score in zip(few, apart, strict=True) if score != together[row]})

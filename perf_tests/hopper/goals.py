@@ -1,0 +1,157 @@
+"""What is claimed, and what became of it in one run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from perf_tests.hopper.results import Results, ratio
+
+Found = tuple[float, str] | None
+"""What was measured, and of what; None if it was not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """One claim.
+
+    Attributes:
+        name: what it is about.
+        aim: the number to reach.
+        stretch: a better one; None if there is none.
+        at_most: whether less is better.
+        unit: "x", "%", "s", "ms" or "" for counts.
+        measured: reads it off a run.
+    """
+
+    name: str
+    aim: float
+    measured: Callable[[Results], Found]
+    stretch: float | None = None
+    at_most: bool = True
+    unit: str = ""
+
+    def reached(self, value: float, aim: float) -> bool:
+        """Whether a value is as good as an aim."""
+        return value <= aim if self.at_most else value >= aim
+
+    def verdict(self, results: Results) -> str:
+        """In words, with the distance where it falls short."""
+        found = self.measured(results)
+        if found is None:
+            return "NOT MEASURED"
+        value, _ = found
+        if self.stretch is not None and self.reached(value, self.stretch):
+            return "reached, the stretch too"
+        if self.reached(value, self.aim):
+            return "reached"
+        if not self.aim:
+            return "MISSED"
+        return f"MISSED by {abs(value - self.aim) / self.aim:.0%}"
+
+    def shown(self, value: float) -> str:
+        """A number with its unit."""
+        match self.unit:
+            case "%":
+                return f"{value:.1%}"
+            case "ms":
+                return f"{1000 * value:.2f} ms"
+            case "":
+                return f"{value:,.0f}"
+        return f"{value:.2f}{'x' if self.unit == 'x' else ' s'}"
+
+
+def _over_recipe(results: Results) -> Found:
+    ours, recipe = results.best_packed(), results.row("compiled-sdpa-sorted")
+    return None if ours is None or recipe is None else (ratio(ours, recipe), ours.name)
+
+
+def _over_peer(results: Results) -> Found:
+    ours, peer = results.best_packed(), results.best_peer()
+    return None if ours is None or peer is None else (ratio(ours, peer), f"{ours.name} over {peer.name}")
+
+
+def _device_mfu(results: Results) -> Found:
+    found = {
+        row.name: mfu
+        for row in results.rows
+        if row.stands and row.name.startswith("packed") and "float8" not in row.name
+        and (mfu := results.device_mfu(row)) is not None
+    }  # fmt: skip
+    return max(((mfu, name) for name, mfu in found.items()), default=None)
+
+
+def _end_to_end_mfu(results: Results) -> Found:
+    ours = results.best_packed()
+    return None if ours is None else (results.end_to_end_mfu(ours), ours.name)
+
+
+def _float8(results: Results) -> Found:
+    """Over plain packed, which differs from it in the precision alone; nothing if it ranks otherwise."""
+    quantised, plain = results.row("packed-float8"), results.row("packed")
+    if quantised is None or plain is None or quantised.kendall_tau is None:
+        return None
+    held = quantised.kendall_tau >= (quantised.kendall_floor or -1.0)
+    said = f"Kendall's tau {quantised.kendall_tau:.3f}, the ranking {'holds' if held else 'does NOT hold'}"
+    return (ratio(plain, quantised) if held else 0.0), said
+
+
+def _request(results: Results) -> Found:
+    return min(((each["p50_s"], each["execution"]) for each in results.equal_requests), default=None)
+
+
+def _steadiness(results: Results) -> Found:
+    each = min(results.equal_requests, key=lambda each: each["p50_s"], default=None)
+    if each is None:
+        return None
+    return each["p99_s"] / each["p50_s"], f"{each['execution']}, n = {each['requests']:,}"
+
+
+def _late_compiles(results: Results) -> Found:
+    found = results.random_requests
+    if not found:
+        return None
+    late = found["recompiles"] + found["graph_breaks"] + found["eager_fallbacks"] + found["cudagraph_skips"]
+    if not late and found["requests"] < found["asked_for"]:
+        return None
+    return float(late), f"{found['requests']:,} of {found['asked_for']:,} requests"
+
+
+def _first_score(results: Results) -> Found:
+    saved = results.first_score_s.get("saved")
+    return (sorted(saved)[len(saved) // 2], f"n = {len(saved)}") if saved else None
+
+
+def _waste(results: Results) -> Found:
+    ours = results.best_packed()
+    return None if ours is None or ours.waste is None else (ours.waste, ours.name)
+
+
+def _differing(results: Results) -> Found:
+    count = results.differing_scores.get("packed-deterministic")
+    return None if count is None else (float(count), "packed-deterministic")
+
+
+GOALS: Final = (
+    Goal(
+        name="packed, time over the recipe compiled and sorted",
+        aim=0.55, stretch=0.40, unit="x", measured=_over_recipe,
+    ),
+    Goal(
+        name="packed, time over the best of sentence-transformers",
+        aim=0.60, stretch=0.50, unit="x", measured=_over_peer,
+    ),
+    Goal(name="MFU on the device", aim=0.65, at_most=False, unit="%", measured=_device_mfu),
+    Goal(name="MFU from texts to scores", aim=0.55, at_most=False, unit="%", measured=_end_to_end_mfu),
+    Goal(
+        name="float8, speed over bfloat16, the ranking held",
+        aim=1.3, at_most=False, unit="x", measured=_float8,
+    ),
+    Goal(name="rank a query and 100 documents, median", aim=0.012, unit="ms", measured=_request),
+    Goal(name="the same, 99th percentile / median", aim=1.2, unit="x", measured=_steadiness),
+    Goal(name="compilations during requests of random sizes", aim=0, measured=_late_compiles),
+    Goal(name="process start to first score, saved cache", aim=10, unit="s", measured=_first_score),
+    Goal(name="padding / all tokens", aim=0.02, unit="%", measured=_waste),
+    Goal(name="scores with a bit that depends on company", aim=0, measured=_differing),
+)  # fmt: skip

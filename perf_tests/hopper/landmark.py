@@ -1,0 +1,53 @@
+"""BERT-large's geometry on sequences of one length: a landmark beside MLPerf's offline scenario.
+
+MLPerf's sequences have the lengths of SQuAD and come as token ids; here they are all equally long, and what
+is timed is the device's work on batches laid out before, not the reading of texts.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+
+from perf_tests import workloads
+from perf_tests.hopper.setting import Setting
+from xenc import CrossEncoder
+from xenc.flops import device_peak, workload_flops
+from xenc.gate.measure import relative_spread, synchronised_seconds
+
+
+def sequences_per_second(setting: Setting, length: int, preset: str, rounds: int = 7) -> dict[str, Any]:
+    """Sequences of `length` tokens that a preset scores in a second."""
+    workload = workloads.full(pairs=setting.sequences, max_length=length)
+    model = CrossEncoder(
+        str(setting.large()), device=setting.device, max_length=length,
+        model_kwargs={"dtype": setting.dtype}, execution=preset,
+    )  # fmt: skip
+    with model:
+        model.warmup(workload.batch_size)
+        pipeline, transformer = model.pipeline, model.transformers_model
+        assert transformer is not None
+        with torch.inference_mode():
+            tokens = pipeline.tokenize(workload.round(0))
+            plan = pipeline.plan(tokens, batch_size=workload.batch_size)
+            batches = [pipeline.collator.collate(tokens, batch) for batch in plan.batches]
+        pipeline.run(batches)
+        seconds = []
+        for _ in range(rounds):
+            started = synchronised_seconds()
+            pipeline.run(batches)
+            seconds.append(synchronised_seconds() - started)
+        median = statistics.median(seconds)
+        assert set(tokens.counts) == {length}, "a sequence is shorter"
+        flops = workload_flops(transformer, tokens.counts)
+        peak = device_peak(setting.device, setting.dtype)
+    return {
+        "execution": preset,
+        "length": length,
+        "sequences_per_s": len(tokens.counts) / median,
+        "mfu": flops / median / peak.flops_per_s,
+        "spread": relative_spread(seconds),
+        "rounds": rounds,
+    }

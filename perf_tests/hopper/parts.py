@@ -1,0 +1,228 @@
+"""The parts of a run in the order of what they are worth, each safe from the failures of the others."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from transformers import AutoTokenizer
+
+from perf_tests.cold_start import first_score
+from perf_tests.hopper.ahead import compile_ahead, compiled_by_rule
+from perf_tests.hopper.answers import check_answers, check_ranking, differing_scores
+from perf_tests.hopper.contestants import Contestant, Contestants
+from perf_tests.hopper.landmark import sequences_per_second
+from perf_tests.hopper.one_by_one import equal_requests, random_requests
+from perf_tests.hopper.results import Results
+from perf_tests.hopper.rows import Row, table_rows
+from perf_tests.hopper.setting import Setting
+from perf_tests.hopper.turns import Timed, time_in_turns
+from perf_tests.workloads import Pair
+from xenc.errors import first_line
+from xenc.flops import device_peak, workload_flops
+from xenc.gate.machine import Machine
+from xenc.profiling.kernel_names import by_class
+from xenc.profiling.measure import profile_model
+from xenc.profiling.report import markdown as profile_markdown
+from xenc.tokens import tokenize
+
+SHARE_TO_COMPILE: Final = 0.3
+"""Of the time: what is not in the cache by then is compiled when its row is made ready."""
+
+SHARE_TO_PREPARE: Final = 0.6
+"""Of the time: after that no further row is made ready, so that the others can be timed."""
+
+
+class Run:
+    """One run and where it leaves what it finds.
+
+    Args:
+        setting: where and on what.
+        out: the folder of the report.
+        seconds: after which nothing new begins.
+    """
+
+    def __init__(self, setting: Setting, out: Path, seconds: float) -> None:
+        self.setting, self.out, self.seconds = setting, out, seconds
+        self.results = Results(rehearsal=setting.device == "cpu")
+        self.ready: dict[str, Contestant] = {}
+        self.machine = Machine(setting.device)
+        self._contestants = Contestants(setting)
+        self._began = time.monotonic()
+        out.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.seconds - (time.monotonic() - self._began)
+
+    def say(self, what: str) -> None:
+        """A line of progress."""
+        print(f"[{time.monotonic() - self._began:6.1f} s] {what}", flush=True)
+
+    def part(self, name: str) -> None:
+        """Run a part; note why it could not be, and leave the results in any case."""
+        self.say(name)
+        if self.left <= 0:
+            self.results.problems[name] = "no time was left"
+        else:
+            self.guarded(name, lambda: PARTS[name](self))
+        self.results.machine = self.machine.facts()
+        self.results.write(self.out / "results.json")
+
+    def guarded(self, name: str, work: Callable[[], object]) -> None:
+        """Do something; note why it failed, and print all of it."""
+        try:
+            work()
+        except Exception as error:
+            traceback.print_exc()
+            self.results.problems[name] = f"{type(error).__name__}: {first_line(error)}"
+
+    def contestant(self, row: Row) -> Contestant:
+        """A row's contestant, made ready once."""
+        if row.name not in self.ready:
+            self.ready[row.name] = self._contestants.ready(row)
+        return self.ready[row.name]
+
+    def named(self, name: str) -> Contestant:
+        """The contestant of a row's name."""
+        return self.contestant(next(row for row in table_rows(self.setting) if row.name == name))
+
+
+def compile_first(run: Run) -> None:
+    """Fill the compiler's cache, on all cores."""
+    if run.setting.device == "cuda":
+        run.setting.checkpoint()  # made once, before several ask for it
+        compile_ahead(compiled_by_rule(table_rows(run.setting)), SHARE_TO_COMPILE * run.seconds)
+
+
+def rows_in_turns(run: Run) -> None:
+    """The table."""
+    setting, results = run.setting, run.results
+    rounds = [setting.workload.round(number) for number in range(setting.rounds)]
+    _describe(run, rounds)
+    rows = table_rows(setting)
+    results.rows = [Timed(group=row.group, name=row.name, batch_size=row.batch_size) for row in rows]
+    enough = (1 - SHARE_TO_PREPARE) * run.seconds
+    ready = []
+    for row, timed in sorted(zip(rows, results.rows, strict=True), key=lambda both: both[0].turn):
+        if run.left < enough:
+            timed.problem = "no time was left to make it ready"
+            continue
+        _make_ready(run, row, timed, rounds[0])
+        if timed.problem is None:
+            ready.append((run.ready[row.name], timed))
+    run.say(f"{len(ready)} of {len(rows)} rows take turns")
+    count = time_in_turns(
+        ready, rounds, after_each=run.machine.throttled, time_left=lambda: run.left > enough / 2
+    )
+    if count < len(rounds):
+        results.problems["rounds"] = f"time for {count} of {len(rounds)}"
+
+
+def _make_ready(run: Run, row: Row, timed: Timed, pairs: list[Pair]) -> None:
+    run.say(f"  {row.name}")
+    try:
+        contestant = run.contestant(row)
+        timed.warmup_s, timed.graphs = contestant.warmup_s, contestant.graphs
+        check_answers(contestant, timed, pairs, run.setting)
+        if row.quantize is not None:
+            check_ranking(contestant, timed, pairs, run.setting)
+    except Exception as error:
+        traceback.print_exc()
+        timed.problem = f"{type(error).__name__}: {first_line(error)}"
+        run.results.problems[row.name] = timed.problem
+
+
+def _describe(run: Run, rounds: list[list[Pair]]) -> None:
+    """What the table is about."""
+    setting, results = run.setting, run.results
+    model = run.named("sdpa-sorted").model
+    assert model is not None
+    transformer = model.transformers_model
+    tokenizer = AutoTokenizer.from_pretrained(setting.checkpoint())
+    counts = [tokenize(tokenizer, pairs, max_length=setting.workload.max_length).counts for pairs in rounds]
+    peak = device_peak(setting.device, setting.dtype)
+    results.workload = {
+        "workload": setting.workload.name, "fingerprint": setting.workload.fingerprint,
+        "model": setting.checkpoint().name, "dtype": str(setting.dtype).removeprefix("torch."),
+    }  # fmt: skip
+    results.peak_flops_per_s, results.peak_source = peak.flops_per_s, peak.source
+    results.round_pairs = [len(pairs) for pairs in rounds]
+    results.round_tokens = [sum(each) for each in counts]
+    results.round_flops = [workload_flops(transformer, each) for each in counts]
+
+
+def requests(run: Run) -> None:
+    """One request again and again, then of random sizes."""
+    for name in ("packed", "packed-cudagraphs", "packed-max-autotune"):
+        if name in run.ready:
+            run.results.equal_requests.append(equal_requests(run.ready[name], run.setting))
+    packed = run.named("packed")
+    run.results.random_requests = random_requests(packed, run.setting, lambda: run.left > 0)
+
+
+def company(run: Run) -> None:
+    """Whether scores depend on what they are scored with."""
+    pairs = run.setting.workload.round(0)[:256]
+    for name in ("packed-deterministic", "packed"):
+        run.results.differing_scores[name] = differing_scores(run.named(name), pairs)
+
+
+def profiles(run: Run) -> None:
+    """Where the time goes, under the executions that matter."""
+    pairs = run.setting.workload.round(0)
+    for name in ("packed", "packed-max-autotune", "packed-float8", "compiled-sdpa-sorted", "bucketed"):
+        contestant = run.ready.get(name)
+        if contestant is None or contestant.model is None or run.left <= 0:
+            continue
+        contestant.take_over()
+        found = profile_model(contestant.model, pairs, batch_size=contestant.row.batch_size, repeats=3)
+        whole = sum(seconds for _, seconds in found.traced.kernels.values())
+        run.results.profiles[name] = {
+            kind: seconds / whole for kind, (_, seconds) in by_class(found.traced.kernels).items()
+        }
+        (run.out / f"profile-{name}.md").write_text(profile_markdown(found), encoding="utf-8")
+
+
+def landmark(run: Run) -> None:
+    """BERT-large in eight bits and in the table's precision."""
+    for preset in ("packed", "packed-float8"):
+        if preset in run.setting.left_out:
+            continue
+        for length in run.setting.lengths:
+            if run.left > 0:
+                run.results.landmark.append(sequences_per_second(run.setting, length, preset))
+
+
+def cold_start(run: Run) -> None:
+    """From the start of a process to its first score."""
+    setting = run.setting
+    what = setting.checkpoint(), setting.device, setting.dtype
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "saved"
+        for number, name in enumerate(("nothing saved", "saved", "saved", "saved")):
+            if number > 1 and run.left <= 0:
+                return
+            started = time.monotonic()
+            first_score(*what, saved, Path(folder) / f"compiler-{number}")
+            run.results.first_score_s.setdefault(name, []).append(time.monotonic() - started)
+
+
+PARTS: Final[Mapping[str, Callable[[Run], None]]] = MappingProxyType(
+    {
+        "compile": compile_first,
+        "rows": rows_in_turns,
+        "profiles": profiles,
+        "requests": requests,
+        "company": company,
+        "cold-start": cold_start,
+        "landmark": landmark,
+    }
+)
+"""In the order of what they are worth."""

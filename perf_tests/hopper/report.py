@@ -1,0 +1,160 @@
+"""`Results` -> Markdown, as tables that also read well in a terminal. Pure."""
+
+from __future__ import annotations
+
+import statistics
+
+from perf_tests.hopper.goals import GOALS, Goal
+from perf_tests.hopper.results import Results, ratio
+from perf_tests.hopper.turns import Timed
+from xenc.gate.measure import relative_spread
+from xenc.profiling.report import table
+
+MLPERF: float = 7994.0
+"""Sequences per second of BERT-large on one H200, 99.9% of float32's quality, lengths of SQuAD; published."""
+
+MISSING = "not measured"
+
+
+def markdown(results: Results) -> str:
+    """The whole report."""
+    sections = [
+        "# Side by side",
+        _machine(results),
+        f"## Goals\n\n{_goals(results)}",
+        f"## Rows\n\n{_rows(results)}\n\n{_legend(results)}",
+    ]
+    if results.equal_requests or results.random_requests:
+        sections.append(f"## Requests\n\n{_requests(results)}")
+    if results.landmark:
+        sections.append(f"## BERT-large at one length\n\n{_landmark(results)}")
+    if results.profiles:
+        sections.append(f"## Where the device's time goes\n\n{_profiles(results)}")
+    if results.problems:
+        sections.append(
+            "## What went wrong\n\n"
+            + "\n".join(f"- {part}: {said}" for part, said in results.problems.items())
+        )
+    return "\n\n".join(sections) + "\n"
+
+
+def _machine(results: Results) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    work = ", ".join(f"{name} {value}" for name, value in results.workload.items())
+    warning = "REHEARSAL on a small model: no number here means anything. " if results.rehearsal else ""
+    peak = f"{results.peak_flops_per_s / 1e12:,.4g} TFLOP/s ({results.peak_source})"
+    return f"{warning}{facts}. {work}. Peak {peak}."
+
+
+def _goals(results: Results) -> str:
+    return table(["goal", "aim", "measured", "of", "verdict"], [_goal(goal, results) for goal in GOALS])
+
+
+def _goal(goal: Goal, results: Results) -> list[str]:
+    found = goal.measured(results)
+    aim = f"{'at most' if goal.at_most else 'at least'} {goal.shown(goal.aim)}"
+    if goal.stretch is not None:
+        aim += f", stretch {goal.shown(goal.stretch)}"
+    value, of = (goal.shown(found[0]), found[1]) if found is not None else ("", "")
+    return [goal.name, aim, value, of, goal.verdict(results)]
+
+
+def _rows(results: Results) -> str:
+    header = [
+        "whose", "row", "ms", "spread", "over recipe", "over peer", "pairs/s", "MFU", "MFU on device",
+        "waste", "error", "tau", "warm-up s", "graphs", "late",
+    ]  # fmt: skip
+    return table(header, [_row(row, results) for row in results.rows])
+
+
+def _row(row: Timed, results: Results) -> list[str]:
+    if row.problem is not None or not row.seconds:
+        return [row.group, row.name, row.problem or MISSING, *[""] * 12]
+    recipe, peer = results.row("compiled-sdpa-sorted"), results.best_peer()
+    device = results.device_mfu(row)
+    error = "" if row.output_error is None else f"{row.output_error:.1g}"
+    wrong = row.output_error is not None and row.output_error > (row.output_tolerance or 0.0)
+    return [
+        row.group,
+        row.name,
+        f"{1000 * statistics.median(row.seconds):,.1f}",
+        f"{_spread(row, results):.1%}",
+        "" if recipe is None else f"{ratio(row, recipe):.2f}x",
+        "" if peer is None else f"{ratio(row, peer):.2f}x",
+        f"{_rate(row, results):,.0f}",
+        f"{results.end_to_end_mfu(row):.1%}",
+        "" if device is None else f"{device:.1%}",
+        "" if row.waste is None else f"{row.waste:.1%}",
+        error + (" WRONG" if wrong else ""),
+        "" if row.kendall_tau is None else f"{row.kendall_tau:.3f}",
+        f"{row.warmup_s:.0f}" if row.warmup_s else "",
+        str(row.graphs) if row.graphs else "",
+        str(sum(row.counts.values())),
+    ]
+
+
+def _spread(row: Timed, results: Results) -> float:
+    """Of seconds per token, since rounds differ in their pairs."""
+    return relative_spread(
+        [second / tokens for second, tokens in zip(row.seconds, results.round_tokens, strict=False)]
+    )
+
+
+def _rate(row: Timed, results: Results) -> float:
+    return statistics.median(
+        pairs / second for pairs, second in zip(results.round_pairs, row.seconds, strict=False)
+    )
+
+
+def _legend(results: Results) -> str:
+    rounds = max((len(row.seconds) for row in results.rows), default=0)
+    tokens = statistics.median(results.round_tokens) if results.round_tokens else 0
+    return (
+        f"Medians of n = {rounds} rounds of {tokens:,.0f} real tokens, every row once in each round; spread "
+        'is standard deviation / median of seconds per token. "over recipe" is time over '
+        '`compiled-sdpa-sorted`, "over peer" over sentence-transformers\' best, both on the same round. MFU '
+        "counts real tokens, from texts to scores, and on the device over the time of forward passes alone. "
+        '"late" counts what compiled, broke or fell to eager while it was timed.'
+    )
+
+
+def _requests(results: Results) -> str:
+    header = ["execution", "documents", "tokens", "requests", "p50 ms", "p90 ms", "p99 ms", "compiled"]
+    lines = [
+        [
+            each["execution"], str(each["documents"]), f"{each['tokens']:,}", f"{each['requests']:,}",
+            *(f"{1000 * each[name]:.2f}" for name in ("p50_s", "p90_s", "p99_s")), str(each["recompiles"]),
+        ]
+        for each in results.equal_requests
+    ]  # fmt: skip
+    text = table(header, lines) if lines else ""
+    found = results.random_requests
+    if not found:
+        return text
+    return (
+        f"{text}\n\n{found['requests']:,} requests of random sizes under {found['execution']}: "
+        f"{1000 * found['seconds_at_zero']:.2f} ms + {1e9 * found['seconds_per_token']:.0f} ns per token, "
+        f"r = {found['correlation']:.2f}; {found['recompiles']} compilations."
+    )
+
+
+def _landmark(results: Results) -> str:
+    header = ["execution", "tokens each", "sequences/s", f"beside {MLPERF:,.0f}", "MFU", "spread", "n"]
+    lines = [
+        [
+            each["execution"], str(each["length"]), f"{each['sequences_per_s']:,.0f}",
+            f"{each['sequences_per_s'] / MLPERF:.2f}x", f"{each['mfu']:.1%}", f"{each['spread']:.1%}",
+            str(each["rounds"]),
+        ]
+        for each in results.landmark
+    ]  # fmt: skip
+    return f"{table(header, lines)}\n\nMFU is of the peak above, in eight bits too."
+
+
+def _profiles(results: Results) -> str:
+    kinds = list(dict.fromkeys(kind for shares in results.profiles.values() for kind in shares))
+    lines = [
+        [name, *(f"{shares[kind]:.1%}" if kind in shares else "" for kind in kinds)]
+        for name, shares in results.profiles.items()
+    ]
+    return table(["row", *kinds], lines)

@@ -1,0 +1,94 @@
+"""All that one run measured, as it is written to a file after each step. Pure."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perf_tests.hopper.rows import PEER, XENC
+from perf_tests.hopper.turns import Timed
+
+
+@dataclass(kw_only=True)
+class Results:
+    """One run.
+
+    Attributes:
+        rehearsal: whether it was one, of whose numbers none means anything.
+        machine: name, versions, clocks and why they fell; see `xenc.gate.machine`.
+        workload: name and fingerprint of what a round of the table scored, and the model.
+        peak_flops_per_s, peak_source: the device's dense peak in the table's dtype.
+        round_pairs, round_tokens, round_flops: of each round of the table, real tokens alone.
+        rows: the table.
+        equal_requests, landmark: one entry per execution.
+        random_requests, differing_scores, first_score_s, profiles: by what they are of.
+        problems: why a part is missing or incomplete.
+    """
+
+    rehearsal: bool = False
+    machine: dict[str, Any] = field(default_factory=dict)
+    workload: dict[str, str] = field(default_factory=dict)
+    peak_flops_per_s: float = 0.0
+    peak_source: str = ""
+    round_pairs: list[int] = field(default_factory=list)
+    round_tokens: list[int] = field(default_factory=list)
+    round_flops: list[float] = field(default_factory=list)
+    rows: list[Timed] = field(default_factory=list)
+    equal_requests: list[dict[str, Any]] = field(default_factory=list)
+    random_requests: dict[str, Any] = field(default_factory=dict)
+    differing_scores: dict[str, int] = field(default_factory=dict)
+    landmark: list[dict[str, Any]] = field(default_factory=list)
+    first_score_s: dict[str, list[float]] = field(default_factory=dict)
+    profiles: dict[str, dict[str, float]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Leave everything in a file."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """What `write` left."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**fields, "rows": [Timed(**row) for row in fields["rows"]]})
+
+    def row(self, name: str) -> Timed | None:
+        """The row of a name, if it proves anything."""
+        return next((row for row in self.rows if row.name == name and row.stands), None)
+
+    def best_peer(self) -> Timed | None:
+        """The fastest of sentence-transformers' rows."""
+        return _fastest([row for row in self.rows if row.group == PEER])
+
+    def best_packed(self) -> Timed | None:
+        """The fastest packed row in the table's own precision."""
+        ours = [row for row in self.rows if row.group == XENC and row.name.startswith("packed")]
+        return _fastest([row for row in ours if "float8" not in row.name])
+
+    def end_to_end_mfu(self, row: Timed) -> float:
+        """Model FLOPs of real tokens / (seconds x peak), texts included: a median over rounds."""
+        return self._mfu(row.seconds)
+
+    def device_mfu(self, row: Timed) -> float | None:
+        """The same over the seconds that forward passes took on the device; None for a peer."""
+        return self._mfu(row.device_seconds) if row.device_seconds else None
+
+    def _mfu(self, seconds: Sequence[float]) -> float:
+        return statistics.median(
+            flops / (second * self.peak_flops_per_s)
+            for flops, second in zip(self.round_flops, seconds, strict=False)
+        )
+
+
+def ratio(row: Timed, other: Timed) -> float:
+    """Seconds of a row / seconds of another on the same round: a median over rounds."""
+    return statistics.median(ours / theirs for ours, theirs in zip(row.seconds, other.seconds, strict=True))
+
+
+def _fastest(rows: Sequence[Timed]) -> Timed | None:
+    standing = [row for row in rows if row.stands]
+    return min(standing, key=lambda row: statistics.median(row.seconds), default=None)

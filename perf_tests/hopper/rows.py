@@ -1,0 +1,98 @@
+"""The rows of the table: the original recipe, what one would use instead, and xenc."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from perf_tests.hopper.setting import Setting
+from xenc import PRESETS, Execution
+
+RECIPE: Final = "original recipe"
+PEER: Final = "sentence-transformers"
+XENC: Final = "xenc"
+
+ORIGINAL: Final = (
+    "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-sdpa-unsorted",
+    "compiled-sdpa-sorted",
+)  # fmt: skip
+"""The recipe's table: attention without and with a fused kernel, then bucketed and compiled; each unsorted
+and sorted."""
+
+ALL: Final = Execution(compile_mode="max-autotune", freeze=True)
+"""Everything at once: kernels chosen by measurement, CUDA graphs, merged products on folded weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        group: whose it is.
+        name: what the table calls it.
+        turn: rows of a lower one are made ready first; what there is no time for is left out.
+        batch_size: pairs of a padded batch.
+        execution: how xenc scores; None for a peer.
+        peer: the peer's name in `perf_tests.peers`; None for xenc.
+        quantize: "float8" if its answers are judged as such.
+    """
+
+    group: str
+    name: str
+    turn: int
+    batch_size: int
+    execution: Execution | None = None
+    peer: str | None = None
+
+    @property
+    def quantize(self) -> str | None:
+        """What its products are quantised to."""
+        return None if self.execution is None else self.execution.quantize
+
+    @property
+    def model_key(self) -> object:
+        """Rows that agree here run on one model and its graphs."""
+        if self.execution is None:
+            return self.peer
+        return self.execution.graph_settings if self.execution.compile_mode else "not compiled"
+
+
+def table_rows(setting: Setting) -> tuple[Row, ...]:
+    """All rows, in the order of the table."""
+    rows = (*_recipe(setting), *_peers(setting), *_ours(setting))
+    return tuple(row for row in rows if row.name not in setting.left_out)
+
+
+def _recipe(setting: Setting) -> Iterator[Row]:
+    for name in ORIGINAL:
+        compiled = PRESETS[name].compile_mode is not None
+        yield Row(
+            group=RECIPE, name=name, turn=2 if compiled else 0, batch_size=setting.workload.batch_size,
+            execution=PRESETS[name],
+        )  # fmt: skip
+
+
+def _peers(setting: Setting) -> Iterator[Row]:
+    for turn, peer in ((0, "sentence-transformers"), (1, "sentence-transformers-compiled")):
+        for batch_size in setting.peer_batch_sizes:
+            yield Row(
+                group=PEER, name=f"{peer}, batch {batch_size}", turn=turn, batch_size=batch_size, peer=peer
+            )
+
+
+def _ours(setting: Setting) -> Iterator[Row]:
+    row = Row(
+        group=XENC, name="packed", turn=0, batch_size=setting.workload.batch_size, execution=PRESETS["packed"]
+    )
+    turns = {
+        "bucketed": 3, "bucketed-cudagraphs": 6, "packed": 0, "packed-eager": 0, "packed-deterministic": 0,
+        "packed-cudagraphs": 1, "packed-frozen": 4, "packed-max-autotune": 2, "packed-float8": 3,
+    }  # fmt: skip
+    for name, turn in turns.items():
+        yield replace(row, name=name, turn=turn, execution=PRESETS[name])
+    yield replace(row, name="packed-all", turn=5, execution=ALL)
+    for budget in setting.token_budgets:
+        yield replace(
+            row, name=f"packed, {budget:,} tokens", turn=3, execution=Execution(token_budgets=budget)
+        )

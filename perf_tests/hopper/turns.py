@@ -1,0 +1,110 @@
+"""Rows timed in turns: each once per round, on the same pairs, so that a device that slows down slows all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from perf_tests.hopper.contestants import Contestant
+from perf_tests.workloads import Pair
+from xenc.errors import first_line
+from xenc.gate.exact import compile_counts
+from xenc.gate.measure import synchronised_seconds
+from xenc.watch import watch_compiles
+
+PRIMED_ON: Final = 64
+"""Pairs that a contestant scores before each turn, to find its buffers and the device's caches its own."""
+
+
+@dataclass(kw_only=True)
+class Timed:
+    """What a row showed.
+
+    Attributes:
+        group, name, batch_size: the row's.
+        warmup_s, graphs: of its warm-up.
+        seconds: wall clock per round.
+        device_seconds: of forward passes per round; empty for a peer.
+        waste: padding / all tokens, a median over rounds; None for a peer.
+        counts: what compiled, broke or fell to eager while it was timed.
+        output_error, output_tolerance: largest distance from the float32 oracle, and what is tolerated.
+        kendall_tau, kendall_floor: agreement with the oracle's order, and what it may not fall below.
+        finding: the last of these in words.
+        problem: why it could not be made ready or timed.
+    """
+
+    group: str
+    name: str
+    batch_size: int
+    warmup_s: float = 0.0
+    graphs: int = 0
+    seconds: list[float] = field(default_factory=list)
+    device_seconds: list[float] = field(default_factory=list)
+    waste: float | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    output_error: float | None = None
+    output_tolerance: float | None = None
+    kendall_tau: float | None = None
+    kendall_floor: float | None = None
+    finding: str = ""
+    problem: str | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it was timed, answered rightly and compiled nothing meanwhile: else it proves nothing."""
+        right = self.output_error is not None and self.output_error <= (self.output_tolerance or 0.0)
+        return self.problem is None and bool(self.seconds) and right and not any(self.counts.values())
+
+
+def time_in_turns(
+    contestants: Sequence[tuple[Contestant, Timed]],
+    rounds: Sequence[Sequence[Pair]],
+    after_each: Callable[[], object],
+    time_left: Callable[[], bool],
+) -> int:
+    """Time every contestant once on each round; each round begins with another one.
+
+    Args:
+        contestants: made ready, and where to note what they show.
+        rounds: lists of pairs.
+        after_each: called after each turn.
+        time_left: whether another round may begin.
+
+    Returns:
+        How many rounds were timed.
+    """
+    wastes: dict[int, list[float]] = {}
+    for number, pairs in enumerate(rounds):
+        if number and not time_left():
+            return number
+        first = number % len(contestants)
+        for contestant, timed in (*contestants[first:], *contestants[:first]):
+            if timed.problem is None:
+                try:
+                    _one_turn(contestant, timed, pairs)
+                except Exception as error:
+                    timed.problem = f"{type(error).__name__}: {first_line(error)}"
+                    continue
+                if contestant.waste is not None:
+                    wastes.setdefault(id(timed), []).append(contestant.waste)
+                    timed.waste = statistics.median(wastes[id(timed)])
+                after_each()
+    return len(rounds)
+
+
+def _one_turn(contestant: Contestant, timed: Timed, pairs: Sequence[Pair]) -> None:
+    contestant.take_over()
+    with watch_compiles() as watch:
+        contestant.logits(pairs[:PRIMED_ON])
+        started = synchronised_seconds()
+        contestant.logits(pairs)
+        timed.seconds.append(synchronised_seconds() - started)
+    if contestant.device_seconds is not None:
+        timed.device_seconds.append(contestant.device_seconds)
+    for name, count in compile_counts(watch.report).items():
+        if isinstance(count, int):
+            timed.counts[name] = timed.counts.get(name, 0) + count
+        elif count:
+            timed.finding = count
