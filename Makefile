@@ -53,7 +53,7 @@ hopper: $(READY) ## on a GPU: every row side by side and what became of each goa
 	$(RUN) -m perf_tests.hopper --out hopper-report $(HOPPER_ARGS)
 
 gate: $(READY) ## judge this tree: against a revision (AGAINST=HEAD~1), or by the stored baseline (GATE_MARKER=cpu)
-	$(PYTEST) perf_tests -m $(GATE_MARKER) --report-dir gate-report $(PYTEST_ARGS) \
+	$(PYTEST) perf_tests -m "$(GATE_MARKER)" --report-dir gate-report $(PYTEST_ARGS) \
 		$(if $(AGAINST),--against "$(AGAINST)") --benchmark-compare
 
 gate-check: $(READY) ## is the gate itself right? Runs it on unchanged code and on code made 5% slower
@@ -63,7 +63,7 @@ gate-check: $(READY) ## is the gate itself right? Runs it on unchanged code and 
 baseline: $(READY) ## store this commit's timings, medians of SESSIONS=3 fresh processes, in BASELINE_DIR
 	rm -rf $(SESSION_DIR)
 	for session in $$(seq $(SESSIONS)); do \
-		$(PYTEST) perf_tests -m $(GATE_MARKER) $(PYTEST_ARGS) --baseline-dir $(BASELINE_DIR) \
+		$(PYTEST) perf_tests -m "$(GATE_MARKER)" $(PYTEST_ARGS) --baseline-dir $(BASELINE_DIR) \
 			--record-session $(SESSION_DIR)/$$session.json || exit 1; \
 	done
 	$(RUN) -m xenc.gate.stored.record $(SESSION_DIR)/*.json --baseline-dir $(BASELINE_DIR)

@@ -3,6 +3,7 @@
     python -m perf_tests.gate_check record FILE --count 30           processes, to be replayed
     python -m perf_tests.gate_check live FILE --count 20             whole gates on unchanged code
     python -m perf_tests.gate_check live FILE --count 20 --fault slow:0.05
+    python -m perf_tests.gate_check live FILE --count 1 --fault slow:0.02 --device cuda --only seed-packed
 
 Each line of FILE is one of them; as many are added as are missing.
 """
@@ -30,7 +31,7 @@ from xenc.gate.verdict import Verdict
 REPOSITORY = Path(__file__).parent.parent
 
 REDUCED = "sentence-pairs-packed-eager"
-"""The configuration of a live run, controls included: nothing to compile, so it ends within two minutes."""
+"""The usual configuration of a live run on a CPU: nothing to compile, so it ends within two minutes."""
 
 
 def record(request: PairedRequest, number: int) -> dict[str, Any]:
@@ -42,9 +43,9 @@ def record(request: PairedRequest, number: int) -> dict[str, Any]:
         return pack(measure_process(campaign, request, revisions.base, revisions.base, number=number + 1))
 
 
-def live(request: PairedRequest, _: int) -> dict[str, Any]:
-    """One whole run, on a CPU with one configuration, and what it said."""
-    few = {name: rule for name, rule in request.rules.items() if request.device == "cuda" or name == REDUCED}
+def live(request: PairedRequest, only: str | None) -> dict[str, Any]:
+    """One whole run, of one configuration or of all, and what it said."""
+    few = {name: rule for name, rule in request.rules.items() if only in (None, name)}
     started = time.monotonic()
     try:
         verdicts = measure_paired(replace(request, rules=few), "HEAD", REPOSITORY, say=print).verdicts
@@ -93,12 +94,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--fault", default=None)
+    parser.add_argument("--only", default=None, help=f"of `live`: one configuration; on a CPU {REDUCED}")
     chosen = parser.parse_args(arguments)
     request = paired_request(chosen.device, chosen.fault)
-    make = record if chosen.what == "record" else live
-    found = repeat(chosen.file, chosen.count, lambda number: make(request, number))
-    if chosen.what == "live":
-        print(tally(found))
+    only = chosen.only or (REDUCED if chosen.device == "cpu" else None)
+    if only not in (None, *request.rules):
+        parser.error(f"--only {only}: choose one of {', '.join(request.rules)}")
+    if chosen.what == "record":
+        repeat(chosen.file, chosen.count, lambda number: record(request, number))
+    else:
+        print(tally(repeat(chosen.file, chosen.count, lambda _: live(request, only))))
 
 
 if __name__ == "__main__":
