@@ -9,6 +9,7 @@ from types import FunctionType
 import pytest
 import sentence_transformers
 import torch
+from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase
 
 import xenc
 from correctness_tests import checkpoints, small_functions
@@ -42,6 +43,17 @@ def three_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """XLM-RoBERTa's table of 514 positions, which seats 512 tokens."""
     return checkpoints.make(tmp_path_factory.mktemp("tiny-xlmr"), "xlm-roberta", max_position_embeddings=514)
+
+
+@pytest.fixture(scope="module", params=["trained-wordpiece", "bert-wordpiece", "unigram", "python"])
+def tokenizer(
+    request: pytest.FixtureRequest, tiny: Path, minilm: Path, tiny_xlmr: Path
+) -> PreTrainedTokenizerBase:
+    """Of every kind: two Rust models, one of them with a pretrained vocabulary too, and one of Python."""
+    if request.param == "python":
+        return CanineTokenizer(model_max_length=64)
+    paths = {"trained-wordpiece": tiny, "bert-wordpiece": minilm, "unigram": tiny_xlmr}
+    return AutoTokenizer.from_pretrained(paths[request.param])
 
 
 @pytest.fixture(scope="session", params=["bucketed", "packed"])

@@ -123,6 +123,27 @@ MUTANTS = (
         "test_tokens.py::test_ids_and_types_are_those_of_each_pair_alone",
     ),
     mutant(
+        "a tokenizer's own way to encode overlooked",
+        "text_ids.py",
+        '("__call__", "_encode_plus", ',
+        '("__call__", ',
+        "test_text_ids.py::test_a_method_that_is_replaced_later_is_called",
+    ),
+    mutant(
+        "another user's padding kept",
+        "text_ids.py",
+        "        tokenizer.set_truncation_and_padding(",
+        "        dict(",
+        "test_text_ids.py::test_what_another_user_of_the_tokenizer_set_changes_neither_ids_nor_what_is_left",
+    ),
+    mutant(
+        "special tokens split as another user wanted",
+        "text_ids.py",
+        "if backend.encode_special_tokens != tokenizer.split_special_tokens:",
+        "if False:",
+        "test_text_ids.py::test_what_another_user_of_the_tokenizer_set_changes_neither_ids_nor_what_is_left",
+    ),
+    mutant(
         "positions from 0 for all",
         "families.py",
         "int(config.pad_token_id)) + 1",

@@ -16,8 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "default_model", "execution", "extras", "presets", "precision", "families", "checkpoints",
-    "pairs", "pair_template", "tokens", "plan", "packing", "collate", "packed_collate", "attention",
-    "forward", "nested.collate", "nested.attention", "nested.forward",
+    "pairs", "pair_template", "text_ids", "tokens", "plan", "packing", "collate", "packed_collate",
+    "attention", "forward", "nested.collate", "nested.attention", "nested.forward",
     "encoder_decoder.first_step", "encoder_decoder.forward",
     "prefix.common", "prefix.collate", "prefix.attention", "prefix.forward",
     "watch", "weights", "quantize", "prepared", "cold_start", "runtimes.tensorrt", "compiled", "prefix.cache",

@@ -45,16 +45,9 @@ def test_a_small_request_does_not_wait_for_a_huge_one_to_end(model):
 
 
 def test_each_text_of_a_request_is_tokenized_once(model, monkeypatch):
-    tokenizer, texts = model.pipeline._tokenize._tokenizer, []
-
-    class Recorder:
-        truncation_side = tokenizer.truncation_side
-
-        def __call__(self, asked, **kwargs):
-            texts.extend(asked)
-            return tokenizer(asked, **kwargs)
-
-    monkeypatch.setattr(model.pipeline._tokenize, "_tokenizer", Recorder())
+    tokenize, texts = model.pipeline._tokenize, []
+    ids = tokenize._ids
+    monkeypatch.setattr(tokenize, "_ids", lambda asked: texts.extend(asked) or ids(asked))
     model.predict([("one query", f"document {index}") for index in range(5 * CHUNK)])
     assert len(texts) == len(set(texts)) == 1 + 5 * CHUNK
 

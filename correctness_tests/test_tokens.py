@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, CanineTokenizer
+from transformers import AutoTokenizer
 
 from correctness_tests import strategies
 from xenc import PairError
@@ -21,14 +21,6 @@ HUGE = "word " * 20_000
 LENGTHS = [(40, 30), (30, 41), (50, 50), (20, 60), (60, 20), (31, 31), (30, 30), (100, 29), (31, 30)]
 
 max_lengths = st.sampled_from([3, 4, 5, 16, 63, 64])
-
-
-@pytest.fixture(scope="module", params=["trained-wordpiece", "bert-wordpiece", "unigram", "python"])
-def tokenizer(request, tiny, minilm, tiny_xlmr):
-    if request.param == "python":
-        return CanineTokenizer(model_max_length=64)
-    paths = {"trained-wordpiece": tiny, "bert-wordpiece": minilm, "unigram": tiny_xlmr}
-    return AutoTokenizer.from_pretrained(paths[request.param])
 
 
 def text_by_text(tokenizer, pairs, *, max_length: int):

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .pair_template import pair_template, tokenizer_lock
 from .pairs import refuse_half_characters
+from .text_ids import TextIds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class PairTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer, self._max_length = tokenizer, max_length
-        self._template = pair_template(tokenizer)
+        self._template, self._ids = pair_template(tokenizer), TextIds(tokenizer)
 
     def __call__(
         self, pairs: Sequence[tuple[str, str]], seen: dict[str, list[int]] | None = None
@@ -95,15 +96,11 @@ class PairTokenizer:
         unseen = [text for text in texts if text not in seen]
         if unseen:
             try:
-                with tokenizer_lock(self._tokenizer):
-                    encoded = self._tokenizer(
-                    unseen, add_special_tokens=False, padding=False, truncation=False,
-                    return_attention_mask=False, return_token_type_ids=False, verbose=False,
-                )  # fmt: skip
+                ids = self._ids(unseen)
             except TypeError:
                 refuse_half_characters(pairs)
                 raise
-            seen.update(zip(unseen, encoded["input_ids"], strict=True))
+            seen.update(zip(unseen, ids, strict=True))
         return seen
 
 
