@@ -51,6 +51,20 @@ PACKED_MUTANTS = (
         PACKING,
     ),
     mutant(
+        "a batch is chosen from too little",
+        "packing.py",
+        "LOOK_AHEAD: Final = 12",
+        "LOOK_AHEAD: Final = 2",
+        f"{PACKING}::test_little_is_wasted_on_prose",
+    ),
+    mutant(
+        "a batch waits for more than it gains by",
+        "packing.py",
+        "min(LOOK_AHEAD * self.max_tokens, MOST_LOOK_AHEAD * self.usual)",
+        "MOST_LOOK_AHEAD * self.usual",
+        f"{STREAM}::test_on_a_gpu_the_first_texts_that_are_read_make_a_batch",
+    ),
+    mutant(
         "a batch does not wait",
         "stream.py",
         "if oldest is None or (oldest.unread and self._tokens < self._budgets.enough):",

@@ -14,6 +14,7 @@ from perf_tests import workloads
 from xenc import ExecutionError
 from xenc.packing import Budgets, _fullest, pack, plan_packed, token_budgets, warmup_plans
 from xenc.plan import PackedPlan
+from xenc.stream import MOST_WAITING
 
 USUAL_BUDGETS = (2048, 16_384)
 
@@ -153,12 +154,27 @@ def test_a_request_that_fits_one_batch_takes_the_smallest_budget_that_holds_it(c
     assert [batch.tokens for batch in batches(counts, budgets)] == [holding[0]]
 
 
-@pytest.mark.parametrize(("pairs", "most"), [(1024, 0.02), (100, 0.05)])
+@pytest.mark.parametrize(("pairs", "most"), [(1024, 0.005), (100, 0.05)])
 def test_little_is_wasted_on_prose(minilm, pairs, most):
     for number in range(2):
         counts = token_counts(minilm, workloads.seed(pairs=pairs, batch_size=64).round(number))
         for usual in USUAL_BUDGETS:
             assert plan_packed(counts, token_budgets(None, 512, usual=usual)).waste <= most
+
+
+@pytest.mark.parametrize(
+    ("usual", "max_tokens", "enough"),
+    [(2048, 512, 8192), (16_384, 512, 22_528), (16_384, 8192, 65_536), (64, 512, 256)],
+)
+def test_a_batch_is_chosen_from_its_budget_and_a_dozen_long_pairs_or_three_budgets(usual, max_tokens, enough):
+    assert token_budgets(None, max_tokens, usual=usual).enough == enough
+
+
+@given(requests())
+@example(([], token_budgets(32, 512, usual=2048)))
+def test_a_batch_is_chosen_from_more_than_a_usual_budget_and_from_less_than_makes_readers_rest(case):
+    _, budgets = case
+    assert budgets.usual < budgets.enough < MOST_WAITING * budgets.usual
 
 
 def test_a_rerank_request_is_one_batch_on_a_gpu(minilm):

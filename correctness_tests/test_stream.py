@@ -9,11 +9,13 @@ from itertools import chain, repeat
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
+from perf_tests import workloads
 from xenc.packing import Budgets, plan_packed, token_budgets
 from xenc.request import Request
 from xenc.stream import MOST_WAITING, NextBatch, PackedStream
-from xenc.tokens import TokenizedPairs
+from xenc.tokens import PairTokenizer, TokenizedPairs
 
 SMALL = Budgets((16, 32, 64), 64, 32)
 counts_of_a_request = st.lists(st.integers(0, 32), min_size=1, max_size=40)
@@ -104,6 +106,15 @@ def test_a_batch_waits_for_the_end_of_the_oldest_request_or_for_enough_to_choose
     assert stream.take() is None
     slow.add(stream, 1)
     assert stream.take().plan.tokens == 64
+
+
+def test_on_a_gpu_the_first_texts_that_are_read_make_a_batch(minilm):
+    budgets = token_budgets(None, 512, usual=16_384)
+    pairs = workloads.seed(pairs=1024, batch_size=64).round(0)
+    tokens = PairTokenizer(AutoTokenizer.from_pretrained(minilm), 512)(pairs[: PackedStream.chunk])
+    stream, client = PackedStream(budgets), Client([*tokens.counts, *[1] * 960])
+    client.add(stream, PackedStream.chunk)
+    assert stream.take().plan.tokens == 16_384
 
 
 @given(st.lists(counts_of_a_request, min_size=1, max_size=4), st.data())

@@ -21,8 +21,11 @@ TOKENS_PER_SLOT: Final = 8
 
 SMALLEST_BUDGET: Final = 32
 
-LOOK_AHEAD: Final = 4
-"""How many usual budgets' worth of waiting pairs a batch is chosen from."""
+LOOK_AHEAD: Final = 12
+"""How many of the longest pairs may wait beyond a usual budget, for a batch to be chosen from."""
+
+MOST_LOOK_AHEAD: Final = 3
+"""Usual budgets that may wait beyond one, however long the longest pair."""
 
 MAX_CANDIDATES: Final = 1024
 
@@ -46,7 +49,7 @@ class Budgets:
     @property
     def enough(self) -> int:
         """Waiting tokens from which a batch can be chosen well."""
-        return LOOK_AHEAD * self.usual
+        return self.usual + min(LOOK_AHEAD * self.max_tokens, MOST_LOOK_AHEAD * self.usual)
 
     def at_least(self, tokens: int) -> int:
         """The smallest size that holds so many tokens, or the largest there is."""
