@@ -6,6 +6,7 @@ from correctness_tests.mutations import LAYOUTS, mutant
 
 PACKING = "test_packing.py"
 STREAM = "test_stream.py"
+SLOTS = "test_slots.py"
 PACKED_COLLATE = "test_packed_collate.py"
 ATTENTION = "test_attention.py"
 ADMISSION = "test_admission.py"
@@ -18,19 +19,48 @@ PACKED_MUTANTS = (
         "_fullest(counts, target, limit)",
         PACKING,
     ),
+    mutant("slots one short", "packing.py", "if each >= documents)", "if each >= documents - 1)", PACKING),
     mutant(
-        "slots one short",
+        "always the most slots",
         "packing.py",
-        "size, self.slots(size), self.",
-        "size, self.slots(size) - 2, self.",
+        "for each in self.slots(size) if",
+        "for each in self.slots(size)[-1:] if",
         PACKING,
     ),
     mutant(
         "no slots for dummies",
         "packing.py",
-        "return self.slots(size) - self._dummies(size)",
-        "return self.slots(size)",
+        "return self.slots(size)[-1] - self._dummies(size)",
+        "return self.slots(size)[-1]",
         PACKING,
+    ),
+    mutant(
+        "slots for pairs alone",
+        "packing.py",
+        "len(rows) + self._dummies(size - tokens)",
+        "len(rows)",
+        PACKING,
+    ),
+    mutant(
+        "packed warm-up with the most slots alone",
+        "packing.py",
+        "reversed(budgets.slots(size))",
+        "budgets.slots(size)[-1:]",
+        PACKING,
+    ),
+    mutant(
+        "several shapes where each is a graph",
+        "layouts/packed.py",
+        "execution.compile_mode is None or execution.dynamic is True",
+        "True",
+        SLOTS,
+    ),
+    mutant(
+        "several shapes where there is to be one",
+        "layouts/packed.py",
+        "one_graph and not execution.deterministic",
+        "one_graph",
+        SLOTS,
     ),
     mutant(
         "a batch one token too full", "packing.py", "(1 << (room + 1)) - 1", "(1 << (room + 2)) - 1", PACKING
@@ -46,8 +76,8 @@ PACKED_MUTANTS = (
     mutant(
         "packed warm-up skips the smallest",
         "packing.py",
-        "reversed(budgets.sizes)]",
-        "reversed(budgets.sizes[1:])]",
+        "reversed(budgets.sizes)\n",
+        "reversed(budgets.sizes[1:])\n",
         PACKING,
     ),
     mutant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer
 from correctness_tests import strategies
 from perf_tests import workloads
 from xenc import ExecutionError
+from xenc.layouts.packed import TOKENS_PER_SLOT
 from xenc.packing import Budgets, _fullest, pack, plan_packed, token_budgets, warmup_plans
 from xenc.plan import PackedPlan
 from xenc.stream import MOST_WAITING
@@ -27,6 +29,10 @@ def specs(max_tokens: int) -> st.SearchStrategy[int | tuple[int, ...] | None]:
     return st.one_of(st.none(), st.integers(1, 300), explicit)
 
 
+SLOTS = ((8,), (8, 64, 128, 256), (8, 11, 40))
+"""Tokens per slot: a CPU's, a GPU's, and others."""
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[list[int], Budgets]:
     """Counts from 1 to max_tokens, and the budgets of some execution."""
@@ -34,7 +40,10 @@ def requests(draw: st.DrawFn) -> tuple[list[int], Budgets]:
     counts = [max(1, count) for count in draw(strategies.token_counts(max_tokens, edges=(1, 3, 16)))]
     spec = draw(specs(max_tokens))
     single = draw(st.booleans()) and (not isinstance(spec, tuple) or len(spec) == 1)
-    return counts, token_budgets(spec, max_tokens, usual=draw(st.integers(1, 300)), single=single)
+    return counts, token_budgets(
+        spec, max_tokens, usual=draw(st.integers(1, 300)), single=single,
+        tokens_per_slot=draw(st.sampled_from(SLOTS)),
+    )  # fmt: skip
 
 
 def batches(counts: list[int], budgets: Budgets) -> list[PackedPlan]:
@@ -63,16 +72,44 @@ def test_a_batch_has_an_allowed_size_that_holds_its_pairs(case):
         assert batch.tokens in budgets.sizes
 
 
+def documents(batch: PackedPlan, counts: list[int], budgets: Budgets) -> int:
+    """How many stand in a batch: its pairs, and dummies in the rest."""
+    left = batch.tokens - sum(counts[row] for row in batch.rows)
+    return len(batch.rows) + -(-left // budgets.max_tokens)
+
+
+def with_slots(case: tuple[list[int], Budgets]) -> tuple[list[int], Budgets]:
+    counts, budgets = case
+    return counts, replace(budgets, tokens_per_slot=SLOTS[1])
+
+
 @given(requests())
 @example(([1] * 40, Budgets((32, 64), 64, 64)))
 @example(([1] * 4, Budgets((33, 40), 40, 3)))
-def test_the_slots_suffice_for_all_pairs_and_for_dummies_that_fill_the_rest(case):
+@example(with_slots(([64] * 31, Budgets((2048,), 2048, 64))))
+@example(with_slots(([49] * 41, Budgets((2048,), 2048, 512))))
+def test_a_batch_has_the_fewest_slots_allowed_that_hold_its_pairs_and_dummies(case):
     counts, budgets = case
     for batch in batches(counts, budgets):
-        left = batch.tokens - sum(counts[row] for row in batch.rows)
-        dummies = -(-left // budgets.max_tokens)
-        assert len(batch.rows) + dummies <= batch.slots
-        assert batch.slots % 2 == 0
+        allowed = budgets.slots(batch.tokens)
+        assert batch.slots == min(slots for slots in allowed if slots >= documents(batch, counts, budgets))
+        assert all(slots % 2 == 0 for slots in allowed)
+
+
+@given(requests(), st.data())
+@example(with_slots(([49] * 41, Budgets((2048,), 2048, 49))), None)
+def test_a_batch_that_loses_some_of_its_pairs_has_slots_enough_for_dummies_in_their_place(case, data):
+    counts, budgets = case
+    for batch in batches(counts, budgets):
+        rows = batch.rows[:1] if data is None else data.draw(st.sets(st.sampled_from(batch.rows)))
+        assert documents(replace(batch, rows=tuple(rows)), counts, budgets) <= batch.slots
+
+
+def test_on_a_gpu_long_documents_leave_few_slots_empty(minilm):
+    counts = token_counts(minilm, workloads.seed(pairs=256, batch_size=64).round(0))
+    budgets = token_budgets(None, 512, usual=16_384, tokens_per_slot=TOKENS_PER_SLOT["cuda"])
+    assert budgets.slots(16_384) == (98, 162, 290, 2082)
+    assert {batch.slots for batch in batches(counts, budgets) if batch.tokens == 16_384} == {98}
 
 
 @given(requests())
@@ -89,7 +126,7 @@ def test_warm_up_covers_every_shape_a_plan_can_have_once(case):
     warm = [(plan.tokens, plan.slots, plan.max_tokens) for plan in warmup_plans(budgets)]
     assert {(plan.tokens, plan.slots, plan.max_tokens) for plan in batches(counts, budgets)} <= set(warm)
     assert len(set(warm)) == len(warm)
-    assert warm[0][0] != budgets.max_tokens or len(warm) == 1
+    assert warm[0][0] != budgets.max_tokens or {tokens for tokens, *_ in warm} == {budgets.max_tokens}
 
 
 def fullest(counts: list[int], room: int) -> list[int]:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ import xenc
 from correctness_tests import checkpoints, oracle, strategies, test_causal
 from correctness_tests.waiting import SOON
 from xenc import PRESETS, Execution, ExecutionError, watch_compiles
-from xenc.packing import Budgets
+from xenc.layouts import packed
+from xenc.packing import Budgets, plan_packed, warmup_plans
 from xenc.prefix import common
 from xenc.prefix.common import LEAST_SAVED, common_tokens, plan_shared, prefix_budgets
 from xenc.tokens import TokenizedPairs
@@ -101,6 +103,14 @@ def test_a_plan_runs_each_pair_once_and_its_prefix_once(rows):
         assert sum(len(rows[row]) - count for row in batch.rows) <= batch.tokens
     assert count <= plan.batches[0].prefix_tokens
     assert 0 <= plan.waste < 1
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, MAX_LENGTH])
+def test_a_prefix_is_read_in_as_few_slots_as_hold_it_and_what_is_left(count):
+    read_in = prefix_budgets(MAX_LENGTH)
+    [plan] = plan_packed([count], read_in).batches
+    assert plan.slots == (2 if count < MAX_LENGTH else 4)
+    assert (plan.tokens, plan.slots) in {(each.tokens, each.slots) for each in warmup_plans(read_in)}
 
 
 def test_one_of_the_edges_fills_several_batches():
@@ -288,12 +298,17 @@ def one_by_one(checkpoint: Path, pairs, prompt: str | None) -> np.ndarray:
     return np.array([model.predict(pair, activation_fn=torch.nn.Identity(), prompt=prompt) for pair in pairs])
 
 
-def test_compiled_it_has_two_graphs_and_any_request_compiles_nothing(checkpoint, expected):
+@pytest.mark.parametrize("slots_of", ["cpu", "cuda"])
+def test_compiled_it_has_two_graphs_and_any_request_compiles_nothing(
+    checkpoint, expected, monkeypatch, slots_of
+):
+    monkeypatch.setitem(packed.TOKENS_PER_SLOT, "cpu", packed.TOKENS_PER_SLOT[slots_of])
     execution = Execution(share_prefix=True, strict=True, token_budgets=(64, 160))
     with xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution) as model:
         report = model.warmup()
         assert report.graphs == model.pipeline.compiled.graphs == 2  # one reads, one classifies
-        assert [tokens for tokens, _ in report.shapes] == [64, 32, 128, 160, 64]
+        assert [size for size, _ in groupby(tokens for tokens, _ in report.shapes)] == [64, 32, 128, 160, 64]
+        assert len(report.shapes) == (5 if slots_of == "cpu" else 9)
         draw, shared = random.Random(6), 0
         with watch_compiles() as watch:
             for _ in range(30):

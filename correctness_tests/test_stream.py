@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from perf_tests import workloads
-from xenc.packing import Budgets, plan_packed, token_budgets
+from xenc.packing import Budgets, plan_packed, token_budgets, warmup_plans
 from xenc.request import Request
 from xenc.stream import MOST_WAITING, NextBatch, PackedStream
 from xenc.tokens import PairTokenizer, TokenizedPairs
 
-SMALL = Budgets((16, 32, 64), 64, 32)
+SMALL = Budgets((16, 32, 64), 64, 32, tokens_per_slot=(8, 16, 32))
+WARM = {(plan.tokens, plan.slots) for plan in warmup_plans(SMALL)}
 counts_of_a_request = st.lists(st.integers(0, 32), min_size=1, max_size=40)
 
 
@@ -118,7 +119,9 @@ def test_on_a_gpu_the_first_texts_that_are_read_make_a_batch(minilm):
 
 
 @given(st.lists(counts_of_a_request, min_size=1, max_size=4), st.data())
-def test_whoever_waits_longest_is_in_the_next_batch_and_nothing_runs_for_nobody(many, data):
+def test_whoever_waits_longest_is_in_the_next_batch_all_shapes_are_warm_and_nothing_runs_for_nobody(
+    many, data
+):
     stream, clients = PackedStream(SMALL), [Client(counts, name) for name, counts in enumerate(many)]
     waiting: list[tuple[int, int]] = []
     for _ in range(data.draw(st.integers(0, 40))):
@@ -148,6 +151,7 @@ def check_next(stream: PackedStream, clients: list[Client], waiting: list[tuple[
         tokens = sum(max(1, clients[name].counts[row]) for name, row in waiting)
         assert not waiting or (clients[waiting[0][0]].request.unread and tokens < SMALL.enough)
         return False
+    assert (batch.plan.tokens, batch.plan.slots) in WARM
     taken = [(whose(clients, document.request).name, document.row) for document in batch.documents]
     assert waiting[0] in taken
     for entry in taken:

@@ -16,8 +16,8 @@ from .errors import ExecutionError
 from .execution import TokenBudgets
 from .plan import PackedPlan, Plan
 
-TOKENS_PER_SLOT: Final = 8
-"""A batch of T tokens has places for T / 8 documents; shorter ones close it before it is full."""
+FEWEST_PER_SLOT: Final = 8
+"""A batch of T tokens has places for T / 8 documents at most; shorter ones close it before it is full."""
 
 SMALLEST_BUDGET: Final = 32
 
@@ -38,13 +38,17 @@ class Budgets:
         sizes: in tokens, ascending; the last holds any pair.
         usual: the size to fill; larger ones are for pairs that it does not hold.
         max_tokens: no pair has more tokens.
-        exact: a batch has no size but the sum of its pairs, and at least 2 tokens: PyTorch compiles 1 anew.
+        exact: a batch has no size but the sum of its pairs, at least 2 tokens (PyTorch compiles 1 anew), and
+            no place to spare.
+        tokens_per_slot: a batch has about one place for a document in so many tokens; of several numbers,
+            the largest that leaves a place for each.
     """
 
     sizes: tuple[int, ...]
     usual: int
     max_tokens: int
     exact: bool = False
+    tokens_per_slot: tuple[int, ...] = (FEWEST_PER_SLOT,)
 
     @property
     def enough(self) -> int:
@@ -55,27 +59,34 @@ class Budgets:
         """The smallest size that holds so many tokens, or the largest there is."""
         return self.sizes[min(bisect_left(self.sizes, tokens), len(self.sizes) - 1)]
 
-    def slots(self, size: int) -> int:
-        """Places for documents in a batch of a size: pairs, and dummies for the tokens left over.
+    def slots(self, size: int) -> tuple[int, ...]:
+        """How many places a batch of a size may have, ascending: for pairs, and for dummies of what is left.
 
         Even, so that the tensors laid out behind each other in one buffer stay aligned.
         """
-        slots = size // TOKENS_PER_SLOT + self._dummies(size) + 1
-        return slots + slots % 2
+        spare = self._dummies(size) + 1
+        slots = (size // tokens + spare for tokens in self.tokens_per_slot)
+        return tuple(sorted({each + each % 2 for each in slots}))
 
     def most_documents(self, size: int) -> int:
         """Pairs that surely leave a slot for each dummy document."""
-        return self.slots(size) - self._dummies(size)
+        return self.slots(size)[-1] - self._dummies(size)
 
-    def _dummies(self, size: int) -> int:
-        return -(-size // self.max_tokens)
+    def _dummies(self, left: int) -> int:
+        """Documents that fill the tokens left over."""
+        return -(-left // self.max_tokens)
 
-    def plan(self, rows: Sequence[int], size: int) -> PackedPlan:
-        """A batch of a size."""
-        return PackedPlan(tuple(rows), size, self.slots(size), self.max_tokens)
+    def plan(self, rows: Sequence[int], tokens: int, size: int) -> PackedPlan:
+        """A batch of a size for rows of so many tokens together, in as few slots as hold it."""
+        documents = len(rows) + self._dummies(size - tokens)
+        slots = documents if self.exact else next(each for each in self.slots(size) if each >= documents)
+        return PackedPlan(tuple(rows), size, slots, self.max_tokens)
 
 
-def token_budgets(spec: TokenBudgets, max_tokens: int, *, usual: int, single: bool = False) -> Budgets:
+def token_budgets(
+    spec: TokenBudgets, max_tokens: int, *, usual: int, single: bool = False,
+    tokens_per_slot: tuple[int, ...] = (FEWEST_PER_SLOT,),
+) -> Budgets:  # fmt: skip
     """The sizes that an execution allows.
 
     Derived ones are powers of two up to a sixteenth of the usual size, and from there its multiples: a
@@ -86,6 +97,7 @@ def token_budgets(spec: TokenBudgets, max_tokens: int, *, usual: int, single: bo
         max_tokens: the most tokens a pair may have.
         usual: the size to fill where the caller gave none.
         single: one size alone.
+        tokens_per_slot: see `Budgets`.
 
     Raises:
         ExecutionError: given sizes of which none holds the longest pair.
@@ -96,16 +108,16 @@ def token_budgets(spec: TokenBudgets, max_tokens: int, *, usual: int, single: bo
                 f"token_budgets={spec!r}: a pair of max_length={max_tokens} tokens fits none. Give a largest "
                 f"budget of at least {max_tokens}, or lower max_length to {spec[-1]}."
             )
-        return Budgets(spec, spec[-1], max_tokens)
+        return Budgets(spec, spec[-1], max_tokens, tokens_per_slot=tokens_per_slot)
     usual = spec or usual
     if single:
         size = max(usual, max_tokens)
-        return Budgets((size,), size, max_tokens)
+        return Budgets((size,), size, max_tokens, tokens_per_slot=tokens_per_slot)
     step = max(SMALLEST_BUDGET, -(-usual // 16))
     small = {SMALLEST_BUDGET << power for power in range(32) if SMALLEST_BUDGET << power < step}
     large = {usual << power for power in range(1, 32) if usual << power < max_tokens}
     sizes = small | set(range(step, usual, step)) | large | {usual, max(usual, max_tokens)}
-    return Budgets(tuple(sorted(sizes)), usual, max_tokens)
+    return Budgets(tuple(sorted(sizes)), usual, max_tokens, tokens_per_slot=tokens_per_slot)
 
 
 def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
@@ -130,7 +142,7 @@ def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
         size for size in large_enough if len(chosen) <= budgets.most_documents(size) or size == target
     )
     size = max(2, tokens) if budgets.exact else size
-    return budgets.plan(sorted(chosen, key=lambda row: -counts[row]), size)
+    return budgets.plan(sorted(chosen, key=lambda row: -counts[row]), tokens, size)
 
 
 def _fullest(counts: Sequence[int], room: int, limit: int) -> list[int]:
@@ -193,10 +205,14 @@ def candidates(counts: Sequence[int], budgets: Budgets) -> int:
 
 
 def warmup_plans(budgets: Budgets) -> tuple[PackedPlan, ...]:
-    """An empty batch of every size, largest first.
+    """An empty batch of every size with every number of slots, largest first.
 
     It starts with one whose size differs from max_tokens: torch.compile(dynamic=True) ties two numbers
     together that are equal when it first traces them.
     """
-    plans = [budgets.plan((), size) for size in reversed(budgets.sizes)]
+    plans = [
+        PackedPlan((), size, slots, budgets.max_tokens)
+        for size in reversed(budgets.sizes)
+        for slots in reversed(budgets.slots(size))
+    ]
     return tuple(sorted(plans, key=lambda plan: plan.tokens == budgets.max_tokens))

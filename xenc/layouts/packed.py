@@ -13,12 +13,15 @@ from ..errors import ExecutionError
 from ..families import Packable, packable, position_offset, unnumbered_id
 from ..forward import classify_packed
 from ..packed_collate import PackedCollator
-from ..packing import Budgets, plan_packed, token_budgets, warmup_plans
+from ..packing import FEWEST_PER_SLOT, Budgets, plan_packed, token_budgets, warmup_plans
 from ..stream import PackedStream
 from .layout import Given, Layout
 
 USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
 """Tokens. On a CPU a batch's activations should fit its cache; a GPU needs many to be busy."""
+
+TOKENS_PER_SLOT: Final = {"cpu": (FEWEST_PER_SLOT,), "cuda": (FEWEST_PER_SLOT, 64, 128, 256)}
+"""On a CPU an empty slot costs nothing; on a GPU attention starts as many blocks for it as for any other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ def packed_parts(given: Given) -> PackedParts:
         raise ExecutionError(f"layout='packed': {traits}. Use layout='bucketed'.")
     budgets = token_budgets(
         execution.token_budgets, max_length, usual=USUAL_BUDGET.get(model.device.type, 2048),
-        single=execution.deterministic,
+        single=execution.deterministic, tokens_per_slot=_tokens_per_slot(given),
     )  # fmt: skip
     collator = PackedCollator(
         **given.collating(),
@@ -66,6 +69,14 @@ def packed_parts(given: Given) -> PackedParts:
     )
     targets = torch.tensor(given.targets, device=model.device) if given.targets else None
     return PackedParts(traits=traits, budgets=budgets, collator=collator, targets=targets)
+
+
+def _tokens_per_slot(given: Given) -> tuple[int, ...]:
+    """The device's choices; the first alone where one shape is asked for, or each might cost a graph."""
+    choices = TOKENS_PER_SLOT.get(given.model.device.type, (FEWEST_PER_SLOT,))
+    execution = given.execution
+    one_graph = execution.compile_mode is None or execution.dynamic is True
+    return choices if one_graph and not execution.deterministic else choices[:1]
 
 
 def packed(given: Given) -> Layout:

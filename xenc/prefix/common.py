@@ -46,10 +46,10 @@ class SharedPlan(PackedPlan):
 
 
 def prefix_budgets(max_tokens: int) -> Budgets:
-    """The sizes in which a prefix is read: powers of two below max_tokens, and max_tokens."""
+    """The sizes in which a prefix is read, one document: powers of two below max_tokens, and max_tokens."""
     powers = (SMALLEST_BUDGET << power for power in range(32))
     sizes = (*(size for size in powers if size < max_tokens), max_tokens)
-    return Budgets(sizes, max_tokens, max_tokens)
+    return Budgets(sizes, max_tokens, max_tokens, tokens_per_slot=(max_tokens,))
 
 
 def common_tokens(rows: Sequence[list[int]], unread_id: int | None = None) -> int:
