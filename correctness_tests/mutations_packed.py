@@ -65,6 +65,13 @@ PACKED_MUTANTS = (
     mutant(
         "a batch one token too full", "packing.py", "(1 << (room + 1)) - 1", "(1 << (room + 2)) - 1", PACKING
     ),
+    mutant(
+        "the first pairs are in whether they fill it or not",
+        "packing.py",
+        "if first and sum(",
+        "if False and sum(",
+        PACKING,
+    ),
     mutant("a batch never quite full", "packing.py", "(1 << (room + 1)) - 1", "(1 << room) - 1", PACKING),
     mutant(
         "always the usual budget",

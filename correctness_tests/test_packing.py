@@ -14,7 +14,7 @@ from correctness_tests import strategies
 from perf_tests import workloads
 from xenc import ExecutionError
 from xenc.layouts.packed import TOKENS_PER_SLOT
-from xenc.packing import Budgets, _fullest, pack, plan_packed, token_budgets, warmup_plans
+from xenc.packing import Budgets, _fullest, _fullest_in_order, pack, plan_packed, token_budgets, warmup_plans
 from xenc.plan import PackedPlan
 from xenc.stream import MOST_WAITING
 
@@ -148,6 +148,13 @@ few_counts = st.lists(st.integers(1, 30), max_size=8)
 @example([7], 7)
 def test_no_other_choice_is_fuller_and_none_as_full_is_earlier(counts, room):
     assert _fullest(counts, room, len(counts)) == fullest(counts, room)
+
+
+@given(few_counts, st.integers(0, 90), st.integers(0, 90))
+@example([3, 5, 4, 2], 9, 4)
+@example([3, 7, 2], 9, 1)
+def test_where_the_search_begins_changes_nothing(counts, room, searched):
+    assert _fullest_in_order(counts, room, searched) == fullest(counts, room)
 
 
 @given(few_counts, st.integers(0, 90), st.integers(0, 8))

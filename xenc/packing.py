@@ -29,6 +29,9 @@ MOST_LOOK_AHEAD: Final = 3
 
 MAX_CANDIDATES: Final = 1024
 
+SEARCHED: Final = 2048
+"""Tokens left in a batch from which it is searched what fills them; before, pairs are taken as they come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
@@ -160,8 +163,24 @@ def _fullest(counts: Sequence[int], room: int, limit: int) -> list[int]:
     return sorted(longest_first[index] for index in longest[:limit])
 
 
-def _fullest_in_order(counts: Sequence[int], room: int) -> list[int]:
-    """Indices of counts whose sum comes closest to `room` from below; of all such, those that come first."""
+def _fullest_in_order(counts: Sequence[int], room: int, searched: int = SEARCHED) -> list[int]:
+    """Indices of counts whose sum comes closest to `room` from below; of all such, those that come first.
+
+    Where the first counts and some of the others fill the room to the last token, that is the answer, and
+    sums up to about `searched` are all that had to be known for it.
+    """
+    first, left = 0, room
+    while first < len(counts) and counts[first] + searched <= left:
+        left -= counts[first]
+        first += 1
+    others = [first + index for index in _search(counts[first:], left)]
+    if first and sum(counts[index] for index in others) < left:
+        return _search(counts, room)
+    return [*range(first), *others]
+
+
+def _search(counts: Sequence[int], room: int) -> list[int]:
+    """The same, from all sums up to `room`."""
     within = (1 << (room + 1)) - 1
     reachable = [1]  # bit s of the last: some of the counts from here on sum up to s
     for count in reversed(counts):
