@@ -111,7 +111,7 @@ PACKED_MUTANTS = (
     mutant(
         "dropped pairs weigh on",
         "stream.py",
-        "                self._tokens -= document.count\n",
+        "                self._tokens -= count\n",
         "                pass\n",
         STREAM,
     ),

@@ -152,14 +152,18 @@ class PackedStream:
     def _candidates(self) -> list[Waiting]:
         """Remove what a batch is chosen from, and on the way whatever nobody waits for any more."""
         candidates: list[Waiting] = []
-        tokens = 0
-        while self._waiting and len(candidates) < MAX_CANDIDATES and tokens < self._budgets.enough:
+        tokens, enough = 0, self._budgets.enough
+        dropped: dict[Request, bool] = {}  # asking takes a lock, so each request is asked once
+        while self._waiting and len(candidates) < MAX_CANDIDATES and tokens < enough:
             document = self._waiting.popleft()
-            if document.request.dropped:
-                self._tokens -= document.count
+            count, request = document.count, document.request
+            if request not in dropped:
+                dropped[request] = request.dropped
+            if dropped[request]:
+                self._tokens -= count
             else:
                 candidates.append(document)
-                tokens += document.count
+                tokens += count
         return candidates
 
     def pause(self, request: Request) -> bool:
