@@ -91,6 +91,22 @@ def test_the_interpreter_ends_although_a_thread_goes_on_asking(tiny):
     run_python(script, tiny, seconds=20)
 
 
+def test_models_trace_one_after_the_other_although_the_thread_of_the_first_has_ended(tiny):
+    """A PyTorch built for CUDA broke here where there is no GPU; a build for the CPU never did."""
+    script = """
+        def trace(function):
+            torch.compile(function, backend="eager", fullgraph=True)(torch.ones(5))
+        for function in (lambda x: x.sin(), lambda x: x.cos()):
+            thread = threading.Thread(target=trace, args=(function,))
+            thread.start()
+            thread.join()
+        model.close()
+        print("traced")
+    """
+    done = run_python(script, tiny)
+    assert done.stdout == "traced\n", (done.returncode, done.stderr[-2000:])
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_answers(tiny):
     script = """

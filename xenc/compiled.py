@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from transformers import PreTrainedModel
 
 from .cold_start import load_graphs, save_graphs
@@ -22,6 +23,10 @@ from .prepared import Batch, PreparedForward, WarmupReport
 from .runtimes.tensorrt import OPTIONS, tensorrt_backend
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 from .weights import sum_of_weights, weights_version
+
+with FakeTensorMode():
+    """Tracing for CUDA where there is no GPU, torch 2.11 goes on using what the first thread to trace had for
+    itself, even when that thread has ended: a segmentation fault. The thread that imports seldom ends."""
 
 CUDAGRAPH_PASSES: Final = 3
 """CUDA-graph trees run a shape once, then record it, and only then replay it."""
