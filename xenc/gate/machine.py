@@ -29,7 +29,8 @@ def device_name(device: str) -> str:
 
 def versions() -> dict[str, str]:
     """The versions that can change a timing."""
-    found = {name: version(name) for name in ("torch", "transformers", "sentence-transformers")}
+    found = {"torch": str(torch.__version__)}  # an installed package may not say which build it is
+    found |= {name: version(name) for name in ("transformers", "sentence-transformers")}
     found["python"] = platform.python_version()
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
