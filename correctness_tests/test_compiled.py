@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -164,6 +166,33 @@ def test_one_graph_per_shape_may_be_more_than_pytorchs_limit(one_layer, dynamo_a
     model.execution = "sdpa-sorted"
     eager = model.predict([("a", "b " * words) for words in range(10)], batch_size=3)
     np.testing.assert_allclose(scores, eager, rtol=0, atol=1e-5)
+
+
+def test_two_that_warm_up_at_once_leave_pytorchs_limits_as_they_were(one_layer, monkeypatch):
+    """Whoever begins first ends first, if PyTorch lets both run."""
+    first, second = (CompiledForward(classify, made(one_layer, LAX).transformers_model, LAX) for _ in "ab")
+    begun = {first: threading.Event(), second: threading.Event()}
+    ended = threading.Event()
+
+    def call(self, batch):
+        begun[self].set()
+        if self is first:
+            begun[second].wait(0.5)
+        else:
+            ended.wait(5)
+        return torch.zeros(2, 1)
+
+    monkeypatch.setattr(CompiledForward, "_call", call)
+    before = torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit
+    batch = Collator(pad_id=0, has_token_types=True, device=torch.device("cpu")).dummy((2, 8))
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(first, batch)
+        begun[first].wait(5)
+        other = pool.submit(second, batch)
+        one.result()
+        ended.set()
+        other.result()
+    assert (torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit) == before
 
 
 def global_settings() -> dict[str, object]:

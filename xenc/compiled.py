@@ -6,6 +6,7 @@ other settings. Each `CompiledForward` therefore compiles a copy of its function
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -30,6 +31,10 @@ with FakeTensorMode():
 
 CUDAGRAPH_PASSES: Final = 3
 """CUDA-graph trees run a shape once, then record it, and only then replay it."""
+
+_RAISING_LIMITS: Final = threading.Lock()
+"""Limits belong to a thread, but in torch 2.11 to the process: of two that raise them at once, each would put
+back what the other had set."""
 
 
 class CompiledForward(PreparedForward):
@@ -130,7 +135,8 @@ class CompiledForward(PreparedForward):
         if batch.shape in self._warm_shapes:
             logits = self._call(batch)
         else:  # one graph per shape may need more than PyTorch's limit of eight
-            with torch._dynamo.config.patch(recompile_limit=4096, accumulated_recompile_limit=4096):
+            limits = {"recompile_limit": 4096, "accumulated_recompile_limit": 4096}
+            with _RAISING_LIMITS, torch._dynamo.config.patch(limits):
                 logits = self._call(batch)
         # the next replay of a CUDA graph overwrites this one's output
         return logits.clone() if self._replays_cudagraphs else logits
