@@ -132,7 +132,7 @@ def recording(
 def name_compiled_kernels() -> None:
     """Have Inductor's C++ kernels tell the profiler their names, a few ns each, if compiled from now on.
 
-    Call it on the thread that compiles: PyTorch's settings belong to a thread.
+    Call it on the thread that compiles: PyTorch's settings belong to a thread, in torch 2.11 to the process.
     """
     torch._inductor.config.cpp.enable_kernel_profile = True
 
