@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
 import xenc
 from correctness_tests import checkpoints, oracle
@@ -60,6 +60,18 @@ def test_compiled_there_is_one_graph_for_all_lengths_and_nothing_compiles_after_
         scores = scored(model)
     assert watch.report.clean, watch.report.describe()
     np.testing.assert_allclose(scores, oracle.logits(checkpoint, PAIRS, max_length=64), rtol=0, atol=1e-4)
+
+
+def test_encoder_and_decoder_attend_as_the_execution_says(tmp_path):
+    model = xenc.CrossEncoder(
+        str(checkpoints.make(tmp_path, "t5", **checkpoints.T5)), device="cpu", execution="sdpa-sorted"
+    )
+    for attention in ("sdpa", "eager", "sdpa"):
+        model.execution = f"{attention}-sorted"
+        scored(model)
+        parts = [part for part in model.transformers_model.modules() if isinstance(part, PreTrainedModel)]
+        assert len(parts) == 4
+        assert {part.config._attn_implementation for part in parts} == {attention}
 
 
 def test_a_pair_without_eos_is_refused_and_not_read_elsewhere(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -104,6 +104,20 @@ def unshareable(model: PreTrainedModel) -> str | None:
     if model.device.type == "cuda" and model.dtype.itemsize == 4:
         return f"{name} in {model.dtype}: attention after a prefix needs float16 or bfloat16 on CUDA"
     return None
+
+
+def without_sdpa(model: PreTrainedModel) -> str | None:
+    """Why a model's padded batches cannot run in SDPA attention; None if they can.
+
+    UMT5 in transformers 5.17 makes no mask for its decoder there, and does not say that it is causal.
+    """
+    name = model.config.model_type
+    if not model._supports_sdpa:
+        return f"{name} has no SDPA attention"
+    if name != "umt5" or not model.config.is_encoder_decoder:
+        return None
+    attention: Any = model.get_decoder().block[0].layer[0].SelfAttention
+    return None if attention.is_causal else f"{name}'s decoder looks ahead in SDPA attention"
 
 
 _POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})

@@ -74,6 +74,7 @@ class Pipeline:
         if self._twin is None and execution.quantize is not None:
             self._twin = Twin(model, execution.quantize)
         self._runs = model if self._twin is None else self._twin.model
+        self._attending = _attending(self._runs)
         given = Given(
             model=self._runs, tokenizer=tokenizer, max_length=max_length, execution=execution,
             targets=tuple(targets), asked=None if asked is None else FirstStepTensors(asked, model),
@@ -239,8 +240,9 @@ class Pipeline:
                     self._worker.answer(request.finish)
 
     def _use_attention(self) -> None:
-        if self._runs.config._attn_implementation != self._layout.attention:
-            self._runs.set_attn_implementation(self._layout.attention)
+        for part in self._attending:
+            if part.config._attn_implementation != self._layout.attention:
+                part.set_attn_implementation(self._layout.attention)
 
 
 def signature(
@@ -257,6 +259,14 @@ def signature(
         model.config.get_text_config().pad_token_id, tokenizer.pad_token_id,
         tuple(tokenizer.model_input_names), None if joining is None else joining.__getstate__(),
     )  # fmt: skip
+
+
+def _attending(model: PreTrainedModel) -> tuple[PreTrainedModel, ...]:
+    """The model, and parts of it that have a configuration of the same kind but their own: T5's encoder and
+    decoder, which transformers 5.17 leaves out when it sets the model's attention.
+    """
+    parts = (part for part in model.modules() if isinstance(part, PreTrainedModel))
+    return tuple({id(part.config): part for part in parts if type(part.config) is type(model.config)}.values())
 
 
 def _note(request: Request, batch: NextBatch, logits: Tensor, per_token: float) -> bool:

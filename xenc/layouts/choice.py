@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..errors import ExecutionError
 from ..execution import Execution
 from ..extras import require_for
-from ..families import looks_up_eos, nestable, packable, unshareable
+from ..families import looks_up_eos, nestable, packable, unshareable, without_sdpa
 from ..runtimes.forward import RUNTIMES, check_runtime
 from .layout import Given, Layout
 from .nested import nested
@@ -68,14 +68,9 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
         )
-    if (
-        execution.layout in ("padded", "bucketed")
-        and execution.attention == "sdpa"
-        and not model._supports_sdpa
-    ):
-        logger.warning(
-            "%s has no SDPA attention: execution.attention is now 'eager'", model.config.model_type
-        )
+    unattended = without_sdpa(model)
+    if execution.layout in ("padded", "bucketed") and execution.attention == "sdpa" and unattended:
+        logger.warning("%s: execution.attention is now 'eager'", unattended)
         execution = replace(execution, attention="eager")
     return execution
 
