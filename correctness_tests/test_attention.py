@@ -14,6 +14,7 @@ from torch._dynamo.testing import CompileCounter
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from correctness_tests import checkpoints, strategies
+from xenc import attention
 from xenc.attention import NO_WINDOW, PACKED_ATTENTION, packed_attention
 
 SCALE = 0.3
@@ -144,6 +145,17 @@ def test_no_bit_of_a_document_depends_on_its_neighbours(dtype, case, before, aft
     starts = torch.tensor([0, *accumulate([*before, *case.lengths, *after])], dtype=torch.int32)
     among = packed_attention(*parts, starts, max(longest, 40), *how)
     assert torch.equal(among[sum(before) : sum(before) + len(alone)], alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_cuda_answers_is_laid_out_as_the_compiler_is_told(dtype):
+    """Whatever the queries' strides are: by PyTorch's own description of its kernels, so without a GPU."""
+    arguments = Case((9, 4), heads=(4, 2), transposed=True).arguments(dtype)
+    described = [part.to("meta") if isinstance(part, Tensor) else part for part in arguments]
+    assert not described[0].is_contiguous()
+    told = torch.empty(described[0].shape)
+    out = attention._on_cuda(*described)
+    assert (out.shape, out.stride(), out.dtype) == (told.shape, told.stride(), dtype)
 
 
 def nan(part: Tensor, lengths: list[int]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from correctness_tests import strategies
 from xenc.attention import NO_WINDOW, packed_attention
+from xenc.prefix import attention
 from xenc.prefix.attention import prefixed_attention
 
 SCALE = 0.3
@@ -110,6 +111,16 @@ def test_each_document_attends_to_the_prefix_and_causally_to_itself_on_a_gpu(cas
     assert_close(case, torch.bfloat16, "cuda")
     with pytest.raises(NotImplementedError, match=r"float32 attention after a shared prefix"):
         prefixed_attention(*case.arguments(torch.float32, "cuda"))
+
+
+def test_what_cuda_answers_is_laid_out_as_the_compiler_is_told():
+    """By PyTorch's own description of its kernels, so without a GPU."""
+    arguments = Case((9, 4), 7).arguments(torch.bfloat16)
+    described = [part.to("meta") if isinstance(part, Tensor) else part for part in arguments]
+    told = torch.empty(described[0].shape)
+    described[0] = described[0].transpose(0, 1).contiguous().transpose(0, 1)
+    out = attention._on_cuda(*described)
+    assert (out.shape, out.stride(), out.dtype) == (told.shape, told.stride(), torch.bfloat16)
 
 
 @pytest.mark.parametrize("case", [EDGES[0], EDGES[3]], ids=str)

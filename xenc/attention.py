@@ -99,7 +99,7 @@ def _on_cuda(
             window_size_left=None if window == NO_WINDOW else window,
             window_size_right=0 if causal else (None if window == NO_WINDOW else window),
         )[0]  # fmt: skip
-        return flash
+        return flash.contiguous()  # it takes the strides of the queries
     if window != NO_WINDOW:
         raise NotImplementedError(
             f"no CUDA kernel for {query.dtype} attention in a window of {window} tokens"

@@ -100,7 +100,7 @@ def _on_cuda(
     )  # fmt: skip
     # over no keys at all the kernel's sum is infinite
     before_log_sums = before_log_sums.masked_fill(prefix_starts[1] == 0, -torch.inf)
-    return _together(own, own_log_sums.T, before, before_log_sums.T)
+    return _together(own.contiguous(), own_log_sums.T, before, before_log_sums.T)
 
 
 @prefixed_attention.register_fake
