@@ -10,6 +10,8 @@ from typing import Final
 
 import torch
 
+ROOT: Final = Path(__file__).parent.parent
+
 SCRIPT: Final = """
 import sys
 import torch
@@ -36,9 +38,10 @@ def first_score(model: Path, device: str, dtype: torch.dtype, cache_dir: Path, c
         RuntimeError: the process failed; the message ends with what it said.
     """
     name = str(dtype).removeprefix("torch.")
+    found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(model), device, name, str(cache_dir)],
-        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiler_cache)},
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiler_cache), "PYTHONPATH": found},
         capture_output=True,
         text=True,
     )
