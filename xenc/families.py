@@ -116,8 +116,9 @@ def without_sdpa(model: PreTrainedModel) -> str | None:
         return f"{name} has no SDPA attention"
     if name != "umt5" or not model.config.is_encoder_decoder:
         return None
-    attention: Any = model.get_decoder().block[0].layer[0].SelfAttention
-    return None if attention.is_causal else f"{name}'s decoder looks ahead in SDPA attention"
+    decoder: Any = model.get_decoder()  # type: ignore[no-untyped-call]
+    looks_ahead = not decoder.block[0].layer[0].SelfAttention.is_causal
+    return f"{name}'s decoder looks ahead in SDPA attention" if looks_ahead else None
 
 
 _POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})

@@ -265,8 +265,9 @@ def _attending(model: PreTrainedModel) -> tuple[PreTrainedModel, ...]:
     """The model, and parts of it that have a configuration of the same kind but their own: T5's encoder and
     decoder, which transformers 5.17 leaves out when it sets the model's attention.
     """
-    parts = (part for part in model.modules() if isinstance(part, PreTrainedModel))
-    return tuple({id(part.config): part for part in parts if type(part.config) is type(model.config)}.values())
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    alike = {id(part.config): part for part in parts if type(part.config) is type(model.config)}
+    return tuple(alike.values())
 
 
 def _note(request: Request, batch: NextBatch, logits: Tensor, per_token: float) -> bool:
