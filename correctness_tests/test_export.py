@@ -12,8 +12,12 @@ from transformers import AutoModelForSequenceClassification
 
 from correctness_tests import checkpoints
 from correctness_tests.waiting import run_python
+from xenc.extras import EXTRAS
 from xenc.runtimes import export
 from xenc.runtimes.export import exported, fingerprint
+
+for module in EXTRAS["onnxruntime"][:2]:
+    pytest.importorskip(module, reason="not installed: pip install 'xenc[onnxruntime]'")
 
 GRAPH, WEIGHTS = b"a graph", b"weights, many of them"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 from correctness_tests import oracle
 from perf_tests import peers, workloads
 from perf_tests.configurations import PEERS, configurations
+from perf_tests.conftest import lacks
+from perf_tests.techniques import Technique, techniques
 from perf_tests.test_predict import why_not
 from xenc import PRESETS, watch_compiles
 
@@ -63,6 +66,16 @@ def test_a_row_whose_packages_are_absent_names_the_remedy_and_no_other_row_does(
         elif execution is not None and execution.runtime != "torch":
             extra = execution.runtime
         assert why_not(configuration) == (f"not installed: pip install 'xenc[{extra}]'" if extra else None)
+
+
+def test_the_gate_asks_nothing_of_rows_whose_packages_are_absent(monkeypatch):
+    monkeypatch.setattr("xenc.extras.find_spec", lambda module: None)
+    for parameter in (*configurations(), *techniques()):
+        row = parameter.values[0]
+        execution = row.execution if isinstance(row, Technique) else PRESETS.get(row.name)
+        needy = execution is not None and (execution.quantize is not None or execution.runtime != "torch")
+        assert lacks(SimpleNamespace(callspec=SimpleNamespace(params={"row": row}))) == needy
+    assert not lacks(SimpleNamespace())
 
 
 def test_what_another_system_runs_is_not_judged_by_the_gate():

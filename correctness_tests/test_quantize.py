@@ -8,7 +8,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
 import xenc
 from correctness_tests import checkpoints, oracle
@@ -16,6 +15,10 @@ from perf_tests import workloads
 from xenc import Execution, ExecutionError, NotInstalledError, watch_compiles
 from xenc.extras import EXTRAS
 from xenc.quantize import Twin, _say_slow, encoder_layers
+
+quantization = pytest.importorskip(
+    "torchao.quantization", reason="not installed: pip install 'xenc[torchao]'"
+)
 
 LENGTHS = [10, 300, 80, 20, 150, 0, 40, 400, 60, 220, 5, 110]
 PAIRS = [
@@ -110,7 +113,8 @@ def test_a_quantised_layer_multiplies_as_torchaos_to_the_last_bit(eager):
     layer = eager.transformers_model.bert.encoder.layer[0].intermediate.dense
     twin = Twin(eager.transformers_model, "int8").model.bert.encoder.layer[0].intermediate.dense
     theirs = copy.deepcopy(layer)
-    quantize_(theirs, Int8DynamicActivationInt8WeightConfig(version=2, set_inductor_config=False))
+    config = quantization.Int8DynamicActivationInt8WeightConfig(version=2, set_inductor_config=False)
+    quantization.quantize_(theirs, config)
     hidden = torch.randn(5, 7, layer.in_features)
     with torch.inference_mode():
         torch.testing.assert_close(twin(hidden), theirs(hidden), rtol=0, atol=0)

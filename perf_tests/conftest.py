@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from perf_tests.against import paired_request
+from perf_tests.configurations import Configuration
 from perf_tests.scorers import Scorer, Scorers
+from perf_tests.techniques import Technique
 from perf_tests.workloads import Pair
+from xenc import PRESETS
+from xenc.extras import missing_for
 from xenc.gate.paired.plugin import PAIRED, PAIRED_REQUEST, PairedPlugin
 from xenc.gate.plugin import GATE, leave_out
 from xenc.profiling.measure import profile_model
@@ -32,7 +36,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """A comparison and a baseline are about xenc and its own seconds: the rest is for the table."""
     gate = config.pluginmanager.get_plugin(GATE)
     if gate is not None and (gate.session.comparing or gate.session.recording):
-        leave_out(config, items, [item for item in items if any(map(item.get_closest_marker, NOT_JUDGED))])
+        others = [item for item in items if any(map(item.get_closest_marker, NOT_JUDGED))]
+        leave_out(config, items, [*others, *(item for item in items if item not in others and lacks(item))])
+
+
+def lacks(item: pytest.Item) -> bool:
+    """Whether what a row needs is not installed: it is not judged, unless the baseline has it."""
+    for value in getattr(getattr(item, "callspec", None), "params", {}).values():
+        if isinstance(value, Technique):
+            return missing_for(value.execution) is not None
+        if isinstance(value, Configuration) and value.name in PRESETS:
+            return missing_for(PRESETS[value.name]) is not None
+    return False
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from perf_tests.configurations import PEERS, REFERENCE, ROUNDS, Configuration, configurations
 from perf_tests.scorers import DTYPES, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair
-from xenc import PRESETS
+from xenc import PRESETS, ExecutionError
 from xenc.extras import missing_for
 from xenc.flops import device_peak, gemm_seconds_per_token, workload_flops
 from xenc.gate.exact import compile_counts
@@ -29,12 +29,18 @@ def test_predict(
     scorers: Scorers,
     profile: Callable[[Scorer, list[Pair]], None],
 ) -> None:
-    reason = why_not(configuration)
+    reason, quantize = why_not(configuration), quantization(configuration)
+    if reason is None:
+        try:
+            scorer = scorers.ready(configuration)
+        except ExecutionError as error:
+            if quantize is None:
+                raise
+            reason = str(error)  # not every device has eight-bit products
     if reason is not None:
         benchmark.extra_info.update(identity(configuration), not_measured=reason)
         return
     rounds = [configuration.workload.round(number) for number in range(ROUNDS)]
-    scorer = scorers.ready(configuration)
     reference = scorers.reference(configuration)
     reference.logits(rounds[0])
     error = output_error(
@@ -44,6 +50,7 @@ def test_predict(
         device=configuration.device,
         max_length=configuration.workload.max_length,
         dtype=DTYPES[configuration.device],
+        quantize=quantize,
     )
     with scorers.broken(scorer):
         timing = time_rounds(benchmark, scorer.logits, rounds, reference=reference.logits)
@@ -62,6 +69,11 @@ def test_predict(
 def why_not(configuration: Configuration) -> str | None:
     """Why a configuration cannot be measured; None if it can."""
     return None if configuration.name in PEERS else missing_for(PRESETS[configuration.name])
+
+
+def quantization(configuration: Configuration) -> str | None:
+    """What a configuration quantises to: its error is tolerated by that."""
+    return None if configuration.name in PEERS else PRESETS[configuration.name].quantize
 
 
 def identity(configuration: Configuration) -> dict[str, Any]:

@@ -56,7 +56,10 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
         **compile_counts(timing.compiles),
         **answers(scorer, rounds[0], device, technique),
     )
-    if technique.chapter in RANKED and relevance.missing() is None:
+    unranked = relevance.missing()
+    if technique.chapter in RANKED and unranked is not None:
+        benchmark.extra_info.update(not_ranked=unranked)
+    elif technique.chapter in RANKED:
         facts = ranking(technique, device)
         if slack(benchmark.extra_info) < slack(facts):  # the worse of two rankings is judged
             facts = {name: fact for name, fact in facts.items() if not name.startswith("kendall")}

@@ -143,6 +143,13 @@ def test_a_run_that_measures_nothing_is_not_green(recorded, gate, arguments):
     assert all("NOT MEASURED" in message for message in failures.values())
 
 
+def test_a_row_that_could_not_run_is_not_measured_for_its_own_reason(recorded, gate, suite):
+    suite(not_measured="not installed: pip install it")
+    status, _, failures = gate("--benchmark-disable", "--benchmark-compare")
+    assert status == 1
+    assert all("NOT MEASURED: not installed: pip install it" in message for message in failures.values())
+
+
 def test_no_benchmark_selected_at_all_is_not_measured(recorded, gate):
     status, output, _ = gate("--benchmark-compare", marker="gpu")
     assert status != 0

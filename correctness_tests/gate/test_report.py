@@ -79,6 +79,13 @@ def test_a_technique_has_a_row_of_its_own_table_and_one_that_cannot_run_says_why
     assert run_table([fast, absent]) == ""
 
 
+def test_a_technique_whose_ranking_cannot_be_judged_says_why():
+    row = record(
+        "int8", [1.0], chapter="precision", when="always", not_ranked="not installed: pip install it"
+    )
+    assert "| not installed: pip install it |" in technique_table([row])
+
+
 def test_the_error_shown_is_of_the_model_whose_ranking_is_judged():
     described = {"chapter": "precision", "when": "always", "output_error": 2.0}
     judged = record("int8", [1.0], ranked_error=0.125, ndcg=0.9, ndcg_loss=-0.01, **described)

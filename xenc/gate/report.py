@@ -198,7 +198,9 @@ def _technique_row(record: Record) -> dict[str, str]:
         "recompiles": str(info.get("recompiles", "")),
         "waste": f"{info['waste']:.1%}" if "waste" in info else "",
         "error": _error(info),
-        "nDCG@10": f"{info['ndcg']:.3f} ({-info['ndcg_loss']:+.3f})" if "ndcg" in info else "",
+        "nDCG@10": f"{info['ndcg']:.3f} ({-info['ndcg_loss']:+.3f})"
+        if "ndcg" in info
+        else str(info.get("not_ranked", "")),
         "Kendall tau": f"{info['kendall_tau']:.4f}" if "kendall_tau" in info else "",
         "when to use it": str(info["when"]),
     }

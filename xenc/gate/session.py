@@ -158,7 +158,8 @@ class GateSession:
             return Judgement(verdict=Verdict.INCOMPARABLE, reason=self._unreadable[record.device])
         if not _took_time(record):
             reason = "a round took no time" if record.seconds else "benchmarks are disabled"
-            return Judgement(verdict=Verdict.NOT_MEASURED, reason=reason)
+            said = str(record.info.get("not_measured", reason))
+            return Judgement(verdict=Verdict.NOT_MEASURED, reason=said)
         if baseline is None:
             reason = f"this device has no baseline ({self._paths[record.device]}); record one"
             return Judgement(verdict=Verdict.NEW, reason=reason)
