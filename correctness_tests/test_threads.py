@@ -88,7 +88,7 @@ def test_the_interpreter_ends_although_a_thread_goes_on_asking(tiny):
         threading.Thread(target=ask).start()
         time.sleep(0.3)
     """
-    run_python(script, tiny, seconds=20)
+    run_python(script, tiny)
 
 
 def test_models_trace_one_after_the_other_although_the_thread_of_the_first_has_ended(tiny):
