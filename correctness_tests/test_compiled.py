@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import is_
 
 import numpy as np
 import pytest
 import torch
+from torch._inductor import cudagraph_trees
 
 import xenc
 from xenc import PRESETS, CompileError, Execution, watch_compiles
 from xenc.collate import Collator
-from xenc.compiled import CompiledForward
+from xenc.compiled import CompiledForward, make_room_for_cudagraphs
 from xenc.forward import classify
 
 PAIRS = [("a", "b " * words) for words in (1, 20, 40, 60, 5)]
@@ -193,6 +195,23 @@ def test_two_that_warm_up_at_once_leave_pytorchs_limits_as_they_were(one_layer, 
         ended.set()
         other.result()
     assert (torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit) == before
+
+
+def test_any_thread_has_room_for_cuda_graphs_of_its_own():
+    """Which PyTorch keeps by thread."""
+
+    def room() -> list[object]:
+        make_room_for_cudagraphs()
+        names = ("tree_manager_containers", "tree_manager_locks")
+        found = [[cudagraph_trees.get_obj(cudagraph_trees.local, name) for name in names] for _ in "ab"]
+        make_room_for_cudagraphs()
+        assert all(map(is_, *found))
+        return found[0]
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        first, second, here = one.submit(room).result(), other.submit(room).result(), room()
+    assert not any(map(is_, first, second))
+    assert not any(map(is_, first, here))
 
 
 def global_settings() -> dict[str, object]:

@@ -120,7 +120,7 @@ HERE = [name for name in PRESETS if PRESETS[name].quantize is None and PRESETS[n
 """Those that score as the oracle does with nothing but PyTorch."""
 
 
-@pytest.mark.parametrize("preset", map(quick_or_slow, HERE))
+@pytest.mark.parametrize("preset", [*map(quick_or_slow, HERE)])
 def test_every_preset_scores_as_the_oracle(executed, tiny, preset):
     pairs = [*SKEWED, *EDGES, *some_prose(5)]
     model = executed(preset)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FunctionType
@@ -131,6 +132,7 @@ class CompiledForward(PreparedForward):
 
     def _run(self, batch: Batch) -> Tensor:
         if self._replays_cudagraphs:
+            make_room_for_cudagraphs()
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         if batch.shape in self._warm_shapes:
             logits = self._call(batch)
@@ -151,6 +153,19 @@ class CompiledForward(PreparedForward):
             "Warm up the batch size you predict with, model.warmup(batch_size=...), in the same grad mode "
             "and on the same device.",
         )
+
+
+def make_room_for_cudagraphs() -> None:
+    """Let this thread record CUDA graphs.
+
+    torch 2.11 keeps them by thread, and makes room on the one that imports them alone; on any other it fails.
+    Later versions make room where it is wanted.
+    """
+    from torch._inductor import cudagraph_trees as trees
+
+    if not hasattr(trees.local, "tree_manager_containers"):
+        trees.local.tree_manager_containers = {}
+        trees.local.tree_manager_locks = defaultdict(threading.Lock)
 
 
 def _options(execution: Execution) -> dict[str, Any] | None:
