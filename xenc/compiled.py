@@ -33,9 +33,17 @@ with FakeTensorMode():
 CUDAGRAPH_PASSES: Final = 3
 """CUDA-graph trees run a shape once, then record it, and only then replay it."""
 
-_RAISING_LIMITS: Final = threading.Lock()
-"""Limits belong to a thread, but in torch 2.11 to the process: of two that raise them at once, each would put
-back what the other had set."""
+_SETTING: Final = threading.Lock()
+"""Dynamo's settings belong to a thread, but in torch 2.11 to the process: of two that change them at once, each
+would put back what the other had set."""
+
+_COMPILING: Final = {
+    # one graph per shape may need more than PyTorch's limit of eight
+    "recompile_limit": 4096,
+    "accumulated_recompile_limit": 4096,
+    # else each float of a module, such as a norm's epsilon, is a tensor on the CPU, made for every batch
+    "specialize_float": True,
+}
 
 
 class CompiledForward(PreparedForward):
@@ -134,11 +142,10 @@ class CompiledForward(PreparedForward):
         if self._replays_cudagraphs:
             make_room_for_cudagraphs()
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        if batch.shape in self._warm_shapes:
+        if self.graphs and batch.shape in self._warm_shapes:
             logits = self._call(batch)
-        else:  # one graph per shape may need more than PyTorch's limit of eight
-            limits = {"recompile_limit": 4096, "accumulated_recompile_limit": 4096}
-            with _RAISING_LIMITS, torch._dynamo.config.patch(limits):
+        else:
+            with _SETTING, torch._dynamo.config.patch(**_COMPILING):
                 logits = self._call(batch)
         # the next replay of a CUDA graph overwrites this one's output
         return logits.clone() if self._replays_cudagraphs else logits
