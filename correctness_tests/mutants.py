@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from correctness_tests.mutations import MUTANTS, Mutant
+from correctness_tests.mutations_cuda import CUDA_MUTANTS
 from correctness_tests.mutations_encoder_decoder import ENCODER_DECODER_MUTANTS
 from correctness_tests.mutations_gate import GATE_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
@@ -32,7 +33,7 @@ AT_A_TIME = 2
 
 EVERY = (
     *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *ENCODER_DECODER_MUTANTS, *QUANTIZE_MUTANTS, *RUNTIME_MUTANTS,
-    *GATE_MUTANTS,
+    *GATE_MUTANTS, *CUDA_MUTANTS,
 )  # fmt: skip
 
 
