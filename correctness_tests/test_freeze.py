@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch._inductor import freezing
 
 import xenc
 from correctness_tests import oracle
@@ -34,6 +35,21 @@ def test_frozen_scores_are_the_oracles_and_nothing_compiles(model, one_layer):
     assert watch.report.clean, watch.report.describe()
     expected = oracle.logits(one_layer, PAIRS, max_length=model.pipeline.max_length)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+
+
+def test_a_frozen_graph_is_given_the_batch_and_no_weights(one_layer, monkeypatch):
+    freeze, given = freezing.freeze, []
+
+    def watched(traced, graph, inputs):
+        frozen, kept = freeze(traced, graph, inputs)
+        given.extend(inputs[index] for index in kept)
+        return frozen, kept
+
+    monkeypatch.setattr(freezing, "freeze", watched)
+    model = xenc.CrossEncoder(str(one_layer), device="cpu", execution=FROZEN)
+    model.warmup(passes=1)
+    assert given
+    assert not [each for each in given if isinstance(each, torch.Tensor) and each.is_floating_point()]
 
 
 def in_place(transformer: torch.nn.Module) -> None:

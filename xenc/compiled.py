@@ -145,7 +145,9 @@ class CompiledForward(PreparedForward):
         if self.graphs and batch.shape in self._warm_shapes:
             logits = self._call(batch)
         else:
-            with _SETTING, torch._dynamo.config.patch(**_COMPILING):
+            # Dynamo asks for this setting before the backend's options are in force
+            freezing = torch._inductor.config.patch(freezing=self._execution.freeze)
+            with _SETTING, torch._dynamo.config.patch(**_COMPILING), freezing:
                 logits = self._call(batch)
         # the next replay of a CUDA graph overwrites this one's output
         return logits.clone() if self._replays_cudagraphs else logits
