@@ -42,6 +42,13 @@ CUDA_MUTANTS = (
         f"{ONE_GRAPH}[qwen3]",
     ),
     mutant(
+        "nothing frozen",
+        "compiled.py",
+        "freezing=self._execution.freeze",
+        "freezing=False",
+        "test_freeze.py::test_a_frozen_graph_is_given_the_batch_and_no_weights",
+    ),
+    mutant(
         "the batch is written to",
         "forward.py",
         '"input_ids": input_ids[None]',

@@ -138,6 +138,7 @@ def test_the_first_step_of_a_decoder_is_one_graph_that_a_cuda_graph_can_hold(dev
     config = AutoConfig.for_model("t5", num_layers=LAYERS)
     with DEVICE, no_init_weights(), torch.inference_mode(False), torch.no_grad():
         model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.bfloat16).eval()
+    with torch.inference_mode(False):
         asked = FirstStepTensors(FirstStepIds(prefixes=((0,),), targets=((10, 11),), scale=1.0), model)
     run = traced(monkeypatch, model, BUCKETED, asked=asked)
     assert len(run.graphs) == run.compiled.graphs == 1
