@@ -27,8 +27,11 @@ PACKED_ATTENTION: Final = f"{NAMESPACE}_packed"
 
 NO_WINDOW: Final = -1
 
+STRIDED: Final = (torch.Tag.needs_fixed_stride_order,)
+"""Kernels take views, such as those of query, key and value in one product: Inductor need not copy."""
 
-@torch.library.custom_op(f"{NAMESPACE}::packed_attention", mutates_args=(), device_types="cpu")
+
+@torch.library.custom_op(f"{NAMESPACE}::packed_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
 def packed_attention(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
     max_tokens: int, scale: float, causal: bool, window: int,

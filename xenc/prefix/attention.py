@@ -18,13 +18,15 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from ..attention import NAMESPACE, by_head, packed_attention_forward, runs
+from ..attention import NAMESPACE, STRIDED, by_head, packed_attention_forward, runs
 
 PREFIXED_ATTENTION: Final = f"{NAMESPACE}_prefixed"
 """The name transformers knows the attention function by."""
 
 
-@torch.library.custom_op(f"{NAMESPACE}::prefixed_attention", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    f"{NAMESPACE}::prefixed_attention", mutates_args=(), device_types="cpu", tags=STRIDED
+)
 def prefixed_attention(
     query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
     prefix_key: Tensor, prefix_value: Tensor, prefix_starts: Tensor, max_tokens: int, scale: float,
