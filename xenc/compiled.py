@@ -34,8 +34,8 @@ CUDAGRAPH_PASSES: Final = 3
 """CUDA-graph trees run a shape once, then record it, and only then replay it."""
 
 _SETTING: Final = threading.Lock()
-"""Dynamo's settings belong to a thread, but in torch 2.11 to the process: of two that change them at once, each
-would put back what the other had set."""
+"""Dynamo's settings belong to a thread, but in torch 2.11 to the process: of two that change them at once,
+each would put back what the other had set."""
 
 _COMPILING: Final = {
     # one graph per shape may need more than PyTorch's limit of eight
