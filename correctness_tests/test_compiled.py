@@ -16,6 +16,8 @@ import torch
 from torch._inductor import cudagraph_trees
 
 import xenc
+import xenc.compiled as compiled_room
+from correctness_tests.waiting import SOON
 from xenc import PRESETS, CompileError, Execution, watch_compiles
 from xenc.collate import Collator
 from xenc.compiled import CompiledForward, make_room_for_cudagraphs
@@ -248,3 +250,11 @@ def test_a_shape_that_records_a_cuda_graph_after_warm_up_is_an_error(one_layer):
     model.predict(PAIRS, batch_size=2)
     with pytest.raises(CompileError, match=r"recorded a CUDA graph|compiled"):
         model.predict(PAIRS, batch_size=3)
+
+
+def test_what_has_run_once_waits_for_no_other_models_compilation(one_layer, dynamo_alone):
+    """Not even without a warm-up."""
+    with xenc.CrossEncoder(str(one_layer), device="cpu") as model:
+        first = model.predict(("a question", "a document"))
+        with compiled_room._SETTING:
+            assert model.submit(("a question", "a document")).result(timeout=SOON) == first

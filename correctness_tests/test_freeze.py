@@ -13,6 +13,7 @@ from torch._inductor import freezing
 import xenc
 from correctness_tests import oracle
 from xenc import CompileError, Execution, watch_compiles
+from xenc.weights import sum_of_weights, weights_version
 
 PAIRS = [("where is it", "here it is " * words) for words in range(8)]
 FROZEN = Execution(freeze=True, token_budgets=(64, 128))
@@ -107,3 +108,27 @@ def test_in_strict_mode_a_changed_weight_is_an_error_that_says_so(one_layer):
     in_place(model.transformers_model)
     with pytest.raises(CompileError, match="a weight changed"):
         logits(model)
+
+
+def test_every_shape_may_compile_anew_when_a_weight_has_changed(one_layer, dynamo_alone, caplog):
+    """Also where each is a graph of its own, more than PyTorch's usual limit of eight."""
+    sizes = tuple(range(64, 64 + 10 * 32, 32))
+    static = Execution(freeze=True, dynamic=False, token_budgets=sizes)
+    model = xenc.CrossEncoder(str(one_layer), device="cpu", execution=static, max_length=64)
+    assert model.warmup().graphs == len(sizes)
+    before = logits(model)
+    in_place(model.model)
+    assert not np.allclose(logits(model), before)
+    assert "a weight changed" in caplog.text
+    for pairs in (PAIRS[:count] * 4 for count in range(1, 8)):
+        model.predict(pairs)
+
+
+def test_a_changed_buffer_is_a_changed_weight(one_layer):
+    """Rotary frequencies, which a frozen graph holds too."""
+    transformer = xenc.CrossEncoder(str(one_layer), device="cpu").model
+    transformer.register_buffer("frequencies", torch.ones(3))
+    version, total = weights_version(transformer), sum_of_weights(transformer)
+    transformer.frequencies.mul_(0.3)
+    assert weights_version(transformer) != version
+    assert sum_of_weights(transformer) != total

@@ -32,6 +32,8 @@ def results(*rows: Timed, **others) -> Results:
     return Results(peak_flops_per_s=100.0, rows=list(rows), **work, **others)
 
 
+NOTHING = {"recompiles": 0, "graph_breaks": 0, "eager_fallbacks": 0, "cudagraph_skips": 0}
+
 RECIPE_ROW = timed("compiled-sdpa-sorted", [2.0, 4.0, 8.0], group=RECIPE)
 PACKED = timed("packed", [1.0, 1.0, 1.0], device_seconds=[0.2, 0.1, 0.4], waste=0.01)
 
@@ -92,9 +94,50 @@ def test_eight_bits_count_only_if_the_ranking_holds(tau, speed):
     ("requests", "late", "verdict"), [(10, 0, "reached"), (9, 0, "NOT MEASURED"), (9, 1, "MISSED")]
 )
 def test_requests_that_were_not_made_prove_nothing(requests, late, verdict):
-    counts = {"recompiles": late, "graph_breaks": 0, "eager_fallbacks": 0, "cudagraph_skips": 0}
-    found = results(random_requests={"requests": requests, "asked_for": 10, **counts})
-    assert goal("compilations").verdict(found) == verdict
+    asked = {"execution": "packed", "requests": requests, "asked_for": 10, **NOTHING, "recompiles": late}
+    assert goal("compilations").verdict(results(PACKED, random_requests=asked)) == verdict
+    assert goal("compilations").verdict(results(random_requests=asked)) == "NOT MEASURED"
+
+
+def test_more_than_the_peak_is_no_measurement():
+    found = results(dataclasses.replace(PACKED, device_seconds=[0.05] * 3))
+    assert goal("MFU on the device").measured(found) is None
+
+
+@pytest.mark.parametrize(("requests", "verdict"), [(999, "NOT MEASURED"), (1000, "reached")])
+def test_a_99th_percentile_needs_many_requests(requests, verdict):
+    request = {"execution": "packed", "requests": requests, "p50_s": 0.01, "p99_s": 0.011, **NOTHING}
+    assert goal("the same, 99th").verdict(results(PACKED, equal_requests=[request])) == verdict
+
+
+@pytest.mark.parametrize("fault", [{"output_error": 9.9}, {}], ids=["wrong", "compiled"])
+def test_requests_under_a_row_that_does_not_stand_prove_nothing(fault):
+    late = 0 if fault else 1
+    request = {"execution": "packed", "requests": 2000, "p50_s": 0.01, "p99_s": 0.01, **NOTHING}
+    found = results(
+        dataclasses.replace(PACKED, **fault), equal_requests=[{**request, "graph_breaks": late}],
+        differing_scores={"packed-deterministic": 0},
+    )  # fmt: skip
+    for name in ("rank", "the same, 99th", "scores with a bit"):
+        assert goal(name).verdict(found) == "NOT MEASURED"
+
+
+def test_a_run_is_complete_only_if_every_row_stands():
+    assert results(PACKED, RECIPE_ROW).complete
+    assert not results(PACKED, dataclasses.replace(RECIPE_ROW, problem="no time was left")).complete
+    assert not results(PACKED, problems={"landmark": "lost"}).complete
+
+
+def test_a_floor_of_nought_is_a_floor():
+    quantised = timed("packed-float8", [0.5] * 3, kendall_tau=-0.5, kendall_floor=0.0)
+    measured = goal("float8").measured(results(PACKED, quantised))
+    assert measured is not None
+    assert measured[0] == 0
+
+
+def test_a_rehearsal_reaches_no_goal():
+    found = results(RECIPE_ROW, PACKED, rehearsal=True)
+    assert {each.verdict(found) for each in GOALS} == {"rehearsal", "NOT MEASURED"}
 
 
 def test_results_come_back_from_their_file(tmp_path):
@@ -153,6 +196,19 @@ def test_a_row_that_breaks_is_noted_and_the_others_go_on():
     assert len(sound.seconds) == 3
 
 
+def test_who_only_looks_on_costs_no_row_its_rounds():
+    def broken() -> None:
+        raise OSError("no NVML")
+
+    sound = Timed(group=XENC, name="a", batch_size=1)
+    assert time_in_turns([(Fake([], "a"), sound)], ROUNDS, after_each=broken, time_left=lambda: True) == 3
+    assert (len(sound.seconds), sound.problem) == (3, None)
+
+
+def test_nobody_takes_no_turns():
+    assert time_in_turns([], ROUNDS, after_each=lambda: None, time_left=lambda: True) == 0
+
+
 def test_no_round_begins_when_there_is_no_time_but_the_first():
     timed_row = Timed(group=XENC, name="a", batch_size=1)
     rows = [(Fake([], "a"), timed_row)]
@@ -185,6 +241,7 @@ def test_a_part_that_fails_or_has_no_time_is_a_problem_and_the_results_are_kept(
     run.part("late")
     kept = Results.read(tmp_path / "results.json").problems
     assert kept == {"broken": "RuntimeError: lost the device", "late": "no time was left"}
+    assert "lost the device" in (tmp_path / "report.md").read_text()
 
 
 def test_only_rows_whose_kernels_are_chosen_by_rule_are_compiled_ahead():

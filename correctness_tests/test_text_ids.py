@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.models.bert.tokenization_bert import BertTokenizer
 
 from correctness_tests import strategies
@@ -135,3 +136,10 @@ def test_what_is_no_text_is_refused_as_a_call_does(wordpiece, texts):
 def test_half_a_character_is_named(wordpiece):
     with pytest.raises(PairError, match=r"pair 1 holds '\\udc00', half of a character"):
         PairTokenizer(wordpiece, 64)([("a", "b"), ("c", "d \udc00")])
+
+
+def test_a_tokenizer_that_has_no_token_for_what_it_does_not_know_can_be_used():
+    backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    letters = PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert TextIds(letters)(["a b", "b"]) == [[0, 1], [1]]

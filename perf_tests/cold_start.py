@@ -24,7 +24,9 @@ print(model.predict(("a question", "a document")))
 """
 
 
-def first_score(model: Path, device: str, dtype: torch.dtype, cache_dir: Path, compiler_cache: Path) -> None:
+def first_score(
+    model: Path, device: str, dtype: torch.dtype, cache_dir: Path, compiler_cache: Path, seconds: float = 600
+) -> None:
     """One process, from its start to its first score and its end.
 
     Args:
@@ -33,9 +35,11 @@ def first_score(model: Path, device: str, dtype: torch.dtype, cache_dir: Path, c
         dtype: what to compute in.
         cache_dir: what `warmup` finds and leaves.
         compiler_cache: the compiler's own folder, empty if nothing but `cache_dir` shall help.
+        seconds: after which the process is ended.
 
     Raises:
         RuntimeError: the process failed; the message ends with what it said.
+        TimeoutExpired: it took longer.
     """
     name = str(dtype).removeprefix("torch.")
     found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -44,6 +48,7 @@ def first_score(model: Path, device: str, dtype: torch.dtype, cache_dir: Path, c
         env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiler_cache), "PYTHONPATH": found},
         capture_output=True,
         text=True,
+        timeout=seconds,
     )
     if ended.returncode:
         raise RuntimeError(f"no score, exit status {ended.returncode}: {ended.stderr[-2000:]}")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Final
@@ -75,6 +76,7 @@ class CompiledForward(PreparedForward):
         """Begin anew: no graphs."""
         execution = self._execution
         self._own_function = _own_copy(self._function)
+        self._have_run: set[tuple[int, int]] = set()
         options = _options(execution)
         self._compiled = torch.compile(
             self._own_function,
@@ -142,15 +144,18 @@ class CompiledForward(PreparedForward):
         if self._replays_cudagraphs:
             make_room_for_cudagraphs()
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        if self.graphs and batch.shape in self._warm_shapes:
+        if batch.shape in self._have_run:
             logits = self._call(batch)
         else:
-            # Dynamo asks for this setting before the backend's options are in force
-            freezing = torch._inductor.config.patch(freezing=self._execution.freeze)
-            with _SETTING, torch._dynamo.config.patch(**_COMPILING), freezing:
+            with _SETTING, torch._dynamo.config.patch(**_COMPILING), self._freezing():
                 logits = self._call(batch)
+            self._have_run.add(batch.shape)
         # the next replay of a CUDA graph overwrites this one's output
         return logits.clone() if self._replays_cudagraphs else logits
+
+    def _freezing(self) -> AbstractContextManager[object]:
+        """Dynamo asks for this setting before the backend's options are in force."""
+        return torch._inductor.config.patch(freezing=True) if self._execution.freeze else nullcontext()
 
     def _call(self, batch: Batch) -> Tensor:
         logits: Tensor = self._compiled(self._model, *batch.arguments, *self._constants)

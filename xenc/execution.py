@@ -47,8 +47,9 @@ class Execution:
             with no other's, and one request of several queries shares what those have in common. The keys
             and values of a prefix of max_length tokens are held in memory.
         freeze: fold the weights into the compiled graph, prepacked for the CPU's matrix products. Doubles
-            the memory of the weights; a changed weight compiles anew. After writing through a parameter's
-            `.data`, which leaves no trace, call `warmup` again.
+            the memory of the weights; a changed weight compiles anew, and nothing is saved in `warmup`'s
+            cache_dir. After writing through a tensor's `.data`, which leaves no trace, call `warmup` again.
+            In torch 2.11 let nothing else compile meanwhile: freezing is a setting of the process there.
         quantize: None for the model's own dtype; "int8" or "float8" for matrix products of the encoder's
             layers in eight bits, on weights scaled by row and on activations scaled by token as they come.
             "float8" needs CUDA, compute capability 8.9 and a model in bfloat16. The model itself stays as

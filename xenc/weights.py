@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Final
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 _PLAIN: Final = (bool, int, float, str, type(None))
 
 
 def weights_version(model: PreTrainedModel) -> tuple[object, ...]:
-    """Changes whenever a weight is replaced or written to, unless through `.data`."""
+    """Changes whenever a weight or buffer is replaced or written to, unless through `.data`."""
     return tuple(
-        (parameter.data_ptr(), None if parameter.is_inference() else parameter._version)
-        for parameter in model.parameters()
+        (tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in _tensors(model)
     )
 
 
 def sum_of_weights(model: PreTrainedModel) -> float:
-    """Changes with any weight, at the cost of reading them all."""
-    return sum(float(parameter.detach().double().sum()) for parameter in model.parameters())
+    """Changes with any weight or buffer, at the cost of reading them all."""
+    return sum(float(tensor.detach().double().sum()) for tensor in _tensors(model))
+
+
+def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers())
 
 
 def settings_of(model: PreTrainedModel) -> tuple[object, ...]:

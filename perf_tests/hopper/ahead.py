@@ -27,7 +27,9 @@ def compiled_by_rule(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         execution = row.execution
         compiles = row.peer == "sentence-transformers-compiled" or (
-            execution is not None and execution.compile_mode in ("default", "reduce-overhead")
+            execution is not None
+            and execution.compile_mode in ("default", "reduce-overhead")
+            and not execution.freeze  # which no cache holds
         )
         if compiles:
             chosen.setdefault(row.model_key, row.name)

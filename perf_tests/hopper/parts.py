@@ -18,6 +18,7 @@ from perf_tests.hopper.answers import check_answers, check_ranking, differing_sc
 from perf_tests.hopper.contestants import Contestant, Contestants
 from perf_tests.hopper.landmark import sequences_per_second
 from perf_tests.hopper.one_by_one import equal_requests, random_requests
+from perf_tests.hopper.report import markdown
 from perf_tests.hopper.results import Results
 from perf_tests.hopper.rows import Row, table_rows
 from perf_tests.hopper.setting import Setting
@@ -72,8 +73,13 @@ class Run:
             self.results.problems[name] = "no time was left"
         else:
             self.guarded(name, lambda: PARTS[name](self))
+        self.keep()
+
+    def keep(self) -> None:
+        """Leave what there is: whoever is interrupted loses no more than one step."""
         self.results.machine = self.machine.facts()
         self.results.write(self.out / "results.json")
+        (self.out / "report.md").write_text(markdown(self.results), encoding="utf-8")
 
     def guarded(self, name: str, work: Callable[[], object]) -> None:
         """Do something; note why it failed, and print all of it."""
@@ -118,9 +124,12 @@ def rows_in_turns(run: Run) -> None:
         if timed.problem is None:
             ready.append((run.ready[row.name], timed))
     run.say(f"{len(ready)} of {len(rows)} rows take turns")
-    count = time_in_turns(
-        ready, rounds, after_each=run.machine.throttled, time_left=lambda: run.left > enough / 2
-    )
+
+    def time_left() -> bool:
+        run.keep()
+        return run.left > enough / 2
+
+    count = time_in_turns(ready, rounds, after_each=run.machine.throttled, time_left=time_left)
     if count < len(rounds):
         results.problems["rounds"] = f"time for {count} of {len(rounds)}"
 
@@ -137,11 +146,13 @@ def _make_ready(run: Run, row: Row, timed: Timed, pairs: list[Pair]) -> None:
         traceback.print_exc()
         timed.problem = f"{type(error).__name__}: {first_line(error)}"
         run.results.problems[row.name] = timed.problem
+    run.keep()
 
 
 def _describe(run: Run, rounds: list[list[Pair]]) -> None:
     """What the table is about."""
     setting, results = run.setting, run.results
+    run.say("  the model, made if there is none yet")
     model = run.named("sdpa-sorted").model
     assert model is not None
     transformer = model.transformers_model
@@ -160,10 +171,10 @@ def _describe(run: Run, rounds: list[list[Pair]]) -> None:
 
 def requests(run: Run) -> None:
     """One request again and again, then of random sizes."""
-    for name in ("packed", "packed-cudagraphs", "packed-max-autotune"):
-        if name in run.ready:
-            run.results.equal_requests.append(equal_requests(run.ready[name], run.setting))
     packed = run.named("packed")
+    for name in ("packed", "packed-cudagraphs", "packed-max-autotune"):
+        if name in run.ready and run.left > 0:
+            run.results.equal_requests.append(equal_requests(run.ready[name], run.setting))
     run.results.random_requests = random_requests(packed, run.setting, lambda: run.left > 0)
 
 
@@ -177,6 +188,7 @@ def company(run: Run) -> None:
 def profiles(run: Run) -> None:
     """Where the time goes, under the executions that matter."""
     pairs = run.setting.workload.round(0)
+    run.named("packed")
     for name in ("packed", "packed-max-autotune", "packed-float8", "compiled-sdpa-sorted", "bucketed"):
         contestant = run.ready.get(name)
         if contestant is None or contestant.model is None or run.left <= 0:
@@ -210,7 +222,8 @@ def cold_start(run: Run) -> None:
             if number > 1 and run.left <= 0:
                 return
             started = time.monotonic()
-            first_score(*what, saved, Path(folder) / f"compiler-{number}")
+            limit = max(1.0, run.left)
+            first_score(*what, saved, Path(folder) / f"compiler-{number}", seconds=limit)
             run.results.first_score_s.setdefault(name, []).append(time.monotonic() - started)
 
 

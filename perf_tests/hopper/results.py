@@ -83,6 +83,11 @@ class Results:
             for flops, second in zip(self.round_flops, seconds, strict=False)
         )
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing failed or was left out, and every row stands."""
+        return not self.problems and all(row.stands for row in self.rows)
+
 
 def ratio(row: Timed, other: Timed) -> float:
     """Seconds of a row / seconds of another on the same round: a median over rounds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -76,6 +77,8 @@ def time_in_turns(
         How many rounds were timed.
     """
     wastes: dict[int, list[float]] = {}
+    if not contestants:
+        return 0
     for number, pairs in enumerate(rounds):
         if number and not time_left():
             return number
@@ -90,7 +93,8 @@ def time_in_turns(
                 if contestant.waste is not None:
                     wastes.setdefault(id(timed), []).append(contestant.waste)
                     timed.waste = statistics.median(wastes[id(timed)])
-                after_each()
+                with suppress(Exception):  # who only looks on is not worth a row
+                    after_each()
     return len(rounds)
 
 

@@ -13,6 +13,9 @@ from .stages import STAGES
 TOP: Final = 15
 """Kernels that get a row of their own."""
 
+DISTURBED: Final = 1.5
+"""Times that a pass may take what its stages take by themselves; passes wait for nobody but the stages."""
+
 LONGEST_NAME: Final = 64
 """Characters of a kernel's name."""
 
@@ -96,12 +99,16 @@ def _stages(profile: Profile) -> str:
         for stage in STAGES
         if stage in profile.stages
     ]
-    together = 1000 * sum(profile.stages.values())
-    return (
-        f"{table(['stage', 'ms per pass', 'share'], rows)}\n\n"
-        f"Together {together:,.1f} ms, of a pass that takes {1000 * profile.median_s:,.1f} ms: texts are "
-        "tokenized on other threads while the device runs."
-    )
+    together, whole = sum(profile.stages.values()), profile.median_s
+    compared = f"Together {1000 * together:,.1f} ms, of a pass that takes {1000 * whole:,.1f} ms: "
+    if together < whole / DISTURBED:
+        why = (
+            "they cannot be so much shorter than the whole. Something else kept the machine busy in one of "
+            "the two; **believe no share here, and measure again when it is quiet**."
+        )
+    else:
+        why = "texts are tokenized on other threads while the device runs."
+    return f"{table(['stage', 'ms per pass', 'share'], rows)}\n\n{compared}{why}"
 
 
 def _kernels(profile: Profile, top: int) -> str:
