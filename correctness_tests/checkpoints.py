@@ -76,6 +76,7 @@ BART: Mapping[str, Any] = {
 """Another."""
 
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "electra-small": ("electra", {"embedding_size": 16, "num_hidden_layers": 2}),
     "modernbert-mean": ("modernbert", {"classifier_pooling": "mean"}),
     "modernbert-windows": (
         "modernbert",

@@ -10,6 +10,7 @@ SLOTS = "test_slots.py"
 PACKED_COLLATE = "test_packed_collate.py"
 ATTENTION = "test_attention.py"
 ADMISSION = "test_admission.py"
+LAST_LAYER = "test_last_layer.py"
 
 PACKED_MUTANTS = (
     mutant(
@@ -184,6 +185,48 @@ PACKED_MUTANTS = (
         "value, attention_mask, **kwargs",
         "value, None, **kwargs",
         ATTENTION,
+    ),
+    mutant(
+        "the last layer computed for all tokens",
+        "last_layer.py",
+        "last.attention.output(attended[:, pooled], hidden[:, pooled])",
+        "last.attention.output(attended, hidden)[:, pooled]",
+        LAST_LAYER,
+    ),
+    mutant(
+        "the residual of other tokens",
+        "last_layer.py",
+        "hidden[:, pooled])",
+        "hidden[:, : len(pooled)])",
+        LAST_LAYER,
+    ),
+    mutant(
+        "hooks passed over",
+        "last_layer.py",
+        "known and not foreign and",
+        "known and",
+        LAST_LAYER,
+    ),
+    mutant(
+        "other libraries' modules given the pooled tokens alone",
+        "last_layer.py",
+        "known and not foreign",
+        "not foreign",
+        LAST_LAYER,
+    ),
+    mutant(
+        "hooks of transformers taken for the user's",
+        "last_layer.py",
+        '"__module__", "").startswith("transformers.")',
+        '"__module__", "").startswith("nobody.")',
+        LAST_LAYER,
+    ),
+    mutant(
+        "embeddings of another width not projected",
+        "last_layer.py",
+        'if hasattr(body, "embeddings_project"):',
+        "if False:",
+        "test_families.py",
     ),
     mutant("transformers' window taken whole", "attention.py", "else reach - 1", "else reach", LAYOUTS),
     mutant(

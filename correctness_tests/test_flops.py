@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers import XLMRobertaForSequenceClassification as XlmRoberta
 
-from xenc.flops import device_peak, encoder_parameters, workload_flops
+from xenc.flops import device_peak, encoder_parameters, gemm_seconds_per_token, workload_flops
 
 SIZES = {
     "vocab_size": 100,
@@ -34,12 +34,30 @@ SIZES = {
     ids=["bert", "xlm-roberta"],
 )
 def test_the_formula_counts_what_pytorch_counts(model):
-    tokens = 48
+    tokens, sizes = 48, model.config
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.base_model(torch.full((1, tokens), 5), attn_implementation="eager")
-    counted = counter.get_total_flops()
+    behind_attention = 2 * sizes.hidden_size * (sizes.hidden_size + 2 * sizes.intermediate_size)
+    needed = counter.get_total_flops() - (tokens - 1) * behind_attention
     # biases and layer norms are parameters but no matrix products; the pooler runs on one token
-    assert workload_flops(model, [tokens]) == pytest.approx(counted, rel=0.03)
+    assert workload_flops(model, [tokens]) == pytest.approx(needed, rel=0.03)
+
+
+def test_what_is_computed_for_all_tokens_is_counted_for_all():
+    model = BertForSequenceClassification(BertConfig(**SIZES))
+    needed = workload_flops(model, [48])
+    model.bert.encoder.layer[-1].register_forward_hook(lambda *_: None)
+    per_token = 2 * encoder_parameters(model) + 4 * 3 * 64 * 48
+    assert needed < workload_flops(model, [48]) == 48 * per_token
+
+
+def test_products_that_one_token_passes_are_no_part_of_the_floor(monkeypatch):
+    model = BertForSequenceClassification(BertConfig(**SIZES))
+    multiplied = []
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda rows, weight, _: multiplied.append(weight))
+    gemm_seconds_per_token(model, tokens=8, repeats=1)
+    wide = [weight for weight in multiplied if tuple(weight.shape) == (256, 64)]
+    assert len(wide) == 2 * (3 - 1)  # two passes
 
 
 def test_flops_add_up_over_pairs_and_grow_faster_than_tokens():

@@ -15,8 +15,9 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "default_model", "execution", "extras", "presets", "precision", "families", "checkpoints",
-    "pairs", "pair_template", "text_ids", "tokens", "plan", "packing", "collate", "packed_collate",
+    "errors", "default_model", "execution", "extras", "presets", "precision", "last_layer", "families",
+    "checkpoints", "pairs", "pair_template", "text_ids", "tokens", "plan", "packing", "collate",
+    "packed_collate",
     "attention", "forward", "nested.collate", "nested.attention", "nested.forward",
     "encoder_decoder.first_step", "encoder_decoder.forward",
     "prefix.common", "prefix.collate", "prefix.attention", "prefix.forward",

@@ -33,7 +33,8 @@ from perf_tests import absent_gpu
 from perf_tests.launches import Launch, launches_of
 from xenc import PRESETS, Execution
 from xenc.layouts.choice import layout_of
-from xenc.layouts.layout import Given
+from xenc.layouts.layout import Given, Layout
+from xenc.prepared import Batch
 from xenc.quantize import Twin
 
 PREDICTABLE: Final = ("packed", "packed-frozen", "packed-float8", "packed-int8", "bucketed")
@@ -106,7 +107,7 @@ def predict(
             model = Twin(model, execution.quantize).model
         layout = layout_of(_given(model, replace(execution, **sizes), pair_tokens))
         model.set_attn_implementation(layout.attention)
-        batch = next(iter(layout.warmup_batches(max(2, tokens // pair_tokens))))
+        batch = _batch(layout, max(2, tokens // pair_tokens))
 
         def look(graph: Any, kernel_of: dict[str, str]) -> tuple[list[Launch], str | None]:
             return launches_of(graph, kernel_of, pair_tokens), _why_no_cuda_graph(graph)
@@ -125,6 +126,14 @@ def _model(geometry: str, layers: int | None) -> PreTrainedModel:
     with absent_gpu.DEVICE, no_init_weights(), torch.inference_mode(False), torch.no_grad():
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.bfloat16)
     return model.eval()
+
+
+def _batch(layout: Layout, pairs: int) -> Batch:
+    """A padded batch of so many pairs; of packed ones of the largest budget that of the fewest slots."""
+    batches = list(layout.warmup_batches(pairs))
+    tokens = batches[0].shape[0]
+    fitting = [batch for batch in batches if batch.shape[0] == tokens and batch.shape[1] >= pairs]
+    return min(fitting, key=lambda batch: batch.shape[1], default=batches[0])
 
 
 def _given(model: PreTrainedModel, execution: Execution, max_length: int) -> Given:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .errors import ModelError
+from .last_layer import as_transformers_made_it
 
 # RoBERTa and its descendants number positions from padding_idx + 1, so a table of 514 rows seats 512 tokens.
 _POSITIONS_AFTER_PADDING: Final = frozenset(
@@ -26,16 +27,19 @@ class Packable:
         pooling: which of a document's tokens the head reads: the first, the last that is not padding, or
             the mean over all.
         head: which of the model's modules turn that into logits; see `forward.head_logits`.
+        pooled_alone: its layers are BERT's, so that what follows the last one's attention can run on the
+            tokens that the head reads alone; see `last_layer`.
     """
 
     pooling: Pooling
     head: Head
+    pooled_alone: bool = False
 
 
-_FEATURES: Final = Packable("first", "features")
+_FEATURES: Final = Packable("first", "features", pooled_alone=True)
 
 _PACKABLE: Final = {
-    "BertForSequenceClassification": Packable("first", "pooler"),
+    "BertForSequenceClassification": Packable("first", "pooler", pooled_alone=True),
     "RobertaForSequenceClassification": _FEATURES,
     "XLMRobertaForSequenceClassification": _FEATURES,
     "CamembertForSequenceClassification": _FEATURES,
@@ -74,6 +78,8 @@ def packable(model: PreTrainedModel) -> Packable | str:
         return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
     if traits.head == "prediction-head" and config.classifier_pooling == "mean":
         return Packable("mean", traits.head)
+    if traits.pooled_alone and not as_transformers_made_it(model):
+        return replace(traits, pooled_alone=False)
     return traits
 
 

@@ -4,7 +4,11 @@ Model FLOPs are those of REAL tokens: padding counts as waste, not as work. For 
 bidirectional encoder of P non-embedding parameters, l layers and hidden size h (Kaplan et al. 2020,
 "Scaling Laws for Neural Language Models", table 1, without its halving for causal masks):
 
-    FLOPs(n) = n x (2 P + 4 l h n)
+    FLOPs(n) = n x (2 P + 4 l h n) - (n - 1) x 2 Q
+
+Q are the parameters behind the last layer's attention, in families whose packed batches need them for one
+token of each pair (`families.Packable.pooled_alone`), and 0 in others. What need not be computed is no work,
+whether a layout computes it or, padded, does: skipping it shows in the seconds, and does not raise MFU twice.
 
 MFU = FLOPs / (seconds x peak). The pooler and the head run on one token per pair and are left out.
 
@@ -26,6 +30,8 @@ from typing import Final
 import torch
 from transformers import PreTrainedModel
 
+from .families import Packable, packable
+from .last_layer import after_attention
 from .precision import fastest_dtype
 
 _DENSE_PEAKS: Final = {
@@ -65,6 +71,13 @@ def encoder_parameters(model: PreTrainedModel) -> int:
     )
 
 
+def _read_once(model: PreTrainedModel) -> tuple[torch.nn.Module, ...]:
+    """Modules of the encoder that only one token of each pair need pass."""
+    traits = packable(model)
+    alone = isinstance(traits, Packable) and traits.pooled_alone
+    return after_attention(model) if alone else ()
+
+
 def _body(model: PreTrainedModel) -> torch.nn.Module:
     """What all tokens run through: of an encoder-decoder the encoder, since one token enters the decoder."""
     body: torch.nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
@@ -75,7 +88,10 @@ def workload_flops(model: PreTrainedModel, token_counts: Iterable[int]) -> float
     """FLOPs that pairs of these true token counts need, by the formula above."""
     per_token = 2 * encoder_parameters(model)
     per_attended = 4 * model.config.num_hidden_layers * model.config.hidden_size
-    return float(sum(count * (per_token + per_attended * count) for count in token_counts))
+    unread = 2 * sum(part.numel() for module in _read_once(model) for part in module.parameters())
+    return float(
+        sum(count * (per_token + per_attended * count) - max(0, count - 1) * unread for count in token_counts)
+    )
 
 
 @cache
@@ -108,6 +124,8 @@ def _measured_peak(device: str, dtype: torch.dtype, size: int) -> float:
 def gemm_seconds_per_token(model: PreTrainedModel, tokens: int | None = None, repeats: int = 5) -> float:
     """Seconds that the encoder's matrix products alone take per token, bias included: median of repeats.
 
+    Those that one token of each pair passes are left out.
+
     Each distinct product is run on random activations, and counted as often as the encoder has it. Run it in
     the same process and at the same time as what it is compared with.
 
@@ -117,10 +135,11 @@ def gemm_seconds_per_token(model: PreTrainedModel, tokens: int | None = None, re
         repeats: timed passes.
     """
     tokens = tokens or _ROWS.get(model.device.type, 2048)
+    once = {id(part) for module in _read_once(model) for part in module.modules()}
     layers = Counter(
         (module.in_features, module.out_features, module.bias is not None)
         for name, module in _body(model).named_modules()
-        if isinstance(module, torch.nn.Linear) and not name.startswith("pooler")
+        if isinstance(module, torch.nn.Linear) and not name.startswith("pooler") and id(module) not in once
     )
     products = []
     for (inputs, outputs, has_bias), count in layers.items():

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .families import Packable
+from .last_layer import hidden_of_pooled
 
 
 def classify(
@@ -52,7 +53,8 @@ def classify_packed(
     """Logits of one packed batch.
 
     The base model sees one row of T tokens, in which attention is confined to each document; what its head
-    reads of each document is then gathered, and the model's own head runs on that alone.
+    reads of each document is then gathered, and the model's own head runs on that alone; where the family
+    allows for it, what follows the last layer's attention does so too.
 
     Args:
         model: a model whose attention implementation is `attention.PACKED_ATTENTION`.
@@ -69,6 +71,8 @@ def classify_packed(
         [N, C], in the model's dtype; of no meaning for slots without a document.
     """
     inputs = packed_inputs(input_ids, position_ids, token_type_ids, starts, max_tokens, traits)
+    if traits.pooled_alone:
+        return head_logits(model, hidden_of_pooled(model, inputs, pooled), traits, targets)
     hidden = model.base_model(**inputs).last_hidden_state[0]
     if traits.pooling == "mean":
         per_document = torch.segment_reduce(hidden.float(), "mean", offsets=starts.long(), initial=0)

@@ -1,0 +1,78 @@
+"""The last layer of an encoder whose head reads one token of each document: after attention, on those alone.
+
+What follows a layer's attention is done to each token by itself, and after the last layer only the tokens
+that the head reads are looked at. So the output of the last layer's attention is gathered, its projection,
+the norms and the feed-forward run on N tokens and not on T. The model's own modules are called one by one;
+nothing in the model is changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules import module as torch_modules
+from transformers import PreTrainedModel
+
+_EMBEDDED: Final = ("input_ids", "position_ids", "token_type_ids")
+_KNOWN_CODE: Final = ("transformers.", "torch.nn.")
+
+
+def after_attention(model: PreTrainedModel) -> tuple[Module, ...]:
+    """The modules of the last layer that follow its attention, of a model of BERT's structure."""
+    last: Any = _last_layer(model)
+    return last.attention.output, last.intermediate, last.output
+
+
+def as_transformers_made_it(model: PreTrainedModel) -> bool:
+    """Whether nobody else's code runs in or around the last layer, of a model of BERT's structure.
+
+    A hook would see N tokens and not T, or, on a module whose `forward` is not called, nothing; and a module
+    of another library's may look at more than one token. Transformers' hooks, which stay once hidden states
+    were asked for, collect nothing otherwise.
+    """
+    if torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks:
+        return False
+    body: Any = model.base_model
+    if not len(body.encoder.layer):
+        return False
+    return all(map(_is_untouched, (body, body.encoder, *_last_layer(model).modules())))
+
+
+def _last_layer(model: PreTrainedModel) -> Module:
+    body: Any = model.base_model
+    last: Module = body.encoder.layer[-1]
+    return last
+
+
+def _is_untouched(module: Module) -> bool:
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    foreign = [hook for hook in hooks if not getattr(hook, "__module__", "").startswith("transformers.")]
+    known = type(module).__module__.startswith(_KNOWN_CODE)
+    return known and not foreign and "forward" not in vars(module)
+
+
+def hidden_of_pooled(model: PreTrainedModel, inputs: dict[str, Any], pooled: Tensor) -> Tensor:
+    """What the base model answers for the pooled tokens.
+
+    Args:
+        model: of BERT's structure, with `as_transformers_made_it`.
+        inputs: what the base model is called with, see `forward.packed_inputs`: one row of T tokens.
+        pooled: int64 [N], which of the T tokens.
+
+    Returns:
+        [N, H].
+    """
+    body: Any = model.base_model
+    hidden = body.embeddings(**{name: inputs[name] for name in _EMBEDDED if name in inputs})
+    if hasattr(body, "embeddings_project"):
+        hidden = body.embeddings_project(hidden)
+    attending = {name: value for name, value in inputs.items() if name not in _EMBEDDED}
+    *layers, last = body.encoder.layer
+    for layer in layers:
+        hidden = layer(hidden, **attending)
+    attended, _ = last.attention.self(hidden, **attending)
+    attended = last.attention.output(attended[:, pooled], hidden[:, pooled])
+    of_pooled: Tensor = last.feed_forward_chunk(attended)[0]
+    return of_pooled
