@@ -20,7 +20,7 @@ ARCHIVES := .cache/training-archives
 TRAINED ?= .cache/default-model
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help test test-all bench bench-all hopper gate gate-check baseline lint mutants train clean
+.PHONY: help install test test-all bench bench-all hopper gate gate-check baseline lint mutants train clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -34,6 +34,8 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS)
 $(VENV)/.peers: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[peers]'
 	@touch $@
+
+install: $(READY) ## set up .venv
 
 test: lint $(PEERS) ## lint, types, workflow lint, correctness laws and the gate's own tests (CPU)
 	$(PYTEST) correctness_tests -m "not slow" $(PYTEST_ARGS)
@@ -49,7 +51,7 @@ bench-all: $(READY) $(PEERS) ## the same, with every configuration on every work
 	$(PYTEST) perf_tests -m cpu -p perf_tests.progress -q --no-header \
 		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
 
-hopper: $(READY) ## on a GPU: every row side by side and what became of each goal, in nine minutes; writes hopper-report/
+hopper: $(READY) ## on a GPU: every row side by side and what became of each goal, for nine minutes; writes hopper-report/
 	$(RUN) -m perf_tests.hopper --out hopper-report $(HOPPER_ARGS)
 
 gate: $(READY) ## judge this tree: against a revision (AGAINST=HEAD~1), or by the stored baseline (GATE_MARKER=cpu)
@@ -85,4 +87,4 @@ train: $(READY) ## make the default model again, in TRAINED=.cache/default-model
 		-m docs.default_model.train $(TRAINED) --archives $(ARCHIVES)
 
 clean: ## remove the environment, caches and reports
-	rm -rf $(VENV) .cache bench-report gate-report hopper-report .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache bench-report gate-report hopper-report xenc-profile .pytest_cache .mypy_cache .ruff_cache .hypothesis
