@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xenc.flops import DENSE_PEAKS
+
 HIDDEN: Final = 768
 INNER: Final = 3072
 ATTENDED: Final = 418
@@ -21,7 +23,7 @@ ATTENDED: Final = 418
 BYTES: Final = 2
 """Of a bfloat16."""
 
-PEAK: Final = 989.4e12
+PEAK: Final = DENSE_PEAKS["H200"]
 """FLOP/s of dense bfloat16 products, datasheet of the H200 and of the H100 (SXM)."""
 
 BANDWIDTH: Final = {"H200": 4.8e12, "H100": 3.35e12}

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from xenc.flops import DENSE_PEAKS
+
 BYTES_PER_S: Final = 4.3e12
 """What a large copy reaches on an H200, reads and writes together; the datasheet says 4.8e12."""
 
-FLOPS_PER_S: Final = 989.4e12
+FLOPS_PER_S: Final = DENSE_PEAKS["H200"]
 EIGHT_BITS_PER_S: Final = 1978.9e12
 """Dense peaks by the datasheet: products of sixteen bits and of eight, in FLOP/s."""
 

@@ -20,6 +20,7 @@ from perf_tests.faults import inject
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder
 from xenc.profiling.kernels import name_compiled_kernels
+from xenc.tokens import TokenizedPairs
 
 DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 
@@ -137,6 +138,15 @@ def _peer(name: str, device: str, batch_size: int) -> peers.Peer:
 
 def _placement(device: str) -> dict[str, Any]:
     return {"device": device, "max_length": 512, "model_kwargs": {"dtype": DTYPES[device]}}
+
+
+@torch.inference_mode()
+def laid_out(model: CrossEncoder, pairs: Sequence[Pair], batch_size: int) -> tuple[TokenizedPairs, list[Any]]:
+    """The tokens of a request, and its batches on the device, for `model.pipeline.run`."""
+    pipeline = model.pipeline
+    tokens = pipeline.tokenize(pairs)
+    plan = pipeline.plan(tokens, batch_size=batch_size)
+    return tokens, [pipeline.collator.collate(tokens, batch) for batch in plan.batches]
 
 
 @dataclass(frozen=True, kw_only=True)

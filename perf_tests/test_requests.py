@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
 from perf_tests import workloads
 from perf_tests.configurations import Configuration
-from perf_tests.scorers import Scorer, Scorers
+from perf_tests.scorers import Scorer, Scorers, laid_out
 from perf_tests.workloads import Pair, Workload
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import synchronised_seconds, time_rounds
@@ -101,8 +100,5 @@ def batches_of(scorer: Scorer, pairs: list[Pair]) -> Callable[[], None]:
     """Runs a request's batches and nothing else, on the thread that owns the device."""
     assert scorer.model is not None
     pipeline = scorer.model.pipeline
-    with torch.inference_mode():
-        tokens = pipeline.tokenize(pairs)
-        plan = pipeline.plan(tokens, batch_size=scorer.batch_size)
-        batches = [pipeline.collator.collate(tokens, batch) for batch in plan.batches]
+    _, batches = laid_out(scorer.model, pairs, scorer.batch_size)
     return lambda: pipeline.run(batches)

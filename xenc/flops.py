@@ -32,19 +32,16 @@ from transformers import PreTrainedModel
 
 from .families import Packable, packable
 from .last_layer import after_attention
+from .layouts.packed import USUAL_BUDGET
 from .precision import fastest_dtype
 
-_DENSE_PEAKS: Final = {
+DENSE_PEAKS: Final = {
     # datasheet peaks without sparsity, in FLOP/s of bfloat16 and float16 matrix products
     "H200": 989.4e12,
     "H100 PCIe": 756e12,
     "H100": 989.4e12,
     "A100": 312e12,
 }
-
-
-_ROWS: Final = {"cpu": 2048, "cuda": 16_384}
-"""On fewer, a GPU would wait for each product to be launched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +96,7 @@ def device_peak(device: str, dtype: torch.dtype) -> Peak:
     """The device's dense peak: from the datasheet for a known GPU, else of a measured matrix product."""
     if device == "cuda" and dtype in (torch.bfloat16, torch.float16):
         name = torch.cuda.get_device_name()
-        for known, flops_per_s in _DENSE_PEAKS.items():
+        for known, flops_per_s in DENSE_PEAKS.items():
             if known in name:
                 return Peak(flops_per_s=flops_per_s, source=f"datasheet of {known}")
     size = 2048 if dtype in (torch.float32, fastest_dtype(device)) else 256  # emulated, in minutes
@@ -131,10 +128,11 @@ def gemm_seconds_per_token(model: PreTrainedModel, tokens: int | None = None, re
 
     Args:
         model: on its device.
-        tokens: rows of the activations; None for as many as a usual batch of the device has.
+        tokens: rows of the activations; None for as many as a usual batch of the device has: on fewer, a GPU
+            would wait for each product to be launched.
         repeats: timed passes.
     """
-    tokens = tokens or _ROWS.get(model.device.type, 2048)
+    tokens = tokens or USUAL_BUDGET.get(model.device.type, 2048)
     once = {id(part) for module in _read_once(model) for part in module.modules()}
     layers = Counter(
         (module.in_features, module.out_features, module.bias is not None)

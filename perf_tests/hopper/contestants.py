@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from perf_tests import peers
 from perf_tests.device_clock import DeviceClock
 from perf_tests.hopper.rows import Row
 from perf_tests.hopper.setting import Setting
+from perf_tests.scorers import Scorer
 from perf_tests.workloads import Pair
 from xenc import CrossEncoder
 
@@ -21,24 +21,18 @@ class Contestant:
 
     Args:
         row: which.
-        scores: xenc's model or a peer, warmed up for it.
+        scorer: xenc's model or a peer, with the row's batch size.
         device: torch's device type.
 
     Attributes:
-        row: as given.
+        row, scorer: as given.
         model: xenc's model; None for a peer.
-        warmup_s: seconds of the warm-up.
-        graphs: graphs that it has.
     """
 
-    def __init__(self, row: Row, scores: CrossEncoder | peers.Peer, device: str) -> None:
-        self.row = row
-        self.model = scores if isinstance(scores, CrossEncoder) else None
-        self._peer = None if isinstance(scores, CrossEncoder) else scores
+    def __init__(self, row: Row, scorer: Scorer, device: str) -> None:
+        self.row, self.scorer, self.model = row, scorer, scorer.model
         self._clock = DeviceClock(device)
         self._pipeline: object = None
-        self.warmup_s = 0.0
-        self.graphs = 0
 
     def take_over(self) -> None:
         """Put the model under this row's execution, and its forward passes on this row's clock."""
@@ -53,13 +47,7 @@ class Contestant:
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
         """[N] float32 logits, in the caller's order."""
         self._clock.begin()
-        if self._peer is not None:
-            return self._peer.logits(pairs)
-        assert self.model is not None
-        scores: np.ndarray = self.model.predict(
-            pairs, batch_size=self.row.batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
-        )
-        return scores
+        return self.scorer.logits(pairs)
 
     @property
     def device_seconds(self) -> float | None:
@@ -99,7 +87,7 @@ class Contestants:
             self._models[row.model_key] = peer
         else:
             peer = known.at(row.batch_size)
-        return Contestant(row, peer, self._setting.device)
+        return Contestant(row, Scorer(peer=peer, batch_size=row.batch_size), self._setting.device)
 
     def _ours(self, row: Row) -> Contestant:
         setting = self._setting
@@ -109,11 +97,12 @@ class Contestants:
                 str(setting.checkpoint()), device=setting.device, max_length=setting.workload.max_length,
                 model_kwargs={"dtype": setting.dtype}, execution=row.execution,
             )  # fmt: skip
-        contestant = Contestant(row, model, setting.device)
+        scorer = Scorer(model=model, batch_size=row.batch_size)
+        contestant = Contestant(row, scorer, setting.device)
         contestant.take_over()
-        contestant.warmup_s = model.warmup(row.batch_size).seconds
+        scorer.warmup_s = model.warmup(row.batch_size).seconds
         if model.execution != row.execution:
             raise RuntimeError(f"{row.name} runs as {model.execution} and would be timed under a wrong name")
         compiled = model.pipeline.compiled
-        contestant.graphs = 0 if compiled is None else compiled.graphs
+        scorer.graphs = 0 if compiled is None else compiled.graphs
         return contestant

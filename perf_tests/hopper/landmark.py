@@ -9,10 +9,9 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-import torch
-
 from perf_tests import workloads
 from perf_tests.hopper.setting import Setting
+from perf_tests.scorers import laid_out
 from xenc import CrossEncoder
 from xenc.flops import device_peak, workload_flops
 from xenc.gate.measure import relative_spread, synchronised_seconds
@@ -29,10 +28,7 @@ def sequences_per_second(setting: Setting, length: int, preset: str, rounds: int
         model.warmup(workload.batch_size)
         pipeline, transformer = model.pipeline, model.transformers_model
         assert transformer is not None
-        with torch.inference_mode():
-            tokens = pipeline.tokenize(workload.round(0))
-            plan = pipeline.plan(tokens, batch_size=workload.batch_size)
-            batches = [pipeline.collator.collate(tokens, batch) for batch in plan.batches]
+        tokens, batches = laid_out(model, workload.round(0), workload.batch_size)
         pipeline.run(batches)
         seconds = []
         for _ in range(rounds):

@@ -135,17 +135,16 @@ def rows_in_turns(run: Run) -> None:
 
 
 def _make_ready(run: Run, row: Row, timed: Timed, pairs: list[Pair]) -> None:
-    run.say(f"  {row.name}")
-    try:
+    def make() -> None:
         contestant = run.contestant(row)
-        timed.warmup_s, timed.graphs = contestant.warmup_s, contestant.graphs
+        timed.warmup_s, timed.graphs = contestant.scorer.warmup_s, contestant.scorer.graphs
         check_answers(contestant, timed, pairs, run.setting)
         if row.quantize is not None:
             check_ranking(contestant, timed, pairs, run.setting)
-    except Exception as error:
-        traceback.print_exc()
-        timed.problem = f"{type(error).__name__}: {first_line(error)}"
-        run.results.problems[row.name] = timed.problem
+
+    run.say(f"  {row.name}")
+    run.guarded(row.name, make)
+    timed.problem = run.results.problems.get(row.name)
     run.keep()
 
 
