@@ -21,7 +21,8 @@ USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
 """Tokens. On a CPU a batch's activations should fit its cache; a GPU needs many to be busy."""
 
 TOKENS_PER_SLOT: Final = {"cpu": (FEWEST_PER_SLOT,), "cuda": (FEWEST_PER_SLOT, 64, 128, 256)}
-"""On a CPU an empty slot costs nothing; on a GPU attention starts as many blocks for it as for any other."""
+"""On a CPU an empty slot costs next to nothing, on a GPU attention starts as many blocks for it as for any
+other."""
 
 
 @dataclass(frozen=True, kw_only=True)
