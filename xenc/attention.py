@@ -19,6 +19,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from .kernels.library import library
+
 NAMESPACE: Final = (__package__ or "xenc").replace(".", "_")
 """What operators and attention functions are registered under."""
 
@@ -52,6 +54,20 @@ def packed_attention(
     Returns:
         [T, H, D], in query's dtype.
     """
+    operators = library().operators
+    if operators is not None and query.dtype in _KERNEL_DTYPES:
+        own: Tensor = operators.attention(query, key, value, starts, max_tokens, scale, causal, window)
+        return own
+    return by_sdpa(query, key, value, starts, scale, causal, window)
+
+
+_KERNEL_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def by_sdpa(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float, causal: bool, window: int
+) -> Tensor:
+    """The same by PyTorch's fused attention, one call per run of documents of equal length."""
     out = torch.empty(query.shape, dtype=query.dtype)
     for start, documents, tokens in runs(starts.tolist()):
         stretch = slice(start, start + documents * tokens)

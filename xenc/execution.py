@@ -11,6 +11,7 @@ from .errors import ExecutionError
 Layout = Literal["padded", "bucketed", "packed", "nested"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
+Products = Literal["torch", "onednn", "xenc"]
 Runtime = Literal["torch", "onnxruntime", "openvino", "tensorrt"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two", "max-length"] | tuple[int, ...]
@@ -53,7 +54,11 @@ class Execution:
         quantize: None for the model's own dtype; "int8" or "float8" for matrix products of the encoder's
             layers in eight bits, on weights scaled by row and on activations scaled by token as they come.
             "float8" needs CUDA, compute capability 8.9 and a model in bfloat16. The model itself stays as
-            it is. After writing through a parameter's `.data`, call `warmup` again.
+            it is. On a processor with VNNI "int8" needs nothing installed, elsewhere torchao. Where no C++
+            kernels could be built, call `warmup` again after writing through a parameter's `.data`.
+        products: what multiplies by the weights of the encoder's layers on a processor, in packed batches:
+            "torch", "onednn", or "xenc" for kernels of our own, which hold a second copy of those weights in
+            the order they read them. None takes the fastest here, measured once; the warm-up report says it.
         runtime: what runs the forward pass. "torch" is PyTorch; "onnxruntime" and "openvino" run the model as
             exported to ONNX; "tensorrt" is torch.compile with another backend. They take padded or bucketed
             batches, and each needs the extra of its name.
@@ -76,6 +81,7 @@ class Execution:
     share_prefix: bool = False
     freeze: bool = False
     quantize: Quantization | None = None
+    products: Products | None = None
     runtime: Runtime = "torch"
     compile_mode: CompileMode | None = "default"
     dynamic: bool | None = True
@@ -85,6 +91,7 @@ class Execution:
         _check_choice("layout", self.layout, get_args(Layout))
         _check_choice("attention", self.attention, get_args(Attention))
         _check_choice("quantize", self.quantize, (None, *get_args(Quantization)))
+        _check_choice("products", self.products, (None, *get_args(Products)))
         _check_choice("runtime", self.runtime, get_args(Runtime))
         _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
         _check_choice("dynamic", self.dynamic, (True, False, None))
@@ -131,6 +138,21 @@ class Execution:
             raise ExecutionError(
                 f"freeze=True with quantize={self.quantize!r}: a graph cannot hold quantised weights. "
                 "Choose one of the two."
+            )
+        own = self.products in ("onednn", "xenc")
+        if own and self.layout != "packed" and (self.quantize is None or self.products == "onednn"):
+            raise ExecutionError(
+                f"products={self.products!r} is for layout='packed', not {self.layout!r}. Use products=None."
+            )
+        if own and (self.freeze or self.quantize == "float8"):
+            other = "freeze=True" if self.freeze else f"quantize={self.quantize!r}"
+            raise ExecutionError(
+                f"products={self.products!r} with {other}: either says what multiplies. Choose one of the two."
+            )
+        if self.products == "onednn" and self.quantize is not None:
+            raise ExecutionError(
+                f"products='onednn' with quantize={self.quantize!r}: in eight bits \"xenc\" or torchao "
+                "multiplies. Use products=None."
             )
         if self.compile_mode is not None and self.layout == "padded":
             raise ExecutionError(
@@ -183,7 +205,7 @@ class Execution:
         padded = self.layout in ("padded", "bucketed")
         return (
             padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,
-            self.dynamic, self.freeze, self.quantize, self.runtime,
+            self.dynamic, self.freeze, self.quantize, self.products, self.runtime,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedModel
 
 _EMBEDDED: Final = ("input_ids", "position_ids", "token_type_ids")
-_KNOWN_CODE: Final = ("transformers.", "torch.nn.")
+_KNOWN_CODE: Final = ("transformers.", "torch.nn.", f"{__package__}.kernels.")
 
 
 def after_attention(model: PreTrainedModel) -> tuple[Module, ...]:

@@ -23,14 +23,15 @@ from .encoder_decoder.forward import FirstStepTensors
 from .errors import CompileError, ExecutionError
 from .execution import Execution
 from .families import packable
+from .kernels.twin import twin_for
 from .layouts.choice import layout_of
 from .layouts.layout import Given, Layout
 from .plan import Plan
 from .prepared import Batch, PreparedForward, WarmupReport
-from .quantize import Twin
 from .request import Request, Scored
 from .stream import NextBatch
 from .tokens import PairTokenizer, TokenizedPairs
+from .twin import Twin
 from .worker import Worker
 
 
@@ -71,8 +72,9 @@ class Pipeline:
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
         self._twin: Twin | None = reuse._twin if reuse is not None else None
-        if self._twin is None and execution.quantize is not None:
-            self._twin = Twin(model, execution.quantize)
+        self.products = reuse.products if reuse is not None else ""
+        if reuse is None:
+            self._twin, self.products = twin_for(model, execution)
         self._runs = model if self._twin is None else self._twin.model
         self._attending = _attending(self._runs)
         given = Given(
@@ -119,10 +121,11 @@ class Pipeline:
         if self._twin is not None:
             self._twin.follow(anyway=True)
         if self.compiled is None:
-            return WarmupReport(shapes=(), graphs=0, seconds=0.0)
+            return WarmupReport(shapes=(), graphs=0, seconds=0.0, products=self.products)
         with torch.inference_mode():
             self._use_attention()
-            return self.compiled.warmup(self.every_shape(batch_size), passes, folder)
+            report = self.compiled.warmup(self.every_shape(batch_size), passes, folder)
+            return replace(report, products=self.products)
 
     def every_shape(self, batch_size: int) -> Iterator[Batch]:
         """A batch of dummies in every shape that batches can have."""

@@ -30,11 +30,13 @@ class WarmupReport:
         shapes: shapes run, (B, L) of padded batches or (T, N) of packed ones.
         graphs: graphs compiled, or sessions of another runtime opened.
         seconds: taken, compilation and export included.
+        products: what multiplies by the encoder's weights, and why; see `Execution.products`.
     """
 
     shapes: tuple[tuple[int, int], ...]
     graphs: int
     seconds: float
+    products: str = ""
 
 
 class PreparedForward(ABC):

@@ -11,15 +11,11 @@ nothing and round the score itself.
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable
 from functools import cache
-from operator import is_
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 from torch.nn import Linear, ModuleList, Parameter
 from transformers import PreTrainedModel
 
@@ -27,7 +23,7 @@ from .errors import ExecutionError
 from .execution import Quantization
 from .extras import require
 from .precision import has_int8_instructions
-from .weights import settings_of, weights_version
+from .twin import Twin
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +31,12 @@ FLOAT8_CAPABILITY: Final = (8, 9)
 """The first compute capability with products of float8."""
 
 
-class Twin:
-    """A model beside another one, quantised, which follows what becomes of the other's weights.
+class TorchaoTwin(Twin):
+    """A twin whose layers multiply in eight bits, by torchao.
 
     Args:
-        original: left as it is; all parameters and buffers that are not quantised are its own.
+        original: left as it is.
         kind: what to quantise to.
-
-    Attributes:
-        model: the twin, in evaluation mode.
 
     Raises:
         ExecutionError: the device, the dtype or the shape of a layer does not allow for it.
@@ -51,58 +44,23 @@ class Twin:
     """
 
     def __init__(self, original: PreTrainedModel, kind: Quantization) -> None:
-        _check_device(original, kind)
+        check_device(original, kind)
         require("torchao", f"quantize={kind!r}")
-        self._original, self._config, self._kind = original, _torchao_config(kind), kind
-        self._modules, self._settings = tuple(original.modules()), settings_of(original)
-        shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
-        self.model: PreTrainedModel = copy.deepcopy(original, shared).train(False)
-        names = {id(module): name for name, module in original.named_modules()}
-        self._quantised = {names[id(layer)] for layer in encoder_layers(original)}
-        if not self._quantised:
-            raise ExecutionError(
-                f"quantize={kind!r}: {type(original).__name__} has no blocks of Linear layers. "
-                "Use quantize=None."
-            )
-        self._version: tuple[object, ...] = ()
-        self.follow(anyway=True)
+        self._config, self._kind = _torchao_config(kind), kind
+        super().__init__(original)
 
-    def is_of(self, model: PreTrainedModel) -> bool:
-        """Whether a model still consists of the modules that this twin was made after, set as they were."""
-        now = tuple(model.modules())
-        same = len(now) == len(self._modules) and all(map(is_, now, self._modules))
-        return same and settings_of(model) == self._settings
+    def _replace(self) -> frozenset[str]:
+        names = {id(module): name for name, module in self._original.named_modules()}
+        quantised = frozenset(names[id(layer)] for layer in encoder_layers(self._original))
+        if not quantised:
+            raise no_layers(self._original, self._kind)
+        return quantised
 
-    def follow(self, *, anyway: bool = False) -> None:
-        """Take over the original's weights, if they have changed: nothing is compiled for that.
-
-        Args:
-            anyway: even if no change shows; writing through `.data` leaves no trace.
-
-        Raises:
-            ExecutionError: a layer has become one that cannot be quantised.
-        """
-        version = weights_version(self._original)
-        if not anyway and version == self._version:
-            return
-        # graphs guard on whether a tensor was made in inference mode
-        with torch.inference_mode(False), torch.no_grad():
-            for name, module in self._original.named_modules():
-                twin = self.model.get_submodule(name)
-                twin._buffers.update(module._buffers)
-                twin._parameters.update(module._parameters)
-                if name in self._quantised:
-                    twin._parameters["weight"] = self._eight_bits(name, module._parameters["weight"])
-        self._version = version
-
-    def following(self, forward: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
-        """A forward pass of the twin that first looks for changed weights."""
-
-        def run(batch: Any) -> Tensor:
-            self.follow()
-            return forward(batch)
-
-        return run
+    def _hold(self) -> None:
+        for name in self._held:
+            module, twin = self._original.get_submodule(name), self.model.get_submodule(name)
+            twin._parameters.update(module._parameters)
+            twin._parameters["weight"] = self._eight_bits(name, module._parameters["weight"])
 
     def _eight_bits(self, name: str, weight: Parameter | None) -> Parameter:
         from torchao.quantization import quantize_
@@ -126,6 +84,13 @@ def encoder_layers(model: PreTrainedModel) -> list[Linear]:
     return list(layers.values())
 
 
+def no_layers(model: PreTrainedModel, kind: Quantization) -> ExecutionError:
+    """What to say of a model without layers to quantise."""
+    return ExecutionError(
+        f"quantize={kind!r}: {type(model).__name__} has no blocks of Linear layers. Use quantize=None."
+    )
+
+
 def _torchao_config(kind: Quantization) -> Any:
     """By row and by token; `set_inductor_config` would change settings of the whole process."""
     from torchao.quantization import (
@@ -139,7 +104,8 @@ def _torchao_config(kind: Quantization) -> Any:
     return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False)
 
 
-def _check_device(model: PreTrainedModel, kind: Quantization) -> None:
+def check_device(model: PreTrainedModel, kind: Quantization) -> None:
+    """Refuse what the device cannot do, with the reason and the remedy."""
     device = model.device
     if kind == "int8":
         if device.type == "cpu" and not _products_are_exact():

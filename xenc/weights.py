@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Final
 
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from .kernels.library import library
 
 _PLAIN: Final = (bool, int, float, str, type(None))
 
@@ -40,6 +42,18 @@ def settings_of(model: PreTrainedModel) -> tuple[object, ...]:
     )
 
 
+def has_foreign_hooks(model: PreTrainedModel) -> bool:
+    """Whether any module runs code before or after it that is not transformers' own.
+
+    Transformers' hooks stay once hidden states were asked for, and collect nothing otherwise.
+    """
+    return any(
+        not (getattr(hook, "__module__", None) or "").startswith("transformers.")
+        for module in model.modules()
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    )
+
+
 def has_hooks(model: PreTrainedModel) -> bool:
     """Whether any module's forward pass runs somebody's own code before or after it."""
     return any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
@@ -55,3 +69,42 @@ def _is_setting(name: str, value: Any) -> bool:
 
 def _frozen(value: Any) -> object:
     return tuple(value) if isinstance(value, list) else value
+
+
+class Contents:
+    """What is in a few weights: whether a change shows that left no other trace.
+
+    A write through `.data`, or by a fused optimiser, moves neither address nor version. Looking at all bytes
+    for every batch would cost more than it is worth, so each look is at another share of the cache lines: a
+    weight that is written as a whole shows at once, a single number within SHARES looks. Without the C++
+    library nothing is looked at.
+
+    Args:
+        weights: what to look at, asked for anew each time.
+    """
+
+    SHARES: Final = 256
+
+    def __init__(self, weights: Callable[[], list[Tensor]]) -> None:
+        self._weights, self._looks = weights, 0
+        self._remembered: list[int] | None = None
+
+    def remember(self) -> None:
+        """Take what the weights hold now for what they should."""
+        self._remembered = self._look(-1)
+
+    def changed(self) -> bool:
+        """Whether a look at the next share finds something else."""
+        if self._remembered is None:
+            return False
+        self._looks += 1
+        share = self._looks % self.SHARES
+        return self._look(share) != [self._remembered[share]]
+
+    def _look(self, share: int) -> list[int] | None:
+        operators = library().operators
+        weights = self._weights()
+        if operators is None or any(part.device.type != "cpu" for part in weights):
+            return None
+        looked: list[int] = operators.fingerprints(weights, self.SHARES, share).tolist()
+        return looked

@@ -1,0 +1,1 @@
+"""Operators of our own for processors: packed attention, linear layers; C++ sources and how they are built."""

@@ -1,0 +1,158 @@
+"""Which modules of a model a product of another kind can stand for, and which layers it then holds.
+
+By class, as transformers made it: a layer of somebody else's, or one whose `forward` somebody wrapped, stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import nn
+from torch.nn import Linear, Module, ModuleList, Parameter
+from transformers import PreTrainedModel
+
+from .layers import JointAttention, Product
+
+JOINT: Final = {
+    **{
+        f"{family}SelfAttention": ("query", "key", "value", None)
+        for family in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra")
+    },
+    "DistilBertSelfAttention": ("q_lin", "k_lin", "v_lin", "out_lin"),
+}
+"""Class -> its query, key and value, and its own output projection."""
+
+ACTIVATED: Final = {
+    **{
+        f"{family}Intermediate": ("dense", "intermediate_act_fn")
+        for family in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra")
+    },
+    "FFN": ("lin1", "activation"),
+    "Qwen2MLP": ("gate_proj", "act_fn"),
+    "Qwen3MLP": ("gate_proj", "act_fn"),
+}
+"""Class -> a layer, and the activation that follows it and nothing else."""
+
+MOST_DEPTH: Final = 4
+"""Inputs that one instruction may multiply at once; see cpp/product.h."""
+
+_ACTIVATIONS: Final = {
+    "GELUActivation": "gelu",
+    "NewGELUActivation": "gelu_tanh",
+    "GELUTanh": "gelu_tanh",
+    "PytorchGELUTanh": "gelu_tanh",
+    "SiLUActivation": "silu",
+    "SiLU": "silu",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacement:
+    """One product, and the layers whose weights it holds.
+
+    Attributes:
+        product: the new module.
+        layers: the names of the layers in the model.
+    """
+
+    product: Product
+    layers: tuple[str, ...]
+
+
+def replace_products(
+    model: PreTrainedModel, make: Callable[[str], Product], *, activations: frozenset[str]
+) -> list[Replacement]:
+    """Put products in the place of the linear layers in a model's repeated blocks.
+
+    Args:
+        model: is changed: modules are replaced, an activation that a product applies becomes the identity.
+        make: activation -> a product that holds nothing yet.
+        activations: those that `make` can be asked for.
+
+    Returns:
+        The products; empty if there is no layer to replace.
+    """
+    blocks = list(_blocks(model))
+    return [one for name, block in blocks for one in _replace_below(name, block, make, activations)]
+
+
+def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, Module]]:
+    """The repeated blocks of the base model, outermost alone, with their names."""
+    base: Any = model.base_model
+    prefix = next(name for name, module in model.named_modules() if module is base)
+    lists = {name: module for name, module in base.named_modules(prefix=prefix) if type(module) is ModuleList}
+    return (
+        (name, block)
+        for name, block in lists.items()
+        if not any(name.startswith(f"{outer}.") for outer in lists)
+    )
+
+
+def _replace_below(
+    path: str, module: Module, make: Callable[[str], Product], activations: frozenset[str]
+) -> list[Replacement]:
+    made: list[Replacement] = []
+    for name, child in list(module.named_children()):
+        below = f"{path}.{name}" if path else name
+        if (parts := _joint_parts(child)) is not None:
+            made += _replace_attention(below, module, name, parts, make)
+        elif _is_plain(child):
+            product = make(_follows(module, name, activations))
+            setattr(module, name, product)
+            made.append(Replacement(product=product, layers=(below,)))
+        else:
+            made += _replace_below(below, child, make, activations)
+    return made
+
+
+def _joint_parts(module: Module) -> tuple[str, str, str, str | None] | None:
+    parts = JOINT.get(type(module).__name__) if _is_transformers_own(module) else None
+    if parts is None or not all(_is_plain(getattr(module, part)) for part in parts if part is not None):
+        return None
+    return parts
+
+
+def _replace_attention(
+    path: str, parent: Module, name: str, parts: tuple[str, str, str, str | None],
+    make: Callable[[str], Product],
+) -> list[Replacement]:  # fmt: skip
+    *joint, output = parts
+    product = Replacement(product=make("none"), layers=tuple(f"{path}.{part}" for part in joint))
+    made = [product]
+    if output is not None:
+        made.append(Replacement(product=make("none"), layers=(f"{path}.{output}",)))
+    source = getattr(parent, name)
+    setattr(parent, name, JointAttention(source, product.product, made[1].product if output else None))
+    return made
+
+
+def _follows(module: Module, layer: str, activations: frozenset[str]) -> str:
+    """The activation that a layer's product can apply, which the module then no longer does."""
+    kind = type(module).__name__ if _is_transformers_own(module) else ""
+    first, then = ACTIVATED.get(kind, ("", ""))
+    if layer != first:
+        return "none"
+    activation = _activation(getattr(module, then))
+    if activation not in activations:
+        return "none"
+    setattr(module, then, nn.Identity())
+    return activation
+
+
+def _activation(function: Any) -> str:
+    if type(function) is nn.GELU:
+        return "gelu" if function.approximate == "none" else "gelu_tanh"
+    return _ACTIVATIONS.get(type(function).__name__, "none") if isinstance(function, Module) else "none"
+
+
+def _is_plain(module: Module) -> bool:
+    """A linear layer as PyTorch makes it, with weights of its own."""
+    plain = type(module) is Linear and type(module.weight) is Parameter and "forward" not in vars(module)
+    return plain and module.in_features % MOST_DEPTH == 0
+
+
+def _is_transformers_own(module: Module) -> bool:
+    own = type(module).__module__.startswith("transformers.models.")
+    return own and "forward" not in vars(module)

@@ -1,0 +1,124 @@
+"""A twin of a model whose encoder multiplies by other means than PyTorch's."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import torch
+from torch.nn.modules import module as torch_modules
+from transformers import PreTrainedModel
+
+from ..errors import ExecutionError
+from ..execution import Execution, Products
+from ..quantize import TorchaoTwin, check_device, no_layers
+from ..twin import Twin
+from ..weights import has_foreign_hooks
+from .layers import KINDS, EightBitProduct, Product
+from .library import library
+from .products import ACTIVATIONS, DTYPES, Chosen, chosen
+from .replace import replace_products
+
+logger = logging.getLogger(__name__)
+
+_ONEDNN_ACTIVATIONS: Final = frozenset(ACTIVATIONS) - {"silu"}
+
+
+class KernelTwin(Twin):
+    """A twin whose encoder's linear layers are our kernel's, or oneDNN's.
+
+    Args:
+        original: on a processor, as transformers made it.
+        way: what multiplies, "onednn" or "xenc".
+        eight_bits: whether in eight bits, which is "xenc" alone.
+
+    Raises:
+        ExecutionError: the model has no such layers.
+    """
+
+    def __init__(self, original: PreTrainedModel, way: Products, *, eight_bits: bool = False) -> None:
+        self._kind: type[Product] = EightBitProduct if eight_bits else KINDS[way]
+        self._activations = _ONEDNN_ACTIVATIONS if way == "onednn" else frozenset(ACTIVATIONS)
+        super().__init__(original)
+
+    def _replace(self) -> frozenset[str]:
+        self._products = replace_products(self.model, self._kind, activations=self._activations)
+        if not self._products:
+            raise no_layers(self._original, "int8")
+        return frozenset(name for one in self._products for name in one.layers)
+
+    def _hold(self) -> None:
+        for one in self._products:
+            one.product.hold([self._layer(name) for name in one.layers])
+
+    def _layer(self, name: str) -> torch.nn.Linear:
+        layer = self._original.get_submodule(name)
+        assert isinstance(layer, torch.nn.Linear)
+        return layer
+
+    @property
+    def held_bytes(self) -> int:
+        """What the products hold beside the model's own weights."""
+        own = {part.data_ptr() for part in self._original.parameters()}
+        held = (part for one in self._products for part in one.product.buffers())
+        return sum(part.nbytes for part in held if part.data_ptr() not in own)
+
+
+def twin_for(model: PreTrainedModel, execution: Execution) -> tuple[Twin | None, str]:
+    """The twin that an execution of a model runs on, or None for the model itself; and what multiplies.
+
+    Raises:
+        ExecutionError: a quantisation that the device, the dtype or the model does not allow for.
+        NotInstalledError: a quantisation that needs torchao, which is absent.
+    """
+    if execution.quantize is not None:
+        return _quantised(model, execution)
+    plain = _why_plain(model, execution)
+    if plain is None and execution.products == "xenc":
+        plain = library().missing
+    if plain is not None and execution.products in ("onednn", "xenc"):
+        raise ExecutionError(f"products={execution.products!r}: {plain}. Use products=None.")
+    if plain is not None:
+        return None, f"torch ({plain})"
+    choice = chosen(model.dtype, execution.products)
+    if choice.way == "torch":
+        return None, str(choice)
+    try:
+        twin = KernelTwin(model, choice.way)
+    except ExecutionError:
+        return None, "torch (no layers to replace)"
+    return twin, _said(choice, twin)
+
+
+def _quantised(model: PreTrainedModel, execution: Execution) -> tuple[Twin, str]:
+    assert execution.quantize is not None
+    check_device(model, execution.quantize)
+    ours = execution.quantize == "int8" and execution.products in (None, "xenc") and _is_untouched(model)
+    if ours and model.device.type == "cpu" and library().has_int8:
+        twin = KernelTwin(model, "xenc", eight_bits=True)
+        return twin, f"xenc in int8; {_megabytes(twin)}"
+    return TorchaoTwin(model, execution.quantize), f"torchao in {execution.quantize}"
+
+
+def _why_plain(model: PreTrainedModel, execution: Execution) -> str | None:
+    """Why a model's layers are left to PyTorch; None if they need not be."""
+    if model.device.type != "cpu":
+        return f"on {model.device.type}"
+    if execution.layout != "packed" or execution.freeze:
+        return "for packed batches that are not frozen alone" if not execution.freeze else "frozen"
+    if model.dtype not in DTYPES:
+        return f"no kernel for {model.dtype}"
+    return None if _is_untouched(model) else "somebody's hooks run in the model"
+
+
+def _is_untouched(model: PreTrainedModel) -> bool:
+    everywhere = torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks
+    return not everywhere and not has_foreign_hooks(model)
+
+
+def _said(choice: Chosen, twin: KernelTwin) -> str:
+    return f"{choice}; {_megabytes(twin)}"
+
+
+def _megabytes(twin: KernelTwin) -> str:
+    return f"{twin.held_bytes / 1e6:.1f} MB of weights held beside the model's"
