@@ -22,6 +22,7 @@ from .encoder_decoder.scorer import FirstStepScorer, first_step_scorer, generate
 from .errors import ModelError
 from .execution import Execution
 from .families import resolve_max_length
+from .kernels.library import build_in_background
 from .layouts.choice import possible_execution
 from .pair_template import tokenizer_lock
 from .pipeline import Pipeline
@@ -51,6 +52,8 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
     ) -> None:
         chosen, admission = resolve_execution(execution), Admission(max_waiting_pairs)
         self._first_step = first_step
+        if chosen.layout == "packed" and _runs_on_processor(kwargs.get("device")):
+            build_in_background()
         try:
             super().__init__(*args, **kwargs)
         except ModelError:
@@ -218,3 +221,8 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._lock = threading.RLock()
         self._worker = Worker()
+
+
+def _runs_on_processor(device: object) -> bool:
+    """Whether a model given this device runs on a processor; None is CUDA where there is one."""
+    return str(device) == "cpu" or (device is None and not torch.cuda.is_available())

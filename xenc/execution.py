@@ -147,7 +147,7 @@ class Execution:
         if own and (self.freeze or self.quantize == "float8"):
             other = "freeze=True" if self.freeze else f"quantize={self.quantize!r}"
             raise ExecutionError(
-                f"products={self.products!r} with {other}: either says what multiplies. Choose one of the two."
+                f"products={self.products!r} with {other}: both say what multiplies. Choose one."
             )
         if self.products == "onednn" and self.quantize is not None:
             raise ExecutionError(

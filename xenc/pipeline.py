@@ -72,7 +72,7 @@ class Pipeline:
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
         self._twin: Twin | None = reuse._twin if reuse is not None else None
-        self.products = reuse.products if reuse is not None else ""
+        self.products: str = "" if reuse is None else reuse.products
         if reuse is None:
             self._twin, self.products = twin_for(model, execution)
         self._runs = model if self._twin is None else self._twin.model

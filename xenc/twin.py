@@ -41,7 +41,7 @@ class Twin(ABC):
 
     @abstractmethod
     def _replace(self) -> frozenset[str]:
-        """Change the twin's modules. Answers with the names of the layers whose weights are held otherwise."""
+        """Change the twin's modules; answer with the names of the layers whose weights are held otherwise."""
 
     @abstractmethod
     def _hold(self) -> None:

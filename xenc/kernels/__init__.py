@@ -1,1 +1,1 @@
-"""Operators of our own for processors: packed attention, linear layers; C++ sources and how they are built."""
+"""Operators of our own for processors: packed attention and linear layers, in C++, and how they are built."""

@@ -21,6 +21,8 @@ class Product(nn.Module):
         activation: what follows in the same pass; one of `products.ACTIVATIONS`.
     """
 
+    weight: Tensor
+
     def __init__(self, activation: str = "none") -> None:
         super().__init__()
         self.activation = activation
@@ -37,6 +39,8 @@ class Product(nn.Module):
 
 class KernelProduct(Product):
     """By our own kernel, on weights in panels: a second copy of them."""
+
+    bias: Tensor
 
     def hold(self, layers: Sequence[nn.Linear]) -> None:
         """Take over the weights and biases of the layers."""
@@ -55,6 +59,10 @@ class EightBitProduct(Product):
     A token's activations are quantised between their smallest and largest number, not symmetrically: behind
     GELU almost all of the range is on one side.
     """
+
+    bias: Tensor
+    scales: Tensor
+    sums: Tensor
 
     def hold(self, layers: Sequence[nn.Linear]) -> None:
         """Take over the weights and biases of the layers."""
@@ -81,19 +89,21 @@ _MOST: Final = 127
 class OneDnnProduct(Product):
     """By oneDNN, on weights as they are stored: one layer's own, or a copy of several side by side."""
 
+    bias: Tensor | None
+
     def hold(self, layers: Sequence[nn.Linear]) -> None:
         """Take over the weights and biases of the layers."""
-        if len(layers) == 1:
-            weight, bias = layers[0].weight.detach(), layers[0].bias
-            bias = None if bias is None else bias.detach()
-        else:
+        weight: Tensor = layers[0].weight
+        bias: Tensor | None = layers[0].bias
+        if len(layers) > 1:
             weight, bias = _side_by_side(layers)
         self.outputs = weight.shape[0]
-        self._put(weight=weight, bias=bias)
+        self._put(weight=weight.detach(), bias=None if bias is None else bias.detach())
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        return by_onednn(hidden, self.weight, self.bias, self.activation)
+        result: Tensor = by_onednn(hidden, self.weight, self.bias, self.activation)
+        return result
 
 
 KINDS: Final[dict[Products, type[Product]]] = {"xenc": KernelProduct, "onednn": OneDnnProduct}

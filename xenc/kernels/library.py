@@ -1,8 +1,8 @@
 """The C++ operators: built once per machine, loaded once per process; what runs without them says why.
 
-The library's name is made of all that its code depends on: the sources, PyTorch's version, the instructions of
-this processor, and the package's own name, because two revisions of xenc may live in one process. It is kept in
-the folder where `torch.utils.cpp_extension` keeps what it builds.
+The library's name is made of all that its code depends on: the sources, PyTorch's version, the instructions
+of this processor, and the package's own name, because two revisions of xenc may live in one process. It is
+kept in the folder where `torch.utils.cpp_extension` keeps what it builds.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def instructions() -> tuple[str, ...]:
         return ()
     found = ["avx2", "fma", "f16c", "avx512f", "avx512dq", "avx512bw", "avx512vl"]
     found += ["avx512bf16"] if torch.cpu._is_avx512_bf16_supported() else []
-    vnni = getattr(torch.cpu, "_is_vnni_supported", None) or torch.cpu._is_avx512_vnni_supported
+    vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)  # private to PyTorch, so it may go
     return (*found, *(["avx512vnni"] if vnni() else []))
 
 
@@ -101,7 +101,7 @@ def _library() -> Library:
     if not instructions():
         return Library(missing="no kernels for this processor: they are for x86 with AVX2 or AVX-512")
     try:
-        torch.ops.load_library(_built(name()))
+        torch.ops.load_library(_built(name()))  # type: ignore[no-untyped-call]
         _describe_to_the_compiler()
     except Exception as error:
         reason = _last_line(error)
@@ -182,12 +182,12 @@ def _last_line(error: Exception) -> str:
 def _describe_to_the_compiler() -> None:
     """What torch.compile is told of the operators' results."""
 
-    @torch.library.register_fake(f"{NAMESPACE}::attention")
-    def _(query: Tensor, *_: Any) -> Tensor:
+    def attention(query: Tensor, *_: Any) -> Tensor:
         return torch.empty(query.shape, dtype=query.dtype, device=query.device)
 
-    @torch.library.register_fake(f"{NAMESPACE}::linear")
-    def _(
-        left: Tensor, weight: Tensor, bias: Tensor, scales: Any, sums: Any, outputs: int, *_: Any
-    ) -> Tensor:
+    def linear(left: Tensor, *rest: Any) -> Tensor:
+        *_, outputs, _ = rest
         return left.new_empty(*left.shape[:-1], outputs)
+
+    torch.library.register_fake(f"{NAMESPACE}::attention", attention)
+    torch.library.register_fake(f"{NAMESPACE}::linear", linear)

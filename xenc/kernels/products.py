@@ -120,7 +120,7 @@ def by_onednn(left: Tensor, weight: Tensor, bias: Tensor | None, activation: str
 
 
 @by_onednn.register_fake
-def _(left: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+def _(left: Tensor, weight: Tensor, *_: object) -> Tensor:
     return left.new_empty(*left.shape[:-1], weight.shape[0])
 
 
@@ -137,7 +137,7 @@ def _measured(dtype: torch.dtype) -> Chosen:
 
 
 def fastest(speeds: Mapping[str, float]) -> Products:
-    """The way to take, of those measured: in the order xenc, onednn, torch, unless a later one is notably faster."""
+    """The way to take, of those measured: xenc, onednn, torch, unless a later one is notably faster."""
     best: Products = "torch"
     ways: tuple[Products, ...] = ("torch", "onednn", "xenc")
     for way in ways:
@@ -152,7 +152,7 @@ def _candidates(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
     left = torch.randn(_ROWS, _SIZE, dtype=dtype)
     weight, bias = torch.randn(_SIZE, _SIZE, dtype=dtype), torch.randn(_SIZE, dtype=dtype)
     ways: dict[str, Callable[[], object]] = {"torch": lambda: functional.linear(left, weight, bias)}
-    if torch.backends.mkldnn.is_available():
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         ways["onednn"] = lambda: by_onednn(left, weight, bias, "none")
     if library().operators is not None:
         packed, padded = panels(weight, depth_of(dtype)), padded_to_panels(bias.float())

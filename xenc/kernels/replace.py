@@ -149,8 +149,9 @@ def _activation(function: Any) -> str:
 
 def _is_plain(module: Module) -> bool:
     """A linear layer as PyTorch makes it, with weights of its own."""
-    plain = type(module) is Linear and type(module.weight) is Parameter and "forward" not in vars(module)
-    return plain and module.in_features % MOST_DEPTH == 0
+    if type(module) is not Linear or type(module.weight) is not Parameter or "forward" in vars(module):
+        return False
+    return module.in_features % MOST_DEPTH == 0
 
 
 def _is_transformers_own(module: Module) -> bool:
