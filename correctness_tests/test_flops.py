@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers import XLMRobertaForSequenceClassification as XlmRoberta
 
+from xenc import flops
 from xenc.flops import device_peak, encoder_parameters, gemm_seconds_per_token, workload_flops
 
 SIZES = {
@@ -54,10 +55,14 @@ def test_what_is_computed_for_all_tokens_is_counted_for_all():
 def test_products_that_one_token_passes_are_no_part_of_the_floor(monkeypatch):
     model = BertForSequenceClassification(BertConfig(**SIZES))
     multiplied = []
-    monkeypatch.setattr(torch.nn.functional, "linear", lambda rows, weight, _: multiplied.append(weight))
+
+    def noted(dtype, rows, *sizes):
+        return {"torch": lambda: multiplied.append((rows, *sizes))}
+
+    monkeypatch.setattr(flops, "ways", noted)
     gemm_seconds_per_token(model, tokens=8, repeats=1)
-    wide = [weight for weight in multiplied if tuple(weight.shape) == (256, 64)]
-    assert len(wide) == 2 * (3 - 1)  # two passes
+    chosen, passes = 4, 2  # a product's ways run four times before one is chosen
+    assert multiplied.count((8, 64, 256)) == chosen + passes * (3 - 1)
 
 
 def test_flops_add_up_over_pairs_and_grow_faster_than_tokens():
@@ -90,3 +95,12 @@ def test_a_measured_peak_says_that_it_was_measured():
     peak = device_peak("cpu", torch.float32)
     assert peak.flops_per_s > 1e8
     assert "2048" in peak.source
+
+
+def test_a_processors_peak_is_the_fastest_of_all_ways_to_multiply(monkeypatch):
+    """Each way's five products and the one before them are timed by a clock of our own."""
+    taken = {"slow": [3.0] * 5, "fast": [2.0, 1.0, 2.0, 2.0, 2.0]}
+    monkeypatch.setattr(flops, "seconds", lambda runs, rounds: taken)
+    peak = device_peak.__wrapped__("cpu", torch.float32)
+    assert peak.flops_per_s == 2 * 2048**3
+    assert peak.source.endswith("by fast")

@@ -12,9 +12,9 @@ whether a layout computes it or, padded, does: skipping it shows in the seconds,
 
 MFU = FLOPs / (seconds x peak). The pooler and the head run on one token per pair and are left out.
 
-A peak is what a device does on one large product; a model's own products are smaller. What they take by
-themselves on this device, measured and not computed, is the floor that any forward pass stands on: the GEMM
-share of a run is that floor / its seconds.
+A peak is what a device does on one large product, on a processor by whatever multiplies fastest there; a
+model's own products are smaller. What they take by themselves on this device, measured and not computed, is
+the floor that any forward pass stands on: the GEMM share of a run is that floor / its seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -31,6 +31,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .families import Packable, packable
+from .kernels.products import seconds, ways
 from .last_layer import after_attention
 from .layouts.packed import USUAL_BUDGET
 from .precision import fastest_dtype
@@ -93,68 +94,93 @@ def workload_flops(model: PreTrainedModel, token_counts: Iterable[int]) -> float
 
 @cache
 def device_peak(device: str, dtype: torch.dtype) -> Peak:
-    """The device's dense peak: from the datasheet for a known GPU, else of a measured matrix product."""
+    """The device's dense peak: from the datasheet for a known GPU, else of a measured matrix product.
+
+    On a processor it is the fastest product of all the ways there are to multiply; see `kernels.products`.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: what is multiplied; int8 for executions in eight bits.
+    """
     if device == "cuda" and dtype in (torch.bfloat16, torch.float16):
         name = torch.cuda.get_device_name()
         for known, flops_per_s in DENSE_PEAKS.items():
             if known in name:
                 return Peak(flops_per_s=flops_per_s, source=f"datasheet of {known}")
-    size = 2048 if dtype in (torch.float32, fastest_dtype(device)) else 256  # emulated, in minutes
+    size = (
+        2048 if dtype in (torch.float32, torch.int8, fastest_dtype(device)) else 256
+    )  # emulated, in minutes
+    taken = seconds(_products(device, dtype, size), rounds=5)
+    way = min(taken, key=lambda way: min(taken[way]))
     return Peak(
-        flops_per_s=_measured_peak(device, dtype, size),
-        source=f"best of 5 products of {size} x {size} matrices",
+        flops_per_s=2 * size**3 / min(taken[way]),
+        source=f"best of 5 products of {size} x {size} matrices by {way}",
     )
 
 
-def _measured_peak(device: str, dtype: torch.dtype, size: int) -> float:
+def _products(device: str, dtype: torch.dtype, size: int) -> dict[str, Callable[[], object]]:
+    if device == "cpu":
+        return ways(dtype, size, size, size)
     left = torch.randn(size, size, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(6):
-        started = time.perf_counter()
-        product = left @ left
-        product[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+    return {"torch": lambda: (left @ left)[0, 0].item()}  # waits for the device
 
 
 @torch.inference_mode()
-def gemm_seconds_per_token(model: PreTrainedModel, tokens: int | None = None, repeats: int = 5) -> float:
+def gemm_seconds_per_token(
+    model: PreTrainedModel,
+    tokens: int | None = None,
+    repeats: int = 5,
+    dtype: torch.dtype | None = None,
+) -> float:
     """Seconds that the encoder's matrix products alone take per token, bias included: median of repeats.
 
-    Those that one token of each pair passes are left out.
-
-    Each distinct product is run on random activations, and counted as often as the encoder has it. Run it in
-    the same process and at the same time as what it is compared with.
+    Those that one token of each pair passes are left out. Each distinct product is run on random activations,
+    in the fastest way there is here, and counted as often as the encoder has it. Run it in the same process
+    and at the same time as what it is compared with.
 
     Args:
         model: on its device.
         tokens: rows of the activations; None for as many as a usual batch of the device has: on fewer, a GPU
             would wait for each product to be launched.
         repeats: timed passes.
+        dtype: what is multiplied; None for the model's, int8 for executions in eight bits.
     """
     tokens = tokens or USUAL_BUDGET.get(model.device.type, 2048)
     once = {id(part) for module in _read_once(model) for part in module.modules()}
     layers = Counter(
-        (module.in_features, module.out_features, module.bias is not None)
+        (module.in_features, module.out_features)
         for name, module in _body(model).named_modules()
         if isinstance(module, torch.nn.Linear) and not name.startswith("pooler") and id(module) not in once
     )
-    products = []
-    for (inputs, outputs, has_bias), count in layers.items():
-        layer = torch.nn.Linear(inputs, outputs, bias=has_bias, device=model.device, dtype=model.dtype)
-        products.append((layer, torch.randn(tokens, inputs, device=model.device, dtype=model.dtype), count))
+    products = [
+        (_fastest_product(model, tokens, sizes, dtype or model.dtype), count)
+        for sizes, count in layers.items()
+    ]
 
-    def seconds() -> float:
+    def pass_seconds() -> float:
         _wait(model.device)
         started = time.perf_counter()
-        for layer, activations, count in products:
+        for product, count in products:
             for _ in range(count):
-                layer(activations)
+                product()
         _wait(model.device)
         return time.perf_counter() - started
 
-    seconds()
-    return statistics.median(seconds() for _ in range(repeats)) / tokens
+    pass_seconds()
+    return statistics.median(pass_seconds() for _ in range(repeats)) / tokens
+
+
+def _fastest_product(
+    model: PreTrainedModel, tokens: int, sizes: tuple[int, int], dtype: torch.dtype
+) -> Callable[[], object]:
+    inputs, outputs = sizes
+    if model.device.type == "cpu":
+        found = ways(dtype, tokens, inputs, outputs)
+        taken = seconds(found, rounds=3)
+        return found[min(taken, key=lambda way: min(taken[way]))]
+    layer = torch.nn.Linear(inputs, outputs, device=model.device, dtype=model.dtype)
+    activations = torch.randn(tokens, inputs, device=model.device, dtype=model.dtype)
+    return lambda: layer(activations)
 
 
 def _wait(device: torch.device) -> None:

@@ -96,6 +96,11 @@ class Pipeline:
         """What the model computes in."""
         return self.model.dtype
 
+    @property
+    def multiplied_dtype(self) -> torch.dtype:
+        """What the products of the encoder's layers multiply."""
+        return torch.int8 if self.execution.quantize == "int8" else self.dtype
+
     def is_of(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, targets: Sequence[int],
         asked: FirstStepIds | None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..execution import Products
-from .products import by_kernel, by_onednn, depth_of, padded_to_panels, panels
+from .products import Held, by_kernel, by_onednn, eight_bit_weight, kernel_weight
 
 
 class Product(nn.Module):
@@ -41,49 +41,33 @@ class KernelProduct(Product):
     """By our own kernel, on weights in panels: a second copy of them."""
 
     bias: Tensor
+    scales: Tensor | None
+    sums: Tensor | None
 
     def hold(self, layers: Sequence[nn.Linear]) -> None:
         """Take over the weights and biases of the layers."""
         weight, bias = _side_by_side(layers)
         self.outputs = weight.shape[0]
-        self._put(weight=panels(weight, depth_of(weight.dtype)), bias=padded_to_panels(bias.float()))
+        self._put(**self._held(weight, bias)._asdict())
+
+    def _held(self, weight: Tensor, bias: Tensor) -> Held:
+        return kernel_weight(weight, bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        return by_kernel(hidden, self.weight, self.bias, self.outputs, self.activation)
+        held = Held(self.weight, self.bias, self.scales, self.sums)
+        return by_kernel(hidden, held, self.outputs, self.activation)
 
 
-class EightBitProduct(Product):
+class EightBitProduct(KernelProduct):
     """By our own kernel, in eight bits: weights scaled by row once, activations by token as they come.
 
     A token's activations are quantised between their smallest and largest number, not symmetrically: behind
     GELU almost all of the range is on one side.
     """
 
-    bias: Tensor
-    scales: Tensor
-    sums: Tensor
-
-    def hold(self, layers: Sequence[nn.Linear]) -> None:
-        """Take over the weights and biases of the layers."""
-        weight, bias = _side_by_side(layers)
-        self.outputs = weight.shape[0]
-        scales = weight.float().abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / _MOST
-        steps = (weight.float() / scales[:, None]).round().to(torch.int8)
-        sums = steps.int().sum(dim=1).float()
-        self._put(
-            weight=panels(steps, depth_of(torch.int8)), bias=padded_to_panels(bias.float()),
-            scales=padded_to_panels(scales), sums=padded_to_panels(sums),
-        )  # fmt: skip
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[..., inputs] -> [..., outputs]."""
-        return by_kernel(
-            hidden, self.weight, self.bias, self.outputs, self.activation, self.scales, self.sums
-        )
-
-
-_MOST: Final = 127
+    def _held(self, weight: Tensor, bias: Tensor) -> Held:
+        return eight_bit_weight(weight, bias)
 
 
 class OneDnnProduct(Product):

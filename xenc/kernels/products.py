@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ..execution import Products
@@ -60,53 +60,63 @@ class Chosen:
         return f"{self.way} for {name} (GFLOP/s: {measured})"
 
 
-def panels(weight: Tensor, depth: int) -> Tensor:
-    """A weight in the order in which the kernel reads it.
+class Held(NamedTuple):
+    """What the kernel reads of a linear layer.
 
-    Args:
-        weight: [outputs, inputs], where depth divides inputs.
-        depth: how many inputs one instruction multiplies; see cpp/product.h.
-
-    Returns:
-        [panels, inputs / depth, columns of a panel, depth]; outputs beyond the last are 0.
+    Attributes:
+        weight: [panels, inputs / depth, columns of a panel, depth], in the model's dtype or in int8; outputs
+            beyond the last are 0. Depth is how many inputs one instruction multiplies; see cpp/product.h.
+        bias: float32 [columns of all panels].
+        scales: for int8: float32 [columns], what one step of an output's weights is worth.
+        sums: for int8: float32 [columns], the sum of an output's weights in steps.
     """
+
+    weight: Tensor
+    bias: Tensor
+    scales: Tensor | None = None
+    sums: Tensor | None = None
+
+
+def kernel_weight(weight: Tensor, bias: Tensor) -> Held:
+    """A layer in its own dtype, [outputs, inputs] and [outputs], in the order the kernel reads it."""
+    depth = library().bfloat16_depth if weight.dtype == torch.bfloat16 else 1
+    return Held(_panels(weight, depth), _padded(bias.float()))
+
+
+def eight_bit_weight(weight: Tensor, bias: Tensor) -> Held:
+    """A layer in eight bits: each output's weights are scaled to whole numbers from -127 to 127."""
+    smallest = torch.finfo(torch.float32).tiny
+    scales = weight.float().abs().amax(dim=1).clamp(min=smallest) / 127
+    steps = (weight.float() / scales[:, None]).round().to(torch.int8)
+    sums = steps.int().sum(dim=1).float()
+    return Held(_panels(steps, 4), _padded(bias.float()), _padded(scales), _padded(sums))
+
+
+def _panels(weight: Tensor, depth: int) -> Tensor:
     columns = library().panel_columns
     whole = functional.pad(weight, (0, 0, 0, -weight.shape[0] % columns))
     split = whole.view(-1, columns, weight.shape[1] // depth, depth)
     return split.permute(0, 2, 1, 3).contiguous()
 
 
-def depth_of(dtype: torch.dtype) -> int:
-    """How many inputs of this dtype one instruction of the kernel multiplies."""
-    depths = {torch.bfloat16: library().bfloat16_depth, torch.int8: 4}
-    return depths.get(dtype, 1)
+def _padded(of_outputs: Tensor) -> Tensor:
+    return functional.pad(of_outputs, (0, -of_outputs.shape[0] % library().panel_columns)).contiguous()
 
 
-def padded_to_panels(of_columns: Tensor) -> Tensor:
-    """[outputs] -> [columns of whole panels], 0 beyond the last."""
-    return functional.pad(of_columns, (0, -of_columns.shape[0] % library().panel_columns)).contiguous()
-
-
-def by_kernel(
-    left: Tensor, weight: Tensor, bias: Tensor, outputs: int, activation: str,
-    scales: Tensor | None = None, sums: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+def by_kernel(left: Tensor, held: Held, outputs: int, activation: str) -> Tensor:
     """activation(left weight^T + bias) by our own kernel, summed and biased in float32.
 
     Args:
         left: [..., inputs], float32, bfloat16 or float16.
-        weight: `panels` of the same dtype, or of int8.
-        bias: float32, `padded_to_panels`.
+        held: of the same dtype, or in eight bits.
         outputs: numbers of a row of the result.
         activation: one of ACTIVATIONS.
-        scales: for int8: float32, of each output what one step of its weights is worth.
-        sums: for int8: float32, of each output the sum of its weights in steps.
 
     Returns:
         [..., outputs], in left's dtype.
     """
     result: Tensor = _operators.linear(
-        left, weight, bias, scales, sums, outputs, ACTIVATIONS.index(activation)
+        left, held.weight, held.bias, held.scales, held.sums, outputs, ACTIVATIONS.index(activation)
     )
     return result
 
@@ -132,35 +142,47 @@ def chosen(dtype: torch.dtype, asked: Products | None) -> Chosen:
 @cache
 def _measured(dtype: torch.dtype) -> Chosen:
     flops = 2 * _ROWS * _SIZE * _SIZE
-    speeds = {way: flops / seconds / 1e9 for way, seconds in _seconds(_candidates(dtype)).items()}
+    taken = seconds(ways(dtype, _ROWS, _SIZE, _SIZE), _ROUNDS)
+    speeds = {way: flops / statistics.median(each) / 1e9 for way, each in taken.items()}
     return Chosen(way=fastest(speeds), dtype=dtype, gflops_per_s=speeds)
 
 
 def fastest(speeds: Mapping[str, float]) -> Products:
     """The way to take, of those measured: xenc, onednn, torch, unless a later one is notably faster."""
     best: Products = "torch"
-    ways: tuple[Products, ...] = ("torch", "onednn", "xenc")
-    for way in ways:
+    preferred: tuple[Products, ...] = ("torch", "onednn", "xenc")
+    for way in preferred:
         if way in speeds and speeds[way] * _NOTABLY >= speeds[best]:
             best = way
     return best
 
 
 @torch.no_grad()
-def _candidates(dtype: torch.dtype) -> dict[str, Callable[[], object]]:
-    """One product in each way there is; a way that refuses the dtype is none."""
-    left = torch.randn(_ROWS, _SIZE, dtype=dtype)
-    weight, bias = torch.randn(_SIZE, _SIZE, dtype=dtype), torch.randn(_SIZE, dtype=dtype)
-    ways: dict[str, Callable[[], object]] = {"torch": lambda: functional.linear(left, weight, bias)}
-    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        ways["onednn"] = lambda: by_onednn(left, weight, bias, "none")
+def ways(dtype: torch.dtype, rows: int, inputs: int, outputs: int) -> dict[str, Callable[[], object]]:
+    """One product with a bias, on random numbers, in each way that a processor here has.
+
+    Args:
+        dtype: float32, bfloat16 or float16; int8 for activations in bfloat16 that are quantised on the way.
+        rows: of the left operand, [rows, inputs].
+        inputs: numbers of a row; a multiple of four.
+        outputs: of the weight, [outputs, inputs].
+    """
+    eight_bits = dtype == torch.int8
+    left = torch.randn(rows, inputs, dtype=torch.bfloat16 if eight_bits else dtype)
+    layer = nn.Linear(inputs, outputs, dtype=left.dtype)
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    found: dict[str, Callable[[], object]] = {}
+    if not eight_bits:
+        found["torch"] = lambda: functional.linear(left, weight, bias)
+        found["onednn"] = lambda: by_onednn(left, weight, bias, "none")
     if library().operators is not None:
-        packed, padded = panels(weight, depth_of(dtype)), padded_to_panels(bias.float())
-        ways["xenc"] = lambda: by_kernel(left, packed, padded, _SIZE, "none")
-    return {way: run for way, run in ways.items() if _runs(run)}
+        held = (eight_bit_weight if eight_bits else kernel_weight)(weight, bias)
+        found["xenc"] = lambda: by_kernel(left, held, outputs, "none")
+    return {way: run for way, run in found.items() if _runs(run)}
 
 
 def _runs(product: Callable[[], object]) -> bool:
+    """A way that refuses the dtype is none."""
     try:
         product()
     except RuntimeError:
@@ -169,12 +191,12 @@ def _runs(product: Callable[[], object]) -> bool:
 
 
 @torch.no_grad()
-def _seconds(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """The median of a few rounds in which each way has its turn."""
-    taken: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(_ROUNDS):
-        for way, run in ways.items():
+def seconds(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of so many rounds, in which each has its turn; the first, which is not counted, warms up."""
+    taken: dict[str, list[float]] = {way: [] for way in runs}
+    for _ in range(rounds + 1):
+        for way, run in runs.items():
             started = time.perf_counter()
             run()
             taken[way].append(time.perf_counter() - started)
-    return {way: statistics.median(seconds) for way, seconds in taken.items()}
+    return {way: each[1:] for way, each in taken.items()}

@@ -68,7 +68,9 @@ def profile_model(
     compilation = _warmed_up(model, batch_size, score)
     with watch_compiles() as watch:
         seconds = tuple(_timed(score) for _ in range(repeats))
-        gemm_s = gemm_seconds_per_token(transformer, tokens=None if _is_native(model) else 64)
+        gemm_s = gemm_seconds_per_token(
+            transformer, tokens=None if _is_native(model) else 64, dtype=model.pipeline.multiplied_dtype
+        )
         stages = _by_stage(model, score, repeats)
         traced = _traced(model, score, trace)
     _check_nothing_compiled(watch.report)
@@ -189,7 +191,7 @@ def _work(model: CrossEncoder, report: PredictReport, batches: int) -> Work:
 def _limit(
     model: CrossEncoder, transformer: PreTrainedModel, report: PredictReport, gemm_seconds: float
 ) -> Limit:
-    peak = device_peak(model.device.type, model.pipeline.dtype)
+    peak = device_peak(model.device.type, model.pipeline.multiplied_dtype)
     tokens = sum(report.token_counts)
     computed = tokens - report.shared_tokens  # what pairs share counts once
     return Limit(

@@ -7,6 +7,7 @@
 // What a document gets depends on nothing but itself: blocks begin where it begins.
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -21,9 +22,12 @@ using XENC_NAMESPACE::Attention;
 
 constexpr int64_t kQueries = 256;  // of a task
 constexpr int64_t kKeys = 1024;    // whose scores are held at once
-constexpr int64_t kStride = kKeys + 64 / sizeof(float);  // of their rows: not a power of two, whose rows would share cache sets
+// of their rows: no power of two, whose rows would share sets of the cache
+constexpr int64_t kStride = kKeys + 64 / sizeof(float);
 constexpr int kTile = 2 * kRows;   // queries taken at a time
+constexpr int kChains = 4;           // sums side by side, so that none waits for the one before
 constexpr float kLog2E = 1.44269504088896f;
+constexpr float kLeast = -std::numeric_limits<float>::infinity();
 
 int64_t rounded_up(int64_t number, int64_t multiple) { return (number + multiple - 1) / multiple * multiple; }
 
@@ -186,8 +190,7 @@ class Task {
     if (seen.empty() && !first_block) return;
     if (!seen.empty()) {
       for (int64_t query = from; query < to; query += kRows) score(query, to, query - from, here);
-      for (int64_t query = from; query < to; ++query)
-        soften(query, query - from, slot + query - from, here, first_block);
+      soften(from, to, slot, here, first_block);
     } else {
       for (int64_t query = from; query < to; ++query) begin(slot + query - from);
     }
@@ -195,7 +198,7 @@ class Task {
   }
 
   void begin(int64_t slot) {
-    maxima_[slot] = -std::numeric_limits<float>::infinity();
+    maxima_[slot] = kLeast;
     totals_[slot] = 0.0f;
     std::fill_n(sums_.data() + slot * columns_, columns_, 0.0f);
   }
@@ -253,33 +256,64 @@ class Task {
       for (int v = 0; v < Vectors; ++v) sums[r][v] = raw[r][v];
   }
 
-  // Scores of one query -> weights, not yet divided by their total.
-  void soften(int64_t query, int64_t row_in_tile, int64_t slot, Range here, bool first_block) {
-    float* scores = scores_.data() + row_in_tile * kStride;
+  // Scores of a tile's queries -> weights, not yet divided by their total. Row by row in three passes, so that
+  // no row waits for what another's numbers are reduced to.
+  void soften(int64_t from, int64_t to, int64_t slot, Range here, bool first_block) {
+    Range seen[kTile];
+    float maximum[kTile];
+    Vec total_of[kTile];
+    const int64_t count = to - from;
+    for (int64_t row = 0; row < count; ++row) {
+      seen[row] = mask(from + row, row);
+      const float before = first_block ? kLeast : maxima_[slot + row];
+      const float top = largest(largest_of(scores_.data() + row * kStride, seen[row])) * how_.scale * kLog2E;
+      maximum[row] = std::max(before, top);
+    }
+    for (int64_t row = 0; row < count; ++row) total_of[row] = weigh(row, seen[row], here, maximum[row]);
+    for (int64_t row = 0; row < count; ++row)
+      keep(slot + row, maximum[row], total(total_of[row]), first_block);
+  }
+
+  // The vectors that hold the keys a query sees in this block; what else they hold does not count.
+  Range mask(int64_t query, int64_t row) {
     const Range seen = meet(seen_by(how_, query, query + 1, length_), block_);
-    const float before = first_block ? -std::numeric_limits<float>::infinity() : maxima_[slot];
-    if (seen.empty()) {  // others of the tile see these keys, this query does not
-      for (int64_t at = here.from; at < here.to; at += kLanes) put_weights(row_in_tile, at, Vec(0.0f));
-      if (first_block) begin(slot);
-      return;
-    }
+    if (seen.empty()) return {0, 0};
+    float* scores = scores_.data() + row * kStride;
     const int64_t first = seen.from - block_.from, end = seen.to - block_.from;
-    const int64_t from = first / kLanes * kLanes, to = rounded_up(end, kLanes);
-    std::fill(scores + from, scores + first, -std::numeric_limits<float>::infinity());
-    std::fill(scores + end, scores + to, -std::numeric_limits<float>::infinity());
-    const Vec scale(how_.scale * kLog2E);
-    Vec top(-std::numeric_limits<float>::infinity());
-    for (int64_t at = from; at < to; at += kLanes) top = at::vec::maximum(top, load(scores + at));
-    const float maximum = std::max(before, largest(top) * how_.scale * kLog2E);
-    Vec total_of(0.0f);
-    for (int64_t at = here.from; at < from; at += kLanes) put_weights(row_in_tile, at, Vec(0.0f));
-    for (int64_t at = from; at < to; at += kLanes) {
-      const Vec weight = exp2_of<kExact>(at::vec::fmsub(load(scores + at), scale, Vec(maximum)));
-      total_of = total_of + weight;
-      put_weights(row_in_tile, at, weight);
-    }
-    for (int64_t at = to; at < here.to; at += kLanes) put_weights(row_in_tile, at, Vec(0.0f));
-    keep(slot, before, maximum, total(total_of), first_block);
+    const Range whole{first / kLanes * kLanes, rounded_up(end, kLanes)};
+    std::fill(scores + whole.from, scores + first, kLeast);
+    std::fill(scores + end, scores + whole.to, kLeast);
+    return whole;
+  }
+
+  Vec weigh(int64_t row, Range seen, Range here, float maximum) {
+    const float* scores = scores_.data() + row * kStride;
+    const Vec scale(how_.scale * kLog2E), top(maximum);
+    Vec sums[kChains] = {Vec(0.0f), Vec(0.0f), Vec(0.0f), Vec(0.0f)};
+    const auto weigh_at = [&](int64_t at, Vec& sum) __attribute__((always_inline)) {
+      const Vec weight = exp2_of<kExact>(at::vec::fmsub(load(scores + at), scale, top));
+      sum = sum + weight;
+      put_weights(row, at, weight);
+    };
+    if (seen.empty()) seen = {here.from, here.from};
+    for (int64_t at = here.from; at < seen.from; at += kLanes) put_weights(row, at, Vec(0.0f));
+    int64_t at = seen.from;
+    for (; at + kChains * kLanes <= seen.to; at += kChains * kLanes)
+      for (int chain = 0; chain < kChains; ++chain) weigh_at(at + chain * kLanes, sums[chain]);
+    for (; at < seen.to; at += kLanes) weigh_at(at, sums[0]);
+    for (; at < here.to; at += kLanes) put_weights(row, at, Vec(0.0f));
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+
+  static Vec largest_of(const float* scores, Range seen) {
+    const Vec least(kLeast);
+    Vec tops[kChains] = {least, least, least, least};
+    int64_t at = seen.from;
+    for (; at + kChains * kLanes <= seen.to; at += kChains * kLanes)
+      for (int chain = 0; chain < kChains; ++chain)
+        tops[chain] = larger(tops[chain], load(scores + at + chain * kLanes));
+    for (; at < seen.to; at += kLanes) tops[0] = larger(tops[0], load(scores + at));
+    return larger(larger(tops[0], tops[1]), larger(tops[2], tops[3]));
   }
 
   void put_weights(int64_t row_in_tile, int64_t at, Vec weight) {
@@ -289,13 +323,14 @@ class Task {
       store(weights_.data() + row_in_tile * kStride + at, weight);
   }
 
-  void keep(int64_t slot, float before, float maximum, float sum, bool first_block) {
+  void keep(int64_t slot, float maximum, float sum, bool first_block) {
+    const float before = maxima_[slot];
     maxima_[slot] = maximum;
     if (first_block) {
       totals_[slot] = sum;
       return;
     }
-    const float shrunk = std::exp2(before - maximum);
+    const float shrunk = before == maximum ? 1.0f : std::exp2(before - maximum);
     totals_[slot] = totals_[slot] * shrunk + sum;
     float* sums = sums_.data() + slot * columns_;
     for (int64_t at = 0; at < columns_; at += kLanes) store(sums + at, load(sums + at) * Vec(shrunk));

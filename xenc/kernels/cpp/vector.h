@@ -52,6 +52,7 @@ inline void store(Half* to, Vec value) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), halves);
 }
 inline float largest(Vec value) { return _mm512_reduce_max_ps(value); }
+inline Vec larger(Vec a, Vec b) { return _mm512_max_ps(a, b); }  // of a number and none, either
 inline float total(Vec value) { return _mm512_reduce_add_ps(value); }
 
 // 2^x for x <= 126: a polynomial on [-0.5, 0.5], relative error 2e-7, or 1e-4 where a half-precision
@@ -96,6 +97,7 @@ inline void store(Half* to, Vec value) {
   const __m128i halves = _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), halves);
 }
+inline Vec larger(Vec a, Vec b) { return _mm256_max_ps(a, b); }  // of a number and none, either
 inline float largest(Vec value) {
   return at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return at::vec::maximum(a, b); }, value);
 }
