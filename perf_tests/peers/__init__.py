@@ -14,7 +14,17 @@ import torch
 from perf_tests.peers.peer import MAX_LENGTH, Absent, Factory, Pair, Peer
 from perf_tests.peers.sentence_transformers import CompiledSentenceTransformers, SentenceTransformers
 
-__all__ = ["FACTORIES", "MAX_LENGTH", "Absent", "Factory", "Pair", "Peer", "make"]
+__all__ = [
+    "FACTORIES",
+    "MAX_LENGTH",
+    "Absent",
+    "CompiledSentenceTransformers",
+    "Factory",
+    "Pair",
+    "Peer",
+    "SentenceTransformers",
+    "make",
+]
 
 FACTORIES: Final[dict[str, Factory]] = {
     "sentence-transformers": SentenceTransformers,
