@@ -1,7 +1,7 @@
 """What is claimed on one processor, and what became of it in one run. Pure.
 
-How often as fast xenc is as a peer is the median of each round's own ratio, in the same precision. A goal over
-a row that is absent is not measured.
+A speed over a peer is the median of each round's own ratio, in the same precision. A goal over a row that is
+absent is not measured.
 """
 
 from __future__ import annotations

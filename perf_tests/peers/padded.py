@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from transformers import AutoTokenizer
 
-from perf_tests.peers.peer import MAX_LENGTH, Pair
+from perf_tests.peers.peer import Pair, longest
 
 Arrays = Mapping[str, np.ndarray]
 """int64 [B, L] by the names of the model's inputs."""
@@ -33,6 +33,7 @@ class Padded:
 
     def __init__(self, checkpoint: Path, session: Session, batch_size: int) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        self._max_length = longest(checkpoint)
         self._session, self.batch_size = session, batch_size
 
     def at(self, batch_size: int) -> Self:
@@ -52,7 +53,7 @@ class Padded:
         """Which pairs, longest first, and their arrays."""
         encoded = self._tokenizer(
             [query for query, _ in pairs], [document for _, document in pairs],
-            truncation=True, max_length=min(MAX_LENGTH, self._tokenizer.model_max_length),
+            truncation=True, max_length=self._max_length,
         )  # fmt: skip
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order = sorted(range(len(pairs)), key=lambda row: -lengths[row])

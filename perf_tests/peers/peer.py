@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import numpy as np
 import torch
+from transformers import AutoTokenizer
 
 Pair = tuple[str, str]
 
@@ -24,6 +25,11 @@ class Peer(Protocol):
 
 Factory = Callable[[Path, str, torch.dtype, int], Peer]
 """(checkpoint, device, dtype, batch_size) -> the peer."""
+
+
+def longest(checkpoint: Path) -> int:
+    """Tokens to truncate at: as many as the model seats, and no more than MAX_LENGTH."""
+    return min(MAX_LENGTH, int(AutoTokenizer.from_pretrained(checkpoint).model_max_length))
 
 
 class Absent(Exception):

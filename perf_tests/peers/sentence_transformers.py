@@ -11,7 +11,7 @@ import numpy as np
 import sentence_transformers
 import torch
 
-from perf_tests.peers.peer import MAX_LENGTH, Pair
+from perf_tests.peers.peer import MAX_LENGTH, Pair, longest
 
 STEP: Final = 16
 """Compiled, sentence-transformers pads to multiples of this."""
@@ -22,7 +22,7 @@ class SentenceTransformers:
 
     def __init__(self, checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int) -> None:
         self.model = sentence_transformers.CrossEncoder(
-            str(checkpoint), device=device, max_length=MAX_LENGTH, model_kwargs={"dtype": dtype}
+            str(checkpoint), device=device, max_length=longest(checkpoint), model_kwargs={"dtype": dtype}
         )
         self.batch_size = batch_size
 
