@@ -1,4 +1,4 @@
-"""The side-by-side run on a processor: right answers of every peer, what a goal is judged by, who is absent."""
+"""The side-by-side run on a processor: right answers of every peer, how goals are judged, who is absent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from correctness_tests import oracle
 from perf_tests import models, peers, workloads
 from perf_tests.cpu.__main__ import main
-from perf_tests.cpu.contestants import best_batch_size, try_batch_sizes
+from perf_tests.cpu.contestants import Candidates, best_batch_size, try_batch_sizes
 from perf_tests.cpu.goals import GOALS
 from perf_tests.cpu.report import markdown
 from perf_tests.cpu.results import Found, Results
@@ -181,8 +181,6 @@ def test_the_fastest_trial_chooses_the_batch_size_and_one_that_breaks_is_left_ou
         def logits(self, pairs):
             if self._breaks:
                 raise ValueError("too large")
-
-    from perf_tests.cpu.contestants import Candidates
 
     row = Row(group="x", precision="float32", dtype=torch.float32)
     candidates = Candidates(row=row, by_batch_size={4: Fake(False), 8: Fake(True)})
