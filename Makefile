@@ -10,6 +10,7 @@ PEERS := $(if $(PREINSTALLED),,$(VENV)/.peers)
 PYTEST := $(RUN) -m pytest
 PYTEST_ARGS ?=
 HOPPER_ARGS ?=
+CPU_ARGS ?=
 GATE_MARKER ?= gpu
 AGAINST ?=
 GATE_CHECKS ?= 20
@@ -20,7 +21,7 @@ ARCHIVES := .cache/training-archives
 TRAINED ?= .cache/default-model
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install test test-all bench bench-all hopper gate gate-check baseline lint mutants train clean
+.PHONY: help install test test-all bench bench-all cpu hopper gate gate-check baseline lint mutants train clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -50,6 +51,9 @@ bench: $(READY) $(PEERS) ## time the CPU suite on real weights and prose; writes
 bench-all: $(READY) $(PEERS) ## the same, with every configuration on every workload
 	$(PYTEST) perf_tests -m cpu -p perf_tests.progress -q --no-header \
 		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
+
+cpu: $(READY) $(PEERS) ## every row side by side on this processor and what became of each goal; writes cpu-report/
+	$(RUN) -m perf_tests.cpu --out cpu-report $(CPU_ARGS)
 
 hopper: $(READY) ## on a GPU: every row side by side and what became of each goal, for nine minutes; writes hopper-report/
 	$(RUN) -m perf_tests.hopper --out hopper-report $(HOPPER_ARGS)
@@ -87,4 +91,4 @@ train: $(READY) ## make the default model again, in TRAINED=.cache/default-model
 		-m docs.default_model.train $(TRAINED) --archives $(ARCHIVES)
 
 clean: ## remove the environment, caches and reports
-	rm -rf $(VENV) .cache bench-report gate-report hopper-report xenc-profile .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache bench-report gate-report cpu-report hopper-report xenc-profile .pytest_cache .mypy_cache .ruff_cache .hypothesis

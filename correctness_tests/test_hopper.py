@@ -11,13 +11,14 @@ import torch
 from correctness_tests import small_functions
 from perf_tests.hopper import parts
 from perf_tests.hopper.ahead import compiled_by_rule
-from perf_tests.hopper.goals import GOALS, Goal
+from perf_tests.hopper.goals import GOALS
 from perf_tests.hopper.parts import Run
 from perf_tests.hopper.report import markdown
-from perf_tests.hopper.results import Results, ratio
+from perf_tests.hopper.results import Results
 from perf_tests.hopper.rows import PEER, RECIPE, XENC, table_rows
 from perf_tests.hopper.setting import ON_GPU, REHEARSAL
-from perf_tests.hopper.turns import Timed, time_in_turns
+from perf_tests.side_by_side.goal import Goal
+from perf_tests.side_by_side.turns import Timed, ratio, time_in_turns
 
 
 def timed(name: str, seconds: list[float], group: str = XENC, **facts) -> Timed:

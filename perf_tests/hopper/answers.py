@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from correctness_tests import oracle
-from perf_tests.hopper.contestants import Contestant
 from perf_tests.hopper.setting import Setting
-from perf_tests.hopper.turns import Timed
 from perf_tests.ranking import kendall_tau, tau_floor
 from perf_tests.scorers import output_error
+from perf_tests.side_by_side.contestant import Contestant
+from perf_tests.side_by_side.turns import Timed
 from perf_tests.workloads import Pair
 
 RANKED: Final = 128

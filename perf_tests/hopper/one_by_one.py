@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from perf_tests.hopper.contestants import Contestant
 from perf_tests.hopper.setting import Setting
+from perf_tests.side_by_side.contestant import Contestant
 from xenc.gate.exact import compile_counts
 from xenc.watch import watch_compiles
 

@@ -15,14 +15,15 @@ from transformers import AutoTokenizer
 from perf_tests.cold_start import first_score
 from perf_tests.hopper.ahead import compile_ahead, compiled_by_rule
 from perf_tests.hopper.answers import check_answers, check_ranking, differing_scores
-from perf_tests.hopper.contestants import Contestant, Contestants
+from perf_tests.hopper.contestants import Contestants
 from perf_tests.hopper.landmark import sequences_per_second
 from perf_tests.hopper.one_by_one import equal_requests, random_requests
 from perf_tests.hopper.report import markdown
 from perf_tests.hopper.results import Results
 from perf_tests.hopper.rows import Row, table_rows
 from perf_tests.hopper.setting import Setting
-from perf_tests.hopper.turns import Timed, time_in_turns
+from perf_tests.side_by_side.contestant import Contestant
+from perf_tests.side_by_side.turns import Timed, time_in_turns
 from perf_tests.workloads import Pair
 from xenc.errors import first_line
 from xenc.flops import device_peak, workload_flops

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import Final
 
-from perf_tests.hopper.goals import GOALS, Goal
-from perf_tests.hopper.results import Results, ratio
-from perf_tests.hopper.turns import Timed
+from perf_tests.hopper.goals import GOALS
+from perf_tests.hopper.results import Results
+from perf_tests.side_by_side.goal import Goal
+from perf_tests.side_by_side.turns import Timed, ratio
 from xenc.gate.measure import relative_spread
 from xenc.profiling.report import table
 
@@ -51,7 +52,7 @@ def _goals(results: Results) -> str:
     return table(["goal", "aim", "measured", "of", "verdict"], [_goal(goal, results) for goal in GOALS])
 
 
-def _goal(goal: Goal, results: Results) -> list[str]:
+def _goal(goal: Goal[Results], results: Results) -> list[str]:
     found = goal.measured(results)
     aim = f"{'at most' if goal.at_most else 'at least'} {goal.shown(goal.aim)}"
     if goal.stretch is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perf_tests.hopper.rows import PEER, XENC
-from perf_tests.hopper.turns import Timed
+from perf_tests.side_by_side.turns import Timed
 
 
 @dataclass(kw_only=True)
@@ -87,11 +87,6 @@ class Results:
     def complete(self) -> bool:
         """Whether nothing failed or was left out, and every row stands."""
         return not self.problems and all(row.stands for row in self.rows)
-
-
-def ratio(row: Timed, other: Timed) -> float:
-    """Seconds of a row / seconds of another on the same round: a median over rounds."""
-    return statistics.median(ours / theirs for ours, theirs in zip(row.seconds, other.seconds, strict=True))
 
 
 def _fastest(rows: Sequence[Timed]) -> Timed | None:

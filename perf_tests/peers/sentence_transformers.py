@@ -1,43 +1,20 @@
-"""What one would use instead of xenc: the same checkpoint and the same truncation in other systems.
-
-Each peer is configured as its documentation advises for texts of many lengths. What it has to prepare once,
-compiling, is done when it is made, so that nothing of it is left for the timed region.
-"""
+"""sentence-transformers' own CrossEncoder: as it comes, and compiled."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import sentence_transformers
 import torch
 
-Pair = tuple[str, str]
-
-MAX_LENGTH: Final = 512
+from perf_tests.peers.peer import MAX_LENGTH, Pair, longest
 
 STEP: Final = 16
 """Compiled, sentence-transformers pads to multiples of this."""
-
-
-class Peer(Protocol):
-    """A system ready to be timed."""
-
-    def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
-        """[N] float32 logits, in the caller's order."""
-        ...
-
-
-Factory = Callable[[Path, str, torch.dtype, int], Peer]
-"""(checkpoint, device, dtype, batch_size) -> the peer."""
-
-
-def make(name: str, checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int) -> Peer:
-    """A peer, warmed up."""
-    return FACTORIES[name](checkpoint, device, dtype, batch_size)
 
 
 class SentenceTransformers:
@@ -45,7 +22,7 @@ class SentenceTransformers:
 
     def __init__(self, checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int) -> None:
         self.model = sentence_transformers.CrossEncoder(
-            str(checkpoint), device=device, max_length=MAX_LENGTH, model_kwargs={"dtype": dtype}
+            str(checkpoint), device=device, max_length=longest(checkpoint), model_kwargs={"dtype": dtype}
         )
         self.batch_size = batch_size
 
@@ -100,9 +77,3 @@ class CompiledSentenceTransformers(SentenceTransformers):
         return self._predict(
             pairs, processing_kwargs={"text": {"pad_to_multiple_of": STEP, "max_length": length}}
         )
-
-
-FACTORIES: Final[dict[str, Factory]] = {
-    "sentence-transformers": SentenceTransformers,
-    "sentence-transformers-compiled": CompiledSentenceTransformers,
-}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from perf_tests.hopper.contestants import Contestant
+from perf_tests.side_by_side.contestant import Contestant
 from perf_tests.workloads import Pair
 from xenc.errors import first_line
 from xenc.gate.exact import compile_counts
@@ -31,6 +32,7 @@ class Timed:
         waste: padding / all tokens, a median over rounds; None for a peer.
         counts: what compiled, broke or fell to eager while it was timed.
         output_error, output_tolerance: largest distance from the float32 oracle, and what is tolerated.
+        largest_error: that distance over all pairs of a round, where all were compared.
         kendall_tau, kendall_floor: agreement with the oracle's order, and what it may not fall below.
         finding: the last of these in words.
         problem: why it could not be made ready or timed.
@@ -47,6 +49,7 @@ class Timed:
     counts: dict[str, int] = field(default_factory=dict)
     output_error: float | None = None
     output_tolerance: float | None = None
+    largest_error: float | None = None
     kendall_tau: float | None = None
     kendall_floor: float | None = None
     finding: str = ""
@@ -64,6 +67,7 @@ def time_in_turns(
     rounds: Sequence[Sequence[Pair]],
     after_each: Callable[[], object],
     time_left: Callable[[], bool],
+    primed_on: int = PRIMED_ON,
 ) -> int:
     """Time every contestant once on each round; each round begins with another one.
 
@@ -72,6 +76,7 @@ def time_in_turns(
         rounds: lists of pairs.
         after_each: called after each turn.
         time_left: whether another round may begin.
+        primed_on: pairs that each scores before its turn.
 
     Returns:
         How many rounds were timed.
@@ -86,7 +91,7 @@ def time_in_turns(
         for contestant, timed in (*contestants[first:], *contestants[:first]):
             if timed.problem is None:
                 try:
-                    _one_turn(contestant, timed, pairs)
+                    _one_turn(contestant, timed, pairs, primed_on)
                 except Exception as error:
                     timed.problem = f"{type(error).__name__}: {first_line(error)}"
                     continue
@@ -98,10 +103,33 @@ def time_in_turns(
     return len(rounds)
 
 
-def _one_turn(contestant: Contestant, timed: Timed, pairs: Sequence[Pair]) -> None:
+def ratio(row: Timed, other: Timed) -> float:
+    """Seconds of a row / seconds of another on the same round: a median over rounds."""
+    return statistics.median(ratios(row, other))
+
+
+def ratios(row: Timed, other: Timed) -> list[float]:
+    """The same, of each round."""
+    return [ours / theirs for ours, theirs in zip(row.seconds, other.seconds, strict=True)]
+
+
+@contextmanager
+def nothing_collected() -> Iterator[None]:
+    """Garbage is collected before, and not while the block runs."""
+    collects = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _one_turn(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], primed_on: int) -> None:
     contestant.take_over()
-    with watch_compiles() as watch:
-        contestant.logits(pairs[:PRIMED_ON])
+    with nothing_collected(), watch_compiles() as watch:
+        contestant.logits(pairs[:primed_on])
         started = synchronised_seconds()
         contestant.logits(pairs)
         timed.seconds.append(synchronised_seconds() - started)

@@ -1,0 +1,115 @@
+"""Rows made ready, and peers in the batch size that suits them on a workload."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from perf_tests.cpu.rows import Row, check_native
+from perf_tests.cpu.setting import Setting
+from perf_tests.scorers import Scorer
+from perf_tests.side_by_side.contestant import Contestant
+from perf_tests.side_by_side.turns import nothing_collected
+from perf_tests.workloads import Pair, Workload
+from xenc import CrossEncoder
+
+Trials = dict[int, list[float]]
+"""Seconds of each trial by batch size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """A row in every batch size that it may run in; xenc's has one, for it lays out batches by tokens."""
+
+    row: Row
+    by_batch_size: Mapping[int, Contestant]
+
+
+class Contestants:
+    """Makes rows ready, each once, or once per workload where a row has to.
+
+    Args:
+        setting: where and on what.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._made: dict[tuple[str, str | None], Candidates] = {}
+
+    def ready(self, row: Row, workload: Workload) -> Candidates:
+        """A row's candidates, for which nothing is left to compile.
+
+        Raises:
+            Absent, NotInstalledError, ExecutionError: it cannot run here.
+        """
+        key = row.name, workload.name if row.per_workload else None
+        if key not in self._made:
+            made = self._ours(row, workload) if row.peer is None else self._peer(row, workload)
+            self._made[key] = Candidates(row=row, by_batch_size=made)
+        return self._made[key]
+
+    def _peer(self, row: Row, workload: Workload) -> dict[int, Contestant]:
+        assert row.peer is not None
+        started = time.perf_counter()
+        peer: Any = row.peer(self._setting, workload)
+        seconds = time.perf_counter() - started
+        return {
+            size: Contestant(row, Scorer(peer=peer.at(size), batch_size=size, warmup_s=seconds), "cpu")
+            for size in self._setting.batch_sizes
+        }
+
+    def _ours(self, row: Row, workload: Workload) -> dict[int, Contestant]:
+        check_native(self._setting, row.dtype)
+        assert row.execution is not None
+        model = CrossEncoder(
+            str(self._setting.checkpoint()), device="cpu", max_length=workload.max_length,
+            model_kwargs={"dtype": row.dtype}, execution=row.execution,
+        )  # fmt: skip
+        scorer = Scorer(model=model, batch_size=workload.batch_size)
+        contestant = Contestant(row, scorer, "cpu")
+        contestant.take_over()
+        scorer.warmup_s = model.warmup(workload.batch_size).seconds
+        if model.execution != row.execution:
+            raise RuntimeError(f"{row.name} runs as {model.execution} and would be timed under a wrong name")
+        compiled = model.pipeline.compiled
+        scorer.graphs = 0 if compiled is None else compiled.graphs
+        return {workload.batch_size: contestant}
+
+
+def try_batch_sizes(
+    candidates: Sequence[Candidates], pairs: Sequence[Pair], trials: int, primed_on: int
+) -> dict[str, Trials]:
+    """Time those that have a choice, in turns; by row. One that breaks in a batch size is without it."""
+    found: dict[str, Trials] = {each.row.name: {} for each in candidates if len(each.by_batch_size) > 1}
+    for _ in range(trials):
+        for name, size, contestant in _with_a_choice(candidates):
+            seconds = _seconds(contestant, pairs, primed_on)
+            if seconds is not None:
+                found[name].setdefault(size, []).append(seconds)
+    return found
+
+
+def _with_a_choice(candidates: Sequence[Candidates]) -> Iterator[tuple[str, int, Contestant]]:
+    for each in candidates:
+        if len(each.by_batch_size) > 1:
+            for size, contestant in each.by_batch_size.items():
+                yield each.row.name, size, contestant
+
+
+def _seconds(contestant: Contestant, pairs: Sequence[Pair], primed_on: int) -> float | None:
+    try:
+        with nothing_collected():
+            contestant.logits(pairs[:primed_on])
+            started = time.perf_counter()
+            contestant.logits(pairs)
+            return time.perf_counter() - started
+    except Exception:  # it breaks again, and is noted, if there is no other batch size
+        return None
+
+
+def best_batch_size(candidates: Candidates, trials: Trials | None) -> int:
+    """The batch size of the fastest trial; the first where there were none."""
+    timed = {size: min(seconds) for size, seconds in (trials or {}).items()}
+    return min(timed, key=timed.__getitem__) if timed else next(iter(candidates.by_batch_size))

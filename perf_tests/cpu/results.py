@@ -1,0 +1,95 @@
+"""All that one run measured, as it is written to a file after each step. Pure."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perf_tests.side_by_side.turns import Timed
+from xenc.gate.measure import relative_spread
+
+
+@dataclass(kw_only=True)
+class Found:
+    """One workload.
+
+    Attributes:
+        name, fingerprint: the workload's.
+        round_pairs, round_tokens: of each round, real tokens alone.
+        rows: the table; a row's batch size is the best of its trials.
+        absent: rows that cannot run here, and why.
+        trials: by row and batch size, the seconds of the passes that the batch size was chosen by.
+        attention_share: by row, what attention took of a traced pass.
+        products_share: by row, what the encoder's matrix products alone take of the row's time.
+    """
+
+    name: str
+    fingerprint: str = ""
+    round_pairs: list[int] = field(default_factory=list)
+    round_tokens: list[int] = field(default_factory=list)
+    rows: list[Timed] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    trials: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    attention_share: dict[str, float] = field(default_factory=dict)
+    products_share: dict[str, float] = field(default_factory=dict)
+
+    def timed(self, name: str) -> Timed | None:
+        """The row of a name, if it was timed."""
+        rows = (row for row in self.rows if row.name == name and row.problem is None and row.seconds)
+        return next(rows, None)
+
+    def ours(self, name: str) -> Timed | None:
+        """The same of xenc, if it proves anything: it answered rightly and compiled nothing meanwhile."""
+        row = self.timed(name)
+        return row if row is not None and row.stands else None
+
+    def fastest(self, *names: str, ours: bool = False) -> Timed | None:
+        """The fastest of some rows."""
+        found = [row for name in names if (row := self.ours(name) if ours else self.timed(name)) is not None]
+        return min(found, key=lambda row: statistics.median(row.seconds), default=None)
+
+    def spread(self, row: Timed) -> float:
+        """Of seconds per token, since rounds differ in their pairs."""
+        return relative_spread(
+            [second / n for second, n in zip(row.seconds, self.round_tokens, strict=False)]
+        )
+
+    def rate(self, row: Timed, of: list[int]) -> float:
+        """Pairs or tokens per second, a median over rounds."""
+        return statistics.median(count / second for count, second in zip(of, row.seconds, strict=False))
+
+
+@dataclass(kw_only=True)
+class Results:
+    """One run.
+
+    Attributes:
+        rehearsal: whether it was one, of whose numbers none means anything.
+        model: the checkpoint's name.
+        machine: see `perf_tests.cpu.machine`.
+        workloads: by name.
+        problems: what failed, and why; a row that is absent is none.
+    """
+
+    rehearsal: bool = False
+    model: str = ""
+    machine: dict[str, Any] = field(default_factory=dict)
+    workloads: dict[str, Found] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Leave everything in a file."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """What `write` left."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        found = {
+            name: Found(**{**each, "rows": [Timed(**row) for row in each["rows"]]})
+            for name, each in fields["workloads"].items()
+        }
+        return cls(**{**fields, "workloads": found})

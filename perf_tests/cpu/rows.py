@@ -1,0 +1,128 @@
+"""The rows: what one would use instead, each in every batch size, and xenc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from perf_tests.cpu.setting import Setting
+from perf_tests.peers import Absent, SentenceTransformers
+from perf_tests.peers.onnxruntime import onnxruntime
+from perf_tests.peers.openvino import openvino
+from perf_tests.peers.zentorch import zentorch
+from perf_tests.workloads import Workload
+from xenc import PRESETS, Execution
+
+ST: Final = "sentence-transformers"
+OPENVINO: Final = "OpenVINO"
+ONNXRUNTIME: Final = "ONNX Runtime"
+ZENTORCH: Final = "zentorch"
+XENC: Final = "xenc"
+
+MakePeer = Callable[[Setting, Workload], Any]
+"""A peer in the first batch size; its `at` gives it in another one. Raises `Absent`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        group: whose it is.
+        precision: "float32", "bfloat16", or "int8" with what the rest is computed in.
+        dtype: of what is not quantised.
+        int8: whether products are of int8.
+        execution: how xenc scores; None for a peer.
+        peer: makes a peer; None for xenc.
+        per_workload: whether each workload has a peer of its own.
+    """
+
+    group: str
+    precision: str
+    dtype: torch.dtype
+    int8: bool = False
+    execution: Execution | None = None
+    peer: MakePeer | None = None
+    per_workload: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        return f"{self.group} {self.precision}"
+
+
+def table_rows() -> tuple[Row, ...]:
+    """All rows, in the order of the table."""
+    return (*_sentence_transformers(), *_openvino(), *_onnxruntime(), *_ours(), *_zentorch())
+
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _sentence_transformers() -> Iterator[Row]:
+    for precision, dtype in DTYPES.items():
+
+        def make(setting: Setting, _: Workload, dtype: torch.dtype = dtype) -> Any:
+            check_native(setting, dtype)
+            return SentenceTransformers(setting.checkpoint(), "cpu", dtype, setting.batch_sizes[0])
+
+        yield Row(group=ST, precision=precision, dtype=dtype, peer=make)
+
+
+def _openvino() -> Iterator[Row]:
+    for int8 in (False, True):
+        for precision, dtype in DTYPES.items():
+
+            def make(
+                setting: Setting, workload: Workload, dtype: torch.dtype = dtype, int8: bool = int8
+            ) -> Any:
+                calibrate_on = setting.calibration_of(workload) if int8 else ()
+                first = setting.batch_sizes[0]
+                return openvino(setting.checkpoint(), dtype, setting.threads, first, calibrate_on)
+
+            yield Row(
+                group=OPENVINO, precision=f"int8 + {precision}" if int8 else precision, dtype=dtype,
+                int8=int8, peer=make, per_workload=int8,
+            )  # fmt: skip
+
+
+def _onnxruntime() -> Iterator[Row]:
+    for int8 in (False, True):
+
+        def make(setting: Setting, _: Workload, int8: bool = int8) -> Any:
+            return onnxruntime(setting.checkpoint(), setting.threads, setting.batch_sizes[0], int8=int8)
+
+        precision = "int8 + float32" if int8 else "float32"
+        yield Row(group=ONNXRUNTIME, precision=precision, dtype=torch.float32, int8=int8, peer=make)
+
+
+def _zentorch() -> Iterator[Row]:
+    for precision, dtype in DTYPES.items():
+
+        def make(setting: Setting, _: Workload, dtype: torch.dtype = dtype) -> Any:
+            check_native(setting, dtype)
+            return zentorch(setting.checkpoint(), dtype, setting.batch_sizes[0])
+
+        yield Row(group=ZENTORCH, precision=precision, dtype=dtype, peer=make)
+
+
+def _ours() -> Iterator[Row]:
+    for int8 in (False, True):
+        for precision, dtype in DTYPES.items():
+            yield Row(
+                group=XENC, precision=f"int8 + {precision}" if int8 else precision, dtype=dtype, int8=int8,
+                execution=PRESETS["packed-int8" if int8 else "packed"],
+            )  # fmt: skip
+
+
+def check_native(setting: Setting, dtype: torch.dtype) -> None:
+    """Refuse what the processor would emulate.
+
+    Raises:
+        Absent: it has no instructions for it.
+    """
+    if dtype not in (torch.float32, setting.fastest):
+        raise Absent(f"this processor has no instructions for {str(dtype).removeprefix('torch.')}")

@@ -1,0 +1,164 @@
+"""One run: workload by workload, each row safe from the others' failures."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from perf_tests.cpu.answers import Answers
+from perf_tests.cpu.contestants import Candidates, Contestants, best_batch_size, try_batch_sizes
+from perf_tests.cpu.machine import facts
+from perf_tests.cpu.report import markdown
+from perf_tests.cpu.results import Found, Results
+from perf_tests.cpu.rows import XENC, ZENTORCH, Row
+from perf_tests.cpu.setting import Setting
+from perf_tests.peers import Absent
+from perf_tests.side_by_side.contestant import Contestant
+from perf_tests.side_by_side.turns import Timed, time_in_turns
+from perf_tests.workloads import Pair, Workload
+from xenc import ExecutionError, NotInstalledError
+from xenc.errors import first_line
+from xenc.flops import gemm_seconds_per_token
+from xenc.gate.machine import Machine
+from xenc.profiling.kernel_names import ATTENTION, by_class
+from xenc.profiling.measure import profile_model
+from xenc.tokens import tokenize
+
+LOOKED_INTO = "seed"
+"""The workload of which it is asked where the time goes."""
+
+
+class Run:
+    """One run and where it leaves what it finds.
+
+    Args:
+        setting: what is measured on what.
+        rows: who takes part.
+        out: the folder of the report.
+    """
+
+    def __init__(self, setting: Setting, rows: Sequence[Row], out: Path) -> None:
+        self.setting, self.rows, self.out = setting, rows, out
+        self.results = Results(rehearsal=setting.rehearsal, model=setting.checkpoint().name)
+        self._machine = Machine("cpu")
+        self._contestants = Contestants(setting)
+        self._began = time.monotonic()
+        out.mkdir(parents=True, exist_ok=True)
+
+    def say(self, what: str) -> None:
+        """A line of progress."""
+        print(f"[{time.monotonic() - self._began:6.1f} s] {what}", flush=True)
+
+    def keep(self) -> None:
+        """Leave what there is: whoever is interrupted loses no more than one step."""
+        self.results.machine = facts(self._machine)
+        self.results.write(self.out / "results.json")
+        (self.out / "report.md").write_text(markdown(self.results), encoding="utf-8")
+
+    def workload(self, workload: Workload) -> None:
+        """All rows on one workload: made ready, tried in their batch sizes, checked, timed in turns."""
+        self.say(workload.name)
+        rounds = self.setting.rounds_of(workload)
+        found = self.results.workloads[workload.name] = self._described(workload, rounds)
+        ready = self._ready(workload, found)
+        self.say(f"  {len(ready)} of {len(self.rows)} rows are ready; which batch size suits them")
+        trial = self.setting.trial_of(workload)
+        trials = try_batch_sizes(ready, trial, self.setting.trials, self.setting.primed_on)
+        found.trials = {
+            name: {str(size): seconds for size, seconds in each.items()} for name, each in trials.items()
+        }
+        answers = Answers(self.setting, rounds[0], workload.max_length)
+        final = []
+        for each in ready:
+            size = best_batch_size(each, trials.get(each.row.name))
+            contestant, timed = each.by_batch_size[size], _row(found, each.row)
+            timed.batch_size = size
+            timed.warmup_s, timed.graphs = contestant.scorer.warmup_s, contestant.scorer.graphs
+            if self._checked(answers, contestant, each.row, timed):
+                final.append((contestant, timed))
+        self.say(f"  {len(final)} rows take turns")
+        time_in_turns(
+            final, rounds, after_each=lambda: None, time_left=self._kept, primed_on=self.setting.primed_on
+        )
+        for _, timed in final:
+            if timed.problem is not None:
+                self.results.problems[f"{workload.name}: {timed.name}"] = timed.problem
+        if workload.name == LOOKED_INTO:
+            self._look_into(found, [contestant for contestant, _ in final], rounds[0])
+        self.keep()
+
+    def _described(self, workload: Workload, rounds: list[list[Pair]]) -> Found:
+        tokenizer = AutoTokenizer.from_pretrained(self.setting.checkpoint())
+        most = min(workload.max_length, tokenizer.model_max_length)
+        return Found(
+            name=workload.name,
+            fingerprint=workload.fingerprint,
+            round_pairs=[len(pairs) for pairs in rounds],
+            round_tokens=[sum(tokenize(tokenizer, pairs, max_length=most).counts) for pairs in rounds],
+            rows=[Timed(group=row.group, name=row.name, batch_size=0) for row in self.rows],
+        )
+
+    def _ready(self, workload: Workload, found: Found) -> list[Candidates]:
+        """Rows that can run; zentorch last, for it changes settings of the compiler that xenc uses too."""
+        ready = {}
+        for row in sorted(self.rows, key=lambda row: row.group == ZENTORCH):
+            self.say(f"  {row.name}")
+            try:
+                ready[row.name] = self._contestants.ready(row, workload)
+            except (Absent, NotInstalledError, ExecutionError) as error:
+                found.absent[row.name] = first_line(error)
+            except Exception as error:
+                self._note(workload.name, row, _row(found, row), error)
+            self.keep()
+        return [ready[row.name] for row in self.rows if row.name in ready]
+
+    def _checked(self, answers: Answers, contestant: Contestant, row: Row, timed: Timed) -> bool:
+        try:
+            answers.check(contestant, row, timed)
+        except Exception as error:
+            self._note("answers", row, timed, error)
+            return False
+        return True
+
+    def _note(self, where: str, row: Row, timed: Timed, error: Exception) -> None:
+        traceback.print_exception(error)
+        timed.problem = f"{type(error).__name__}: {first_line(error)}"
+        self.results.problems[f"{where}: {row.name}"] = timed.problem
+
+    def _kept(self) -> bool:
+        self.keep()
+        return True
+
+    def _look_into(self, found: Found, contestants: Sequence[Contestant], pairs: list[Pair]) -> None:
+        """What the matrix products alone would take just now, and what attention takes, of xenc's rows."""
+        for contestant in contestants:
+            row, timed = contestant.row, found.timed(contestant.row.name)
+            if contestant.model is None or timed is None or not isinstance(row, Row) or row.int8:
+                continue
+            self.say(f"  where the time of {row.name} goes")
+            model = AutoModelForSequenceClassification.from_pretrained(
+                self.setting.checkpoint(), dtype=row.dtype
+            )
+            found.products_share[row.name] = gemm_seconds_per_token(model) * found.rate(
+                timed, found.round_tokens
+            )
+            contestant.take_over()
+            profile = profile_model(contestant.model, pairs, batch_size=timed.batch_size, repeats=1).traced
+            _, seconds = by_class(profile.kernels).get(ATTENTION, (0, 0.0))
+            found.attention_share[row.name] = seconds / profile.wall_s
+
+
+def _row(found: Found, row: Row) -> Timed:
+    return next(timed for timed in found.rows if timed.name == row.name)
+
+
+def complete(results: Results) -> bool:
+    """Whether nothing failed, and every row of xenc that was timed stands."""
+    ours = [
+        row for found in results.workloads.values() for row in found.rows if row.group == XENC and row.seconds
+    ]
+    return not results.problems and all(row.stands for row in ours)
