@@ -270,7 +270,8 @@ class Task {
     const Vec scale(how_.scale * kLog2E);
     Vec top(-std::numeric_limits<float>::infinity());
     for (int64_t at = from; at < to; at += kLanes) top = at::vec::maximum(top, load(scores + at));
-    const float maximum = std::max(before, largest(top) * how_.scale * kLog2E);
+    // the lowest number where a row has seen nothing yet but scores of -inf, which then weigh nothing
+    const float maximum = std::max({before, largest(top) * how_.scale * kLog2E, std::numeric_limits<float>::lowest()});
     Vec total_of(0.0f);
     for (int64_t at = here.from; at < from; at += kLanes) put_weights(row_in_tile, at, Vec(0.0f));
     for (int64_t at = from; at < to; at += kLanes) {
