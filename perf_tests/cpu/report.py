@@ -16,9 +16,9 @@ from xenc.profiling.report import table
 _LEGEND: Final = (
     "Every row scores the same lists of texts, tokenizing included, once in each round, in turns. A peer "
     "runs in the batch size that was fastest in trials on another list. Medians of n rounds; spread is "
-    "standard deviation / median of seconds per token, (!) above 5%. Error is the largest distance of a logit "
-    "from the float32 oracle, tau is Kendall's against the oracle's order, both over all pairs of the first "
-    "round; late counts what compiled, broke or fell to eager while it was timed."
+    "standard deviation / median of seconds per token, (!) above 5%. Error is the largest distance of a "
+    "logit from the float32 oracle, tau is Kendall's against the oracle's order, both over all pairs of the "
+    "first round; late counts what compiled, broke or fell to eager while it was timed."
 )
 
 
