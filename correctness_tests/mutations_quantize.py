@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from correctness_tests.mutations import mutant
 
-_FILE = "quantize.py"
+_FILE, _TWIN = "quantize.py", "twin.py"
 _TESTS = "test_quantize.py::"
 OWN = f"{_TESTS}test_only_the_encoders_matrices_are_the_twins_own"
 UNTOUCHED = f"{_TESTS}test_the_model_itself_is_not_touched"
@@ -18,15 +18,27 @@ QUANTIZE_MUTANTS = (
         "[ModuleList(model.modules())] if",
         OWN,
     ),
-    mutant("the model quantised itself", _FILE, "copy.deepcopy(original, shared)", "original", UNTOUCHED),
-    mutant("never follows", _FILE, "if not anyway and version == self._version:", "if not anyway:", NOTICED),
-    mutant("the head left behind", _FILE, "twin._parameters.update(module._parameters)", "pass", NOTICED),
+    mutant("the model quantised itself", _TWIN, "copy.deepcopy(original, shared)", "original", UNTOUCHED),
+    mutant(
+        "never follows",
+        _TWIN,
+        "version == self._version and not self._contents.changed()",
+        "True",
+        NOTICED,
+    ),
+    mutant(
+        "the head left behind",
+        _TWIN,
+        "twins[name]._parameters.update(module._parameters)",
+        "pass",
+        NOTICED,
+    ),
     mutant(
         "writes through data unseen",
         "pipeline.py",
         "self._twin.follow(anyway=True)",
         "self._twin.follow()",
-        f"{_TESTS}test_a_weight_written_through_data_is_noticed_by_the_next_warm_up",
+        f"{_TESTS}test_without_the_library_a_weight_written_through_data_is_noticed_by_the_next_warm_up",
     ),
     mutant(
         "the process's settings changed",

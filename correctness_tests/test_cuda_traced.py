@@ -28,7 +28,7 @@ from xenc.encoder_decoder.forward import FirstStepTensors
 from xenc.layouts.choice import layout_of
 from xenc.layouts.layout import Given
 from xenc.prefix import attention as prefixed
-from xenc.quantize import Twin, encoder_layers
+from xenc.quantize import TorchaoTwin, encoder_layers
 
 LAYERS, MAX_LENGTH, BATCH_SIZE = 2, 128, 4
 PACKED = Execution(token_budgets=(256, 512))
@@ -169,7 +169,7 @@ def test_every_product_of_a_quantised_encoder_is_one_in_eight_bits(kind, product
     model = made("xlm-roberta")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr("torchao.quantization.quant_api._check_hardware_support", lambda granularities: None)
-    twin = Twin(model, kind)
+    twin = TorchaoTwin(model, kind)
     run = traced(monkeypatch, twin.model, PACKED)
     [graph] = run.graphs
     assert len(graph.calls(product)) == len(encoder_layers(model)) == 6 * LAYERS

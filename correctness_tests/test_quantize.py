@@ -1,4 +1,4 @@
-"""Matrix products in eight bits: as right as torchao's own, and the model itself stays as it was."""
+"""Matrix products in eight bits by torchao: as right as its own, and the model itself stays as it was."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from correctness_tests import checkpoints, oracle
 from perf_tests import workloads
 from xenc import Execution, ExecutionError, NotInstalledError, watch_compiles
 from xenc.extras import EXTRAS
-from xenc.quantize import Twin, _say_slow, encoder_layers
+from xenc.kernels.library import Library
+from xenc.quantize import TorchaoTwin, _say_slow, encoder_layers
 
 quantization = pytest.importorskip(
     "torchao.quantization", reason="not installed: pip install 'xenc[torchao]'"
@@ -27,8 +28,11 @@ PAIRS = [
         workloads.seed(pairs=12, batch_size=8).round(-1), LENGTHS, strict=True
     )
 ]
-EAGER = Execution(quantize="int8", compile_mode=None)
-COMPILED = Execution(quantize="int8", token_budgets=(64, 128), strict=True)
+TORCHAO = {"quantize": "int8", "products": "torch"}
+"""Where there are int8 products of our own too; for those see kernels/test_eight_bits.py."""
+
+EAGER = Execution(**TORCHAO, compile_mode=None)
+COMPILED = Execution(**TORCHAO, token_budgets=(64, 128), strict=True)
 PLAIN = Execution(compile_mode=None)
 
 INT8_STEP = 1 / 127
@@ -87,13 +91,13 @@ def test_compiled_scores_are_right_in_one_graph_and_nothing_compiles_after_warm_
 
 @pytest.mark.parametrize("execution", ["padded", "bucketed"])
 def test_padded_layouts_quantise_too(one_layer, execution):
-    model = made(one_layer, Execution(layout=execution, quantize="int8", compile_mode=None))
+    model = made(one_layer, Execution(layout=execution, **TORCHAO, compile_mode=None))
     assert_right(logits(model), one_layer)
 
 
 @pytest.mark.slow
 def test_bucketed_batches_are_one_graph_too(one_layer):
-    model = made(one_layer, Execution(layout="bucketed", quantize="int8", strict=True))
+    model = made(one_layer, Execution(layout="bucketed", **TORCHAO, strict=True))
     assert model.warmup(batch_size=4).graphs == 1
     with watch_compiles() as watch:
         scores = logits(model)
@@ -111,7 +115,7 @@ def test_every_kind_of_encoder_has_layers_to_quantise(tmp_path, architecture):
 
 def test_a_quantised_layer_multiplies_as_torchaos_to_the_last_bit(eager):
     layer = eager.transformers_model.bert.encoder.layer[0].intermediate.dense
-    twin = Twin(eager.transformers_model, "int8").model.bert.encoder.layer[0].intermediate.dense
+    twin = TorchaoTwin(eager.transformers_model, "int8").model.bert.encoder.layer[0].intermediate.dense
     theirs = copy.deepcopy(layer)
     config = quantization.Int8DynamicActivationInt8WeightConfig(version=2, set_inductor_config=False)
     quantization.quantize_(theirs, config)
@@ -154,7 +158,7 @@ def test_the_model_itself_is_not_touched(one_layer, tmp_path):
 
 def test_only_the_encoders_matrices_are_the_twins_own(eager):
     original = eager.transformers_model
-    twin = Twin(original, "int8").model
+    twin = TorchaoTwin(original, "int8").model
     weights = {
         f"{name}.weight" for name, module in original.named_modules() if module in encoder_layers(original)
     }
@@ -202,7 +206,11 @@ def test_a_changed_weight_is_noticed(eager, change):
     assert np.abs(after - before).max() > 2 * np.abs(after - logits(eager)).max()
 
 
-def test_a_weight_written_through_data_is_noticed_by_the_next_warm_up(eager):
+def test_without_the_library_a_weight_written_through_data_is_noticed_by_the_next_warm_up(
+    one_layer, monkeypatch
+):
+    monkeypatch.setattr("xenc.weights.library", lambda: Library(missing="no compiler"))
+    eager = made(one_layer)
     before = logits(eager)
     dense = eager.transformers_model.bert.encoder.layer[0].output.dense
     dense.weight.data.mul_(-3)
@@ -230,7 +238,7 @@ def test_a_copy_scores_the_same(eager, duplicate):
 
 def test_an_execution_of_the_same_quantisation_keeps_the_twin(eager):
     twin = eager.pipeline._twin
-    eager.execution = Execution(quantize="int8", compile_mode=None, token_budgets=(128,))
+    eager.execution = Execution(**TORCHAO, compile_mode=None, token_budgets=(128,))
     assert eager.pipeline._twin is twin
     eager.execution = PLAIN
     assert eager.pipeline._twin is None

@@ -35,7 +35,7 @@ from xenc import PRESETS, Execution
 from xenc.layouts.choice import layout_of
 from xenc.layouts.layout import Given, Layout
 from xenc.prepared import Batch
-from xenc.quantize import Twin
+from xenc.quantize import TorchaoTwin
 
 PREDICTABLE: Final = ("packed", "packed-frozen", "packed-float8", "packed-int8", "bucketed")
 """Presets whose kernels Inductor chooses without timing them."""
@@ -104,7 +104,7 @@ def predict(
         stack.enter_context(_what_fake_tensors_cannot_say())
         model = _model(geometry, layers)
         if execution.quantize is not None:
-            model = Twin(model, execution.quantize).model
+            model = TorchaoTwin(model, execution.quantize).model
         layout = layout_of(_given(model, replace(execution, **sizes), pair_tokens))
         model.set_attn_implementation(layout.attention)
         batch = _batch(layout, max(2, tokens // pair_tokens))

@@ -208,6 +208,8 @@ def test_only_the_few_kernels_that_slowed_most_are_named():
     [
         ("xenc_head::packed_attention", "xenc_base::packed_attention"),
         ("xenc_same::packed_attention", "xenc::packed_attention"),
+        ("xenc_head_kernels::linear", "xenc_base_kernels::linear"),
+        ("xenc_slowed_kernels::attention", "xenc_kernels::attention"),
         ("triton_poi_fused_add_3", "triton_poi_fused_add_12"),
         ("graph_4_cpp_fused_add_7", "cpp_fused_add_0"),
     ],

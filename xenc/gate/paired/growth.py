@@ -60,7 +60,7 @@ def grown_kernels(head: Kernels, base: Kernels) -> tuple[str, ...]:
 def _alike(kernels: Kernels) -> dict[str, tuple[int, float]]:
     added: dict[str, tuple[int, float]] = {}
     for name, (count, seconds) in kernels.items():
-        name = re.sub(r"\bxenc_(base|head|same|slowed)\b", "xenc", name)
+        name = re.sub(r"\bxenc_(base|head|same|slowed)(?=_|\b)", "xenc", name)
         if INDUCTOR.match(name):
             name = re.sub(r"^graph_\d+_|_\d+$", "", name)
         before, total = added.get(name, (0, 0.0))
