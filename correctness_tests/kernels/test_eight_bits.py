@@ -1,0 +1,179 @@
+"""Products in eight bits of our own: as exact integers say, nearer to float32 than torchao's, a token alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xenc
+from correctness_tests import checkpoints, oracle
+from correctness_tests.kernels.linear_cases import Case
+from correctness_tests.kernels.test_linear import IN_ALL_ACTIVATIONS, IN_ALL_DTYPES, OUTPUTS, cases
+from perf_tests import workloads
+from xenc import Execution, watch_compiles
+from xenc.kernels.layers import EightBitProduct
+from xenc.kernels.twin import KernelTwin
+
+LENGTHS = [10, 300, 80, 20, 150, 0, 40, 400, 60, 220, 5, 110]
+PAIRS = [
+    (query[:60], document[:length])
+    for (query, document), length in zip(
+        workloads.seed(pairs=12, batch_size=8).round(-1), LENGTHS, strict=True
+    )
+]
+EAGER = Execution(quantize="int8", compile_mode=None)
+
+
+@pytest.fixture(autouse=True)
+def eight_bits(kernels):
+    if not kernels.has_int8:
+        pytest.skip("no int8 kernel for this processor: it needs AVX-512 with VNNI")
+
+
+@given(case=cases)
+def test_a_layer_of_any_shape_is_what_integers_say(case):
+    left = case.left()
+    case.assert_close(case.eight_bits()(left), case.in_integers(left))
+
+
+@IN_ALL_DTYPES
+@IN_ALL_ACTIVATIONS
+def test_every_number_of_outputs_is_what_integers_say(dtype, activation):
+    for outputs in OUTPUTS:
+        case = Case(rows=13, inputs=100, outputs=outputs, activation=activation, dtype=dtype)
+        left = case.left() + 2  # far from symmetric
+        case.assert_close(case.eight_bits()(left), case.in_integers(left))
+
+
+@IN_ALL_DTYPES
+def test_rounding_is_all_that_differs_from_the_layer(dtype):
+    case = Case(rows=50, inputs=256, outputs=100, dtype=dtype)
+    left = case.left()
+    error = (case.eight_bits()(left).double() - case.in_float64(left)).square().mean().sqrt()
+    assert 1e-4 < error < 0.02
+
+
+@IN_ALL_DTYPES
+@pytest.mark.parametrize("number", [0.0, 1.0, -3.0])
+@pytest.mark.parametrize("inputs", [4, 12, 16, 20, 64])
+def test_rows_of_one_number_lose_nothing(dtype, number, inputs):
+    case = Case(inputs=inputs, dtype=dtype)
+    left = torch.full((3, inputs), number, dtype=dtype)
+    out = case.eight_bits()(left)
+    case.assert_close(out, case.in_integers(left))
+    assert (out.double() - case.in_float64(left)).abs().max() <= 0.02 * (1 + abs(number)) * inputs**0.5
+
+
+@IN_ALL_DTYPES
+def test_a_weight_of_zeros_leaves_the_bias(dtype):
+    layer = Case(dtype=dtype).layer()
+    layer.weight[3] = 0
+    product = EightBitProduct()
+    product.hold([layer])
+    out = product(Case(dtype=dtype).left())
+    assert torch.equal(out[:, 3], layer.bias[3].expand(7))
+    assert out.isfinite().all()
+
+
+@IN_ALL_DTYPES
+def test_no_bit_of_a_row_depends_on_the_others_or_its_place_or_the_number_of_threads(dtype, threads):
+    case = Case(rows=203, inputs=100, outputs=70, activation="gelu", dtype=dtype)
+    product, left = case.eight_bits(), case.left()
+    alone = torch.cat([product(row[None]) for row in left])
+    spoiled = torch.cat([left, torch.full_like(left[:30], torch.nan), 1000 * left])
+    for count in (1, 2, 3):
+        threads(count)
+        assert torch.equal(product(left), alone)
+        assert torch.equal(product(left.flip(0)).flip(0), alone)
+        assert torch.equal(product(spoiled)[:203], alone)
+
+
+@IN_ALL_DTYPES
+@pytest.mark.parametrize("amiss", [torch.nan, torch.inf, -torch.inf], ids=str)
+@pytest.mark.parametrize("inputs", [4, 16, 20, 48])
+def test_a_row_that_is_not_finite_anywhere_stays_so_and_spoils_no_other(dtype, amiss, inputs):
+    case = Case(rows=inputs + 1, inputs=inputs, outputs=5, dtype=dtype)
+    product, left = case.eight_bits(), case.left()
+    expected = product(left)[-1]
+    left[:-1].fill_diagonal_(amiss)
+    out = product(left)
+    assert torch.equal(out[-1], expected)
+    finite = out[:-1].isfinite().any(dim=1)
+    assert finite.nonzero().flatten().tolist() == []
+
+
+def made(checkpoint, execution: Execution = EAGER, **settings) -> xenc.CrossEncoder:
+    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution, **settings)
+
+
+def logits(model: xenc.CrossEncoder, pairs=PAIRS) -> np.ndarray:
+    return model.predict(pairs, activation_fn=torch.nn.Identity(), batch_size=4)
+
+
+ARCHITECTURES = ["bert", "distilbert", "modernbert", "xlm-roberta", "electra", "qwen2", "qwen3"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_scores_are_no_further_from_float32_than_torchaos(tmp_path, architecture):
+    pytest.importorskip("torchao", reason="not installed: pip install 'xenc[torchao]'")
+    checkpoint = checkpoints.make(tmp_path, architecture)
+    exact = oracle.logits(checkpoint, PAIRS, max_length=64)
+    theirs = oracle.logits(checkpoint, PAIRS, max_length=64, quantize="int8") - exact
+    model = made(checkpoint)
+    assert isinstance(model.pipeline._twin, KernelTwin)
+    ours = logits(model) - exact
+    assert 0 < np.sqrt(np.mean(ours**2)) <= np.sqrt(np.mean(theirs**2))
+    assert np.abs(ours).max() <= 2 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("layout", ["padded", "bucketed"])
+def test_padded_layouts_multiply_by_the_same_kernel(one_layer, layout):
+    model = made(one_layer, Execution(layout=layout, quantize="int8", compile_mode=None))
+    assert isinstance(model.pipeline._twin, KernelTwin)
+    np.testing.assert_allclose(logits(model), logits(made(one_layer)), rtol=0, atol=0.05)
+
+
+def test_torchao_is_not_needed(one_layer, monkeypatch):
+    find = xenc.extras.find_spec
+    monkeypatch.setattr("xenc.extras.find_spec", lambda name: None if name == "torchao" else find(name))
+    model = made(one_layer)
+    exact = oracle.logits(one_layer, PAIRS, max_length=64)
+    assert 0 < np.abs(logits(model) - exact).max() < 0.3
+    assert "xenc in int8" in model.pipeline.products
+
+
+def test_compiled_scores_are_the_eager_ones_and_nothing_compiles_after_warm_up(one_layer):
+    model = made(one_layer, Execution(quantize="int8", token_budgets=(64, 128), strict=True))
+    assert model.warmup().graphs == 1
+    with watch_compiles() as watch:
+        scores = logits(model)
+    assert watch.report.clean, watch.report.describe()
+    np.testing.assert_allclose(scores, logits(made(one_layer)), rtol=0, atol=0.05)
+
+
+def test_a_token_is_rounded_alone_so_no_neighbour_moves_a_score(one_layer):
+    model = made(
+        one_layer, Execution(quantize="int8", compile_mode=None, deterministic=True, token_budgets=256)
+    )
+    together = logits(model)
+    np.testing.assert_array_equal(np.concatenate([logits(model, [pair]) for pair in PAIRS]), together)
+    np.testing.assert_array_equal(logits(model, PAIRS[::-1])[::-1], together)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_model_in_half_precision_multiplies_in_eight_bits(one_layer, dtype):
+    model = made(one_layer, model_kwargs={"dtype": dtype})
+    assert isinstance(model.pipeline._twin, KernelTwin)
+    exact = oracle.logits(one_layer, PAIRS, max_length=64)
+    assert np.sqrt(np.mean((logits(model) - exact) ** 2)) < 0.1
+
+
+@given(scale=st.floats(1e-6, 1e6), shift=st.floats(-10, 10))
+def test_neither_the_spread_of_a_row_nor_its_mean_costs_precision(scale, shift):
+    case = Case(inputs=64, outputs=16, bias=False)
+    left = (case.left() + shift) * scale
+    exact = case.in_float64(left)
+    assert (case.eight_bits()(left).double() - exact).abs().max() <= 0.06 * (1 + abs(shift)) * scale

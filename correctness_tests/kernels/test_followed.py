@@ -1,0 +1,254 @@
+"""Whatever is done to a model's weights or modules, the next score by the kernels is the oracle's of it."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import xenc
+from correctness_tests import checkpoints
+from correctness_tests.kernels.test_twin import PAIRS, logits, made
+from xenc import watch_compiles
+from xenc.kernels.twin import KernelTwin
+from xenc.weights import Contents
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Whose weights have more cache lines than there are shares of them to look at."""
+    return checkpoints.make(tmp_path, "bert", hidden_size=128, intermediate_size=256)
+
+
+@pytest.fixture(params=["eager", "compiled"])
+def model(request, checkpoint):
+    settings = {"compile_mode": "default", "token_budgets": (128,)} if request.param == "compiled" else {}
+    with made(checkpoint, "xenc", **settings) as model:
+        model.warmup()
+        yield model
+
+
+def expected(model: xenc.CrossEncoder) -> np.ndarray:
+    """What transformers' own forward pass, eager and one pair at a time, says of the model as it is."""
+    own, tokenizer = model.transformers_model, model.tokenizer
+    before = own.config._attn_implementation
+    own.set_attn_implementation("eager")
+    with torch.inference_mode():
+        rows = [
+            own(**tokenizer([q], [d], truncation="longest_first", max_length=64, return_tensors="pt")).logits
+            for q, d in PAIRS
+        ]
+    own.set_attn_implementation(before)
+    return torch.cat(rows).float().squeeze(-1).numpy()
+
+
+def dense(model: nn.Module) -> nn.Linear:
+    return model.bert.encoder.layer[0].output.dense
+
+
+def in_place(model):
+    with torch.no_grad():
+        dense(model).weight.mul_(-2)
+
+
+def query_in_place(model):
+    with torch.no_grad():
+        model.bert.encoder.layer[0].attention.self.query.weight.mul_(-4)
+
+
+def data_assigned(model):
+    dense(model).weight.data = dense(model).weight.detach() * -2
+
+
+def data_written(model):
+    dense(model).weight.data.mul_(-2)
+
+
+def parameter_replaced(model):
+    dense(model).weight = nn.Parameter(dense(model).weight.detach() * -2)
+
+
+def bias_in_place(model):
+    with torch.no_grad():
+        dense(model).bias.add_(torch.linspace(-3, 3, 128))
+
+
+def bias_removed(model):
+    with torch.no_grad():
+        dense(model).bias.add_(torch.linspace(-3, 3, 128))
+    model.bert.encoder.layer[0].intermediate.dense.bias = None
+
+
+def state_loaded(model):
+    model.load_state_dict({name: part * 1.3 for name, part in model.state_dict().items()})
+
+
+def state_assigned(model):
+    state = {name: part * 1.3 for name, part in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
+
+
+def outside(model):
+    with torch.no_grad():
+        model.bert.embeddings.LayerNorm.weight.mul_(-2)
+
+
+def norm_data_written(model):
+    model.bert.encoder.layer[0].output.LayerNorm.weight.data.mul_(-2)
+
+
+def optimised(**settings):
+    def step(model):
+        optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, **settings)
+        model.bert.encoder.requires_grad_(True)
+        model(input_ids=torch.arange(20)[None]).logits.sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+CHANGES = {
+    "in place": in_place, "query in place": query_in_place, "data assigned": data_assigned,
+    "data written": data_written, "parameter replaced": parameter_replaced, "bias in place": bias_in_place,
+    "state loaded": state_loaded, "state assigned": state_assigned, "outside of the blocks": outside,
+    "a norm's data written": norm_data_written, "AdamW": optimised(), "AdamW fused": optimised(fused=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_changed_weights_show_in_the_next_score_and_compile_nothing(model, change):
+    before = logits(model)
+    np.testing.assert_allclose(before, expected(model), rtol=0, atol=1e-4)
+    change(model.transformers_model)
+    with watch_compiles() as watch:
+        after = logits(model)
+    assert watch.report.clean, watch.report.describe()
+    assert np.abs(after - before).max() > 1e-2
+    np.testing.assert_allclose(after, expected(model), rtol=1e-4, atol=1e-4)
+    assert isinstance(model.pipeline._twin, KernelTwin)
+
+
+def test_a_bias_that_is_gone_is_gone_from_the_next_score(checkpoint):
+    model = made(checkpoint, "xenc")
+    logits(model)
+    bias_removed(model.transformers_model)
+    np.testing.assert_allclose(logits(model), expected(model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (127, 255), (64, 17)])
+def test_one_number_written_through_data_shows_within_as_many_batches_as_there_are_shares(checkpoint, place):
+    model = made(checkpoint, "xenc")
+    before = logits(model)[:1]
+    dense(model.transformers_model).weight.data[place] += 100
+    for _ in range(Contents.SHARES):
+        after = logits(model, PAIRS[:1])
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(after, expected(model)[:1], rtol=1e-4, atol=1e-4)
+
+
+def test_contents_notice_a_change_of_any_number_within_a_round_and_no_other():
+    weights = [torch.randn(37, 50), torch.randn(3), torch.randn(700).bfloat16()]
+    contents = Contents(lambda: weights)
+    contents.remember()
+    assert not any(contents.changed() for _ in range(2 * Contents.SHARES))
+    for weight in weights:
+        for at in {0, 1, weight.numel() // 2, weight.numel() - 1}:
+            flat = weight.data.view(-1)
+            before = flat[at].clone()
+            flat[at] += 1
+            assert any(contents.changed() for _ in range(Contents.SHARES))
+            flat[at] = before
+            assert not any(contents.changed() for _ in range(Contents.SHARES))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_a_model_in_another_dtype_is_followed_there_and_back(checkpoint, dtype):
+    model = made(checkpoint, None)
+    before = logits(model)
+    model.transformers_model.to(dtype)
+    np.testing.assert_allclose(logits(model), before, rtol=0, atol=0.15)
+    model.transformers_model.to(torch.float32)
+    np.testing.assert_allclose(logits(model), expected(model), rtol=1e-4, atol=1e-4)
+
+
+def test_half_is_followed(checkpoint):
+    model = made(checkpoint, None)
+    before = logits(model)
+    model.half()
+    assert model.transformers_model.dtype == torch.float16
+    np.testing.assert_allclose(logits(model), before, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("pre", [False, True], ids=["after", "before"])
+@pytest.mark.parametrize(
+    "place", ["", "bert.encoder.layer.0.intermediate.dense", "bert.encoder.layer.0.attention.self"]
+)
+def test_a_hook_set_later_runs_and_is_gone_when_removed(checkpoint, pre, place):
+    model = made(checkpoint, None)
+    before, ran = logits(model), []
+    module = model.transformers_model.get_submodule(place)
+    register = module.register_forward_pre_hook if pre else module.register_forward_hook
+    handle = register(lambda *_: ran.append(1))
+    np.testing.assert_allclose(logits(model), before, rtol=0, atol=1e-4)
+    assert ran
+    handle.remove()
+    count = len(ran)
+    np.testing.assert_array_equal(logits(model), before)
+    assert len(ran) == count
+
+
+def test_a_hook_that_changes_what_a_layer_answers_changes_the_score(checkpoint):
+    model = made(checkpoint, None)
+    before = logits(model)
+    dense(model.transformers_model).register_forward_hook(lambda module, inputs, out: -out)
+    after = logits(model)
+    assert np.abs(after - before).max() > 1e-2
+    np.testing.assert_allclose(after, expected(model), rtol=1e-4, atol=1e-4)
+
+
+def wrap(layer: nn.Linear) -> None:
+    forward = layer.forward
+    layer.forward = lambda hidden: -forward(hidden)
+
+
+class Negative(nn.Linear):
+    """Answers what another would not."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return -super().forward(hidden)
+
+
+def change_class(layer: nn.Linear) -> None:
+    layer.__class__ = Negative
+
+
+@pytest.mark.parametrize("change", [wrap, change_class])
+def test_a_layer_that_is_given_another_forward_later_runs_it(checkpoint, change):
+    model = made(checkpoint, None)
+    before = logits(model)
+    change(dense(model.transformers_model))
+    after = logits(model)
+    assert np.abs(after - before).max() > 1e-2
+    np.testing.assert_allclose(after, expected(model), rtol=1e-4, atol=1e-4)
+
+
+def test_an_activation_that_is_replaced_later_is_used(checkpoint):
+    model = made(checkpoint, None)
+    logits(model)
+    model.transformers_model.bert.encoder.layer[0].intermediate.intermediate_act_fn = nn.ReLU()
+    np.testing.assert_allclose(logits(model), expected(model), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_that_is_replaced_later_is_used(checkpoint):
+    model = made(checkpoint, None)
+    logits(model)
+    layer = copy.deepcopy(dense(model.transformers_model))
+    layer.weight.data.mul_(-2)
+    model.transformers_model.bert.encoder.layer[0].output.dense = layer
+    np.testing.assert_allclose(logits(model), expected(model), rtol=1e-4, atol=1e-4)
