@@ -22,6 +22,7 @@ from correctness_tests.mutations import MUTANTS, Mutant
 from correctness_tests.mutations_cuda import CUDA_MUTANTS
 from correctness_tests.mutations_encoder_decoder import ENCODER_DECODER_MUTANTS
 from correctness_tests.mutations_gate import GATE_MUTANTS
+from correctness_tests.mutations_kernels import KERNEL_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
 from correctness_tests.mutations_prefix import PREFIX_MUTANTS
 from correctness_tests.mutations_quantize import QUANTIZE_MUTANTS
@@ -33,7 +34,7 @@ AT_A_TIME = 2
 
 EVERY = (
     *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *ENCODER_DECODER_MUTANTS, *QUANTIZE_MUTANTS, *RUNTIME_MUTANTS,
-    *GATE_MUTANTS, *CUDA_MUTANTS,
+    *GATE_MUTANTS, *CUDA_MUTANTS, *KERNEL_MUTANTS,
 )  # fmt: skip
 
 

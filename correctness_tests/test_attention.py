@@ -92,26 +92,38 @@ def seen(case: Case, tokens: int) -> Tensor:
     return near & (ahead <= 0) if case.causal else near
 
 
-def assert_close(case: Case, dtype: torch.dtype, device: str = "cpu", steps: int = 4) -> None:
+def by_sdpa(query, key, value, starts, longest, *how) -> Tensor:
+    """What runs on processors without the C++ kernel."""
+    return attention.by_sdpa(query, key, value, starts, *how)
+
+
+WAYS = pytest.mark.parametrize("attend", [packed_attention, by_sdpa], ids=["operator", "sdpa"])
+
+
+def assert_close(
+    case: Case, dtype: torch.dtype, device: str = "cpu", steps: int = 4, attend=packed_attention
+) -> None:
     """Within so many rounding steps of the largest value."""
     arguments = case.arguments(dtype, device)
-    out = packed_attention(*arguments)
+    out = attend(*arguments)
     assert (out.shape, out.dtype, out.is_contiguous()) == (arguments[0].shape, dtype, True)
     error = (out.double().cpu() - attended(case, *arguments[:3])).abs().max()
     assert error <= steps * torch.finfo(dtype).eps * arguments[2].abs().max().item()
 
 
+@WAYS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @strategies.FEW
 @given(case=cases)
-def test_each_document_attends_to_itself_alone(dtype, case):
-    assert_close(case, dtype)
+def test_each_document_attends_to_itself_alone(attend, dtype, case):
+    assert_close(case, dtype, attend=attend)
 
 
+@WAYS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", EDGES, ids=str)
-def test_each_document_attends_to_itself_alone_at_the_edges(dtype, case):
-    assert_close(case, dtype)
+def test_each_document_attends_to_itself_alone_at_the_edges(attend, dtype, case):
+    assert_close(case, dtype, attend=attend)
 
 
 @pytest.mark.gpu
@@ -128,6 +140,7 @@ def test_each_document_attends_to_itself_alone_on_a_gpu(dtype, case):
         assert_close(case, dtype, "cuda", steps=32 if dtype == torch.float32 else 4)
 
 
+@WAYS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @strategies.FEW
 @given(
@@ -137,13 +150,13 @@ def test_each_document_attends_to_itself_alone_on_a_gpu(dtype, case):
 )
 @example(case=Case((9,)), before=[9, 9], after=[9])
 @example(case=Case((40,), window=3), before=[40], after=[40, 40])
-def test_no_bit_of_a_document_depends_on_its_neighbours(dtype, case, before, after):
+def test_no_bit_of_a_document_depends_on_its_neighbours(attend, dtype, case, before, after):
     """Not even on neighbours that are not numbers."""
     query, key, value, starts, longest, *how = case.arguments(dtype)
-    alone = packed_attention(query, key, value, starts, longest, *how)
+    alone = attend(query, key, value, starts, longest, *how)
     parts = [torch.cat([nan(part, before), part, nan(part, after)]) for part in (query, key, value)]
     starts = torch.tensor([0, *accumulate([*before, *case.lengths, *after])], dtype=torch.int32)
-    among = packed_attention(*parts, starts, max(longest, 40), *how)
+    among = attend(*parts, starts, max(longest, 40), *how)
     assert torch.equal(among[sum(before) : sum(before) + len(alone)], alone)
 
 

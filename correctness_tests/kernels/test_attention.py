@@ -20,7 +20,9 @@ IN_ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 cases = st.builds(
     Case,
-    lengths=st.lists(st.one_of(st.integers(0, 3), st.integers(0, 40), st.integers(0, 300)), min_size=1, max_size=5)
+    lengths=st.lists(
+        st.one_of(st.integers(0, 3), st.integers(0, 40), st.integers(0, 300)), min_size=1, max_size=5
+    )
     .filter(any)
     .map(tuple),
     heads=st.sampled_from([(1, 1), (2, 2), (3, 3), (4, 2), (6, 2), (4, 1)]),

@@ -1,4 +1,4 @@
-"""Products in eight bits of our own: as exact integers say, nearer to float32 than torchao's, a token alone."""
+"""Products in eight bits of our own: as exact integers say, nearer to float32 than torchao's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The C++ library: built once, by one process, under a name of all it depends on; and what runs without it."""
+"""The C++ library: built once, by one process, named by all it depends on; what runs without it."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_it_is_loaded_once(kernels):
 )
 def test_the_laws_hold_for_the_code_of_avx2(kernels, file, which):
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"correctness_tests/kernels/{file}", "-k", which],
+        [sys.executable, "-m", "pytest", "-q", f"correctness_tests/kernels/{file}", "-k", which],
         cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

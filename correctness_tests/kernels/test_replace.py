@@ -235,8 +235,10 @@ def hooked(activation: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda _: GELUActivation(), hooked, lambda _: torch.nn.functional.gelu], ids=["foreign", "wrapped", "function"]
-)  # fmt: skip
+    "change",
+    [lambda _: GELUActivation(), hooked, lambda _: torch.nn.functional.gelu],
+    ids=["foreign", "wrapped", "function"],
+)
 def test_an_activation_of_somebody_elses_is_left_alone(change):
     model = model_of("bert")
     intermediate = model.bert.encoder.layer[0].intermediate
