@@ -135,16 +135,19 @@ def _follows(module: Module, layer: str, activations: frozenset[str]) -> str:
     if layer != first:
         return "none"
     activation = _activation(getattr(module, then))
-    if activation not in activations:
+    if activation == "none" or activation not in activations:
         return "none"
     setattr(module, then, nn.Identity())
     return activation
 
 
 def _activation(function: Any) -> str:
+    if not isinstance(function, Module) or "forward" in vars(function):
+        return "none"
     if type(function) is nn.GELU:
         return "gelu" if function.approximate == "none" else "gelu_tanh"
-    return _ACTIVATIONS.get(type(function).__name__, "none") if isinstance(function, Module) else "none"
+    known = type(function).__module__.startswith(("transformers.activations", "torch.nn.modules."))
+    return _ACTIVATIONS.get(type(function).__name__, "none") if known else "none"
 
 
 def _is_plain(module: Module) -> bool:
