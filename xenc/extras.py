@@ -56,11 +56,11 @@ def missing_for(execution: Execution) -> str | None:
 
 
 def require_for(execution: Execution) -> None:
-    """Insist on the extras that an execution needs.
+    """Insist on the extras that an execution needs, but for its quantisation, whose twin knows what it needs.
 
     Raises:
         NotInstalledError: a package is absent; the message names the setting that needs it.
     """
     for (field, value), extra in NEEDED.items():
-        if getattr(execution, field) == value:
+        if field != "quantize" and getattr(execution, field) == value:
             require(extra, f"{field}={value!r}")
