@@ -33,6 +33,9 @@ _IDLE: Final = frozenset(
 )
 """What only allocates or renames, though its schema does not say so."""
 
+_OWN: Final = re.compile(r"xenc\w*_kernels::(attention|linear)")
+"""The C++ kernels, of any revision."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PassProfile:
@@ -239,6 +242,8 @@ def _composites(name: str) -> tuple[bool, ...]:
 
 
 def _may_combine(name: str) -> bool:
+    if _OWN.fullmatch(name):  # what it copies first is its own affair
+        return False
     return not name.startswith("aten::") or any(_composites(name))
 
 
