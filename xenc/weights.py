@@ -31,9 +31,13 @@ def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
 
 
 def settings_of(model: PreTrainedModel) -> tuple[object, ...]:
-    """Changes whenever a module's plain attribute is set (an epsilon, an active adapter), or a hook."""
+    """Changes whenever a module's plain attribute is set (an epsilon, an active adapter), its class, its own
+    `forward`, or a hook.
+    """
     return tuple(
         (
+            type(module),
+            vars(module).get("forward"),
             *((name, _frozen(value)) for name, value in vars(module).items() if _is_setting(name, value)),
             *module._forward_pre_hooks,
             *module._forward_hooks,
