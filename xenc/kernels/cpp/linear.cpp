@@ -73,19 +73,22 @@ class Rows {
   }
 
   Range to_eight_bits(const T* from, uint8_t* to) const {
-    float low = from[0], high = from[0];
+    float low = from[0], high = from[0], amiss = 0.0f;  // amiss: sum of x - x; comparisons lose a NaN, sums do not
     int64_t at = 0;
     if (what_.inputs >= kLanes) {
-      Vec lows = load(from), highs = lows;
+      Vec lows = load(from), highs = lows, differences(0.0f);
       for (; at + kLanes <= what_.inputs; at += kLanes) {
-        lows = at::vec::minimum(lows, load(from + at));
-        highs = at::vec::maximum(highs, load(from + at));
+        const Vec numbers = load(from + at);
+        lows = at::vec::minimum(lows, numbers);
+        highs = at::vec::maximum(highs, numbers);
+        differences = differences + (numbers - numbers);
       }
+      amiss = total(differences);
       low = -largest(lows.neg()), high = largest(highs);
     }
     for (; at < what_.inputs; ++at) {
-      low = std::min(low, static_cast<float>(from[at]));
-      high = std::max(high, static_cast<float>(from[at]));
+      const float number = from[at];
+      low = std::min(low, number), high = std::max(high, number), amiss += number - number;
     }
     const float step = high > low ? (high - low) / 255.0f : 1.0f, steps = 1.0f / step;
     at = 0;
@@ -97,8 +100,7 @@ class Rows {
 #endif
     for (; at < what_.inputs; ++at)
       to[at] = static_cast<uint8_t>(std::min(255.0f, std::nearbyint((static_cast<float>(from[at]) - low) * steps)));
-    const bool finite = std::isfinite(low) && std::isfinite(high);
-    return {finite ? low : std::numeric_limits<float>::quiet_NaN(), step};  // a row that is not finite stays none
+    return {low + amiss, step};  // a row that is not finite stays none
   }
 
   const Linear& what_;
