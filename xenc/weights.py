@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any, Final
 
 from torch import Tensor
+from torch.nn import Module
 from transformers import PreTrainedModel
 
 from .kernels.library import library
@@ -32,15 +33,14 @@ def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
 
 def settings_of(model: PreTrainedModel) -> tuple[object, ...]:
     """Changes whenever a module's plain attribute is set (an epsilon, an active adapter), its class, its own
-    `forward`, or a hook.
+    `forward`, or a hook that is not transformers' own.
     """
     return tuple(
         (
             type(module),
             vars(module).get("forward"),
             *((name, _frozen(value)) for name, value in vars(module).items() if _is_setting(name, value)),
-            *module._forward_pre_hooks,
-            *module._forward_hooks,
+            *(number for number, _ in _foreign_hooks(module)),
         )
         for module in model.modules()
     )
@@ -51,10 +51,15 @@ def has_foreign_hooks(model: PreTrainedModel) -> bool:
 
     Transformers' hooks stay once hidden states were asked for, and collect nothing otherwise.
     """
-    return any(
-        not (getattr(hook, "__module__", None) or "").startswith("transformers.")
-        for module in model.modules()
-        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    return any(True for module in model.modules() for _ in _foreign_hooks(module))
+
+
+def _foreign_hooks(module: Module) -> Iterator[tuple[int, Any]]:
+    hooks = chain(module._forward_pre_hooks.items(), module._forward_hooks.items())
+    return (
+        (number, hook)
+        for number, hook in hooks
+        if not (getattr(hook, "__module__", None) or "").startswith("transformers.")
     )
 
 
