@@ -69,7 +69,7 @@ def has_hooks(model: PreTrainedModel) -> bool:
 
 
 def _is_setting(name: str, value: Any) -> bool:
-    if name == "training":
+    if name in ("training", "_output_capturing_hooks_installed"):
         return False
     return isinstance(value, _PLAIN) or (
         isinstance(value, (list, tuple)) and all(isinstance(item, _PLAIN) for item in value)
