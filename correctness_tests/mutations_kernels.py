@@ -107,8 +107,8 @@ KERNEL_MUTANTS = (
     mutant(
         "a row that is not finite made so",
         _LINEAR,
-        "finite ? low : std::numeric_limits<float>::quiet_NaN()",
-        "finite ? low : 0.0f",
+        "return {low + amiss, step};",
+        "return {low, step};",
         NOT_FINITE,
     ),
     mutant(

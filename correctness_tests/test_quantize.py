@@ -33,7 +33,7 @@ TORCHAO = {"quantize": "int8", "products": "torch"}
 
 EAGER = Execution(**TORCHAO, compile_mode=None)
 COMPILED = Execution(**TORCHAO, token_budgets=(64, 128), strict=True)
-PLAIN = Execution(compile_mode=None)
+PLAIN = Execution(products="torch", compile_mode=None)
 
 INT8_STEP = 1 / 127
 

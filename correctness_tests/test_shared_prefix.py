@@ -215,7 +215,7 @@ def some_rows(draw: random.Random, *, pairs: int, common: int) -> Rows:
 def test_a_prefix_is_read_once_and_costs_what_arithmetic_says(eager, monkeypatch):
     draw = random.Random(2)
     rows = some_rows(draw, pairs=30, common=50)
-    forward, read = eager.pipeline.forward, []
+    forward, read = eager.pipeline._layout.forward, []
     monkeypatch.setattr(forward, "_read", lambda batch, run=forward._read: read.append(batch) or run(batch))
     report = submit(eager, rows).result(SOON).report
     assert report.batches > 1
@@ -247,7 +247,7 @@ def test_a_prefix_is_read_anew_where_a_weight_has_changed(checkpoint):
 
 def test_a_prefix_that_could_not_be_read_fails_its_own_request_alone(eager, expected, monkeypatch):
     rows = some_rows(random.Random(4), pairs=8, common=60)
-    forward, faults = eager.pipeline.forward, [LookupError("once")]
+    forward, faults = eager.pipeline._layout.forward, [LookupError("once")]
 
     def read(batch, run=forward._read):
         if faults:

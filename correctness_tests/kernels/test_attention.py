@@ -78,7 +78,7 @@ def test_a_document_of_8192_tokens_is_right(dtype, causal, window):
 
 @IN_ALL_DTYPES
 @pytest.mark.parametrize("tokens", [40, 1500])
-@pytest.mark.parametrize("scale", [0.0, 1e-3, 30.0])
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 30.0])
 def test_flat_and_saturated_scores_are_right(dtype, tokens, scale):
     Case(lengths=(tokens,), heads=(2, 2), size=64, scale=scale, dtype=dtype).assert_right()
 

@@ -123,7 +123,7 @@ def test_a_row_that_is_not_finite_stays_so_and_spoils_no_other(dtype, amiss):
 def test_several_layers_in_one_product_are_side_by_side(dtype):
     layers = [Case(outputs=outputs, bias=outputs != 7, seed=outputs, dtype=dtype) for outputs in (40, 7, 19)]
     left = layers[0].left()
-    for product in (KernelProduct(), OneDnnProduct()):
+    for product in (KernelProduct(), *([] if dtype == torch.float16 else [OneDnnProduct()])):
         product.hold([each.layer() for each in layers])
         assert product.outputs == 66
         parts = product(left).split((40, 7, 19), dim=1)
