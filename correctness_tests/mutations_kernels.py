@@ -33,7 +33,7 @@ KERNEL_MUTANTS = (
     mutant(
         "keys beyond the last seen",
         _ATTENTION,
-        "std::fill(scores + end, scores + to, -std::numeric_limits<float>::infinity());",
+        "std::fill(scores + end, scores + whole.to, kLeast);",
         "",
         EDGES,
     ),
@@ -68,8 +68,8 @@ KERNEL_MUTANTS = (
     mutant(
         "earlier blocks of keys not shrunk",
         _ATTENTION,
-        "const float shrunk = std::exp2(before - maximum);",
-        "const float shrunk = 1.0f;",
+        "before == maximum ? 1.0f : std::exp2(before - maximum)",
+        "1.0f",
         RISING,
     ),
     mutant("a block's sums replaced", _ATTENTION, "totals_[slot] * shrunk + sum", "sum", LONG),
@@ -162,10 +162,10 @@ KERNEL_MUTANTS = (
         f"{OF_REPLACE}::test_a_layer_that_is_not_as_pytorch_made_it_stays",
     ),
     mutant(
-        "weights in steps of 128",
-        _LAYERS,
-        "_MOST: Final = 127",
-        "_MOST: Final = 120",
+        "weights in fewer steps",
+        "kernels/products.py",
+        ".clamp(min=smallest) / 127",
+        ".clamp(min=smallest) / 120",
         INTEGERS,
     ),
     mutant(

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from correctness_tests.kernels.linear_cases import EXACT, Case
 from xenc.kernels.layers import KernelProduct, OneDnnProduct
-from xenc.kernels.products import ACTIVATIONS, DTYPES, by_kernel, depth_of, padded_to_panels, panels
+from xenc.kernels.products import ACTIVATIONS, DTYPES, Held, by_kernel, kernel_weight
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -133,13 +133,14 @@ def test_several_layers_in_one_product_are_side_by_side(dtype):
 
 @IN_ALL_DTYPES
 def test_panels_hold_every_weight_once_and_zeros_beyond_the_last(kernels, dtype):
-    layer, depth = Case(inputs=24, outputs=37, dtype=dtype).layer(), depth_of(dtype)
-    laid = panels(layer.weight, depth)
+    layer = Case(inputs=24, outputs=37, dtype=dtype).layer()
+    depth = kernels.bfloat16_depth if dtype == torch.bfloat16 else 1
+    laid, padded, scales, sums = kernel_weight(layer.weight, layer.bias)
+    assert scales is sums is None
     assert laid.shape == (-(-37 // kernels.panel_columns), 24 // depth, kernels.panel_columns, depth)
     back = laid.permute(0, 2, 1, 3).reshape(-1, 24)
     assert torch.equal(back[:37], layer.weight)
     assert not back[37:].any()
-    padded = padded_to_panels(layer.bias.float())
     assert len(padded) % kernels.panel_columns == 0
     assert torch.equal(padded[:37], layer.bias.float())
     assert not padded[37:].any()
@@ -161,9 +162,9 @@ def test_onednn_multiplies_as_pytorch(dtype, activation, bias):
 def test_what_is_compiled_is_described_right():
     case = Case(activation="gelu")
     left, product = case.left(), case.kernel()
-    depth = (panels(case.layer().weight, 1), padded_to_panels(case.layer().bias))
-    with torch.device("meta"):
-        described = by_kernel(torch.empty(2, 3, 64), *(part.to("meta") for part in depth), 48, "gelu")
+    weight, bias, *_ = kernel_weight(case.layer().weight, case.layer().bias)
+    held = Held(weight.to("meta"), bias.to("meta"))
+    described = by_kernel(torch.empty(2, 3, 64, device="meta"), held, 48, "gelu")
     assert (described.shape, described.dtype) == ((2, 3, 48), torch.float32)
     assert described.is_contiguous()
     torch._dynamo.reset()
@@ -172,9 +173,9 @@ def test_what_is_compiled_is_described_right():
 
 
 def test_a_dtype_without_a_kernel_is_refused(kernels):
-    weight, bias = panels(torch.zeros(4, 8), 1), padded_to_panels(torch.zeros(4))
+    held = kernel_weight(torch.zeros(4, 8), torch.zeros(4))
     with pytest.raises(RuntimeError, match="no kernel for Double"):
-        by_kernel(torch.zeros(2, 8, dtype=torch.float64), weight, bias, 4, "none")
+        by_kernel(torch.zeros(2, 8, dtype=torch.float64), held, 4, "none")
 
 
 def test_a_layers_own_weights_are_not_written_to():

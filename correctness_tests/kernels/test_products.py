@@ -10,7 +10,7 @@ import torch
 from xenc import Execution, ExecutionError
 from xenc.kernels import products
 from xenc.kernels.library import Library
-from xenc.kernels.products import DTYPES, Chosen, chosen, fastest
+from xenc.kernels.products import DTYPES, Chosen, chosen, fastest, ways
 
 
 @pytest.mark.parametrize(
@@ -69,17 +69,21 @@ def test_a_way_that_raises_is_no_candidate(monkeypatch):
 
     monkeypatch.setattr(products, "by_onednn", refuses)
     monkeypatch.setattr(products, "by_kernel", refuses)
-    assert products._candidates(torch.float32).keys() == {"torch"}
+    assert ways(torch.float32, 8, 16, 16).keys() == {"torch"}
+    assert ways(torch.int8, 8, 16, 16).keys() == set()
 
 
 def test_without_the_library_there_is_no_way_of_our_own(monkeypatch):
     monkeypatch.setattr(products, "library", lambda: Library(missing="no compiler"))
-    assert "xenc" not in products._candidates(torch.float32)
+    assert "xenc" not in ways(torch.float32, 8, 16, 16)
+    assert ways(torch.int8, 8, 16, 16) == {}
 
 
-def test_without_onednn_there_is_no_way_of_its(monkeypatch):
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert "onednn" not in products._candidates(torch.float32)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.int8], ids=str)
+def test_every_way_there_is_runs(dtype, kernels):
+    for run in ways(dtype, 8, 16, 24).values():
+        assert run().shape == (8, 24)
+    assert ("xenc" in ways(dtype, 8, 16, 24)) == (dtype != torch.int8 or kernels.has_int8)
 
 
 @pytest.mark.parametrize("way", ["onednn", "xenc"])

@@ -97,6 +97,7 @@ def library() -> Library:
 _LOADING: Final = threading.Lock()
 
 
+@cache  # whoever waited for another thread finds what that made
 def _library() -> Library:
     if not instructions():
         return Library(missing="no kernels for this processor: they are for x86 with AVX2 or AVX-512")
@@ -129,7 +130,8 @@ def _built(name: str) -> Path:
     """The library's file. Of two processes at once the second waits, and a build that dies leaves nothing."""
     from torch.utils import cpp_extension
 
-    folder = Path(cpp_extension.get_default_build_root()) / name
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
+    folder = Path(root) / name
     library = folder / f"{name}.so"
     if library.exists():
         return library

@@ -267,7 +267,7 @@ class Task {
       seen[row] = mask(from + row, row);
       const float before = first_block ? kLeast : maxima_[slot + row];
       const float top = largest(largest_of(scores_.data() + row * kStride, seen[row])) * how_.scale * kLog2E;
-      // the lowest number where a row has seen nothing yet but scores of -inf, which then weigh nothing
+      // no lower where a row has seen but scores of -inf, which then weigh nothing
       maximum[row] = std::max({before, top, std::numeric_limits<float>::lowest()});
     }
     for (int64_t row = 0; row < count; ++row) total_of[row] = weigh(row, seen[row], here, maximum[row]);
