@@ -164,9 +164,9 @@ class Block {
   __attribute__((always_inline)) void finish(typename Numbers::Sum sum, int64_t row, int64_t column) const {
     Vec value;
 #if defined(XENC_INT8_DOT)
-    if constexpr (std::is_same_v<typename Numbers::Sum, __m512i>) {
+    if constexpr (std::is_same_v<typename Numbers::Left, uint8_t>) {
       const auto [low, step] = rows_.range(row);
-      const Vec whole = at::vec::fmadd(Vec(_mm512_cvtepi32_ps(sum)), Vec(step), Vec(low) * load(what_.sums + column));
+      const Vec whole = at::vec::fmadd(Vec(_mm512_cvtepi32_ps((__m512i)sum)), Vec(step), Vec(low) * load(what_.sums + column));
       value = whole * load(what_.scales + column);
     } else
 #endif

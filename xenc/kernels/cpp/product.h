@@ -45,15 +45,19 @@ struct BFloat16Pairs {
 #endif
 
 #if defined(XENC_INT8_DOT)
+// Not __m512i, which may alias anything: the compiler would write each sum to memory in every step.
+using Whole = int32_t __attribute__((vector_size(64)));
+
 struct Int8Quads {
   using Left = uint8_t;
   using Right = int8_t;
-  using Sum = __m512i;
+  using Sum = Whole;
   static constexpr int depth = 4;
-  static Sum zero() { return _mm512_setzero_si512(); }
+  static Sum zero() { return Whole{}; }
   static __m512i right(const Right* from) { return _mm512_loadu_si512(from); }
   static Sum add(const Left* left, __m512i right, Sum sum) {
-    return _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(left)), right);
+    const __m512i four = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(left));
+    return (Whole)_mm512_dpbusd_epi32((__m512i)sum, four, right);
   }
 };
 #endif
