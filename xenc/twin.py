@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .weights import Contents, settings_of, weights_version
+from .weights import Contents, Settings, versions_of
 
 
 class Twin(ABC):
@@ -31,11 +31,12 @@ class Twin(ABC):
 
     def __init__(self, original: PreTrainedModel) -> None:
         self._original = original
-        self._modules, self._settings = tuple(original.modules()), settings_of(original)
+        self._modules, self._settings = tuple(original.modules()), Settings(original)
         shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
         self.model: PreTrainedModel = copy.deepcopy(original, shared).train(False)
         self._held = self._replace()
-        self._contents = Contents(lambda: self._weights_held())
+        self._layers = [original.get_submodule(name) for name in sorted(self._held)]
+        self._contents = Contents(self._weights_held)
         self._version: tuple[object, ...] = ()
         self.follow(anyway=True)
 
@@ -51,7 +52,7 @@ class Twin(ABC):
         """Whether a model still consists of the modules that this twin was made after, set as they were."""
         now = tuple(model.modules())
         same = len(now) == len(self._modules) and all(map(is_, now, self._modules))
-        return same and settings_of(model) == self._settings
+        return same and self._settings.unchanged()
 
     def follow(self, *, anyway: bool = False) -> None:
         """Take over the original's weights, if they have changed: nothing is compiled for that.
@@ -59,7 +60,7 @@ class Twin(ABC):
         Args:
             anyway: even if no change shows.
         """
-        version = weights_version(self._original)
+        version = versions_of(self._modules)
         if not anyway and version == self._version and not self._contents.changed():
             return
         # graphs guard on whether a tensor was made in inference mode
@@ -83,5 +84,5 @@ class Twin(ABC):
         return run
 
     def _weights_held(self) -> list[Tensor]:
-        layers = [self._original.get_submodule(name) for name in sorted(self._held)]
-        return [part.detach() for layer in layers for part in layer.parameters()]
+        held = (part for layer in self._layers for part in layer._parameters.values() if part is not None)
+        return [part.detach() for part in held]

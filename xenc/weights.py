@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 from torch import Tensor
 from torch.nn import Module
@@ -19,6 +19,17 @@ def weights_version(model: PreTrainedModel) -> tuple[object, ...]:
     """Changes whenever a weight or buffer is replaced or written to, unless through `.data`."""
     return tuple(
         (tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in _tensors(model)
+    )
+
+
+def versions_of(modules: Iterable[Module]) -> tuple[object, ...]:
+    """The same of the modules' own weights and buffers, without looking for modules."""
+    return tuple(
+        (tensor.data_ptr(), None if tensor.is_inference() else tensor._version)
+        for module in modules
+        for tensors in (module._parameters, module._buffers)
+        for tensor in tensors.values()
+        if tensor is not None
     )
 
 
@@ -44,6 +55,59 @@ def settings_of(model: PreTrainedModel) -> tuple[object, ...]:
         )
         for module in model.modules()
     )
+
+
+class Settings:
+    """Whether a model's modules are set as they were, asked for every request; see `settings_of`.
+
+    A plain attribute that is the same object still is not looked at again.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model, self._before = model, settings_of(model)
+        self._seen = [_Seen.of(module) for module in model.modules()]
+
+    def unchanged(self) -> bool:
+        """Whether nothing was set since, or to what it was."""
+        if all(map(_Seen.holds, self._seen)):
+            return True
+        if settings_of(self._model) != self._before:
+            return False
+        self._seen = [_Seen.of(module) for module in self._model.modules()]
+        return True
+
+
+class _Seen(NamedTuple):
+    """What a module's attributes are, by identity; lists by their items, which may be set in place."""
+
+    module: Module
+    kind: type
+    attributes: tuple[tuple[str, object], ...]
+    lists: tuple[tuple[list[Any], tuple[Any, ...]], ...]
+    hooks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, module: Module) -> Self:
+        own = vars(module)
+        lists = tuple((value, tuple(value)) for value in own.values() if isinstance(value, list))
+        return cls(module, type(module), tuple(own.items()), lists, _hook_numbers(module))
+
+    def holds(self) -> bool:
+        own = vars(self.module)
+        return (
+            type(self.module) is self.kind
+            and len(own) == len(self.attributes)
+            and all(own.get(name, _ABSENT) is value for name, value in self.attributes)
+            and all(tuple(now) == before for now, before in self.lists)
+            and _hook_numbers(self.module) == self.hooks
+        )
+
+
+_ABSENT: Final = object()
+
+
+def _hook_numbers(module: Module) -> tuple[int, ...]:
+    return (*module._forward_pre_hooks, *module._forward_hooks)
 
 
 def has_foreign_hooks(model: PreTrainedModel) -> bool:
