@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -85,30 +86,40 @@ class Task {
     start_ = start, head_ = head, length_ = length;
     const Range seen = seen_by(how_, from, to, length);
     const int64_t blocks = (seen.to - seen.from + kKeys - 1) / kKeys;
+    fetch(how_.query, how_.query_stride, head_, {from, to});
     for (int64_t block = 0; block < blocks; ++block) {
       block_ = {seen.from + block * kKeys, std::min(seen.to, seen.from + (block + 1) * kKeys)};
+      fetch(how_.value, how_.value_stride, key_head(), block_);
       pack_keys();
       pack_values();
-      for (int64_t query = from; query < to; query += kTile)
-        attend_tile(query, std::min(query + kTile, to), query - from, block == 0);
+      for (int64_t query = from; query < to; query += kTile) {
+        const int64_t end = std::min(query + kTile, to);
+        attend_tile(query, end, query - from, block == 0);
+        if (block == blocks - 1)
+          for (int64_t row = query; row < end; ++row) write(row, row - from);
+      }
     }
-    for (int64_t query = from; query < to; ++query) write(query, query - from);
   }
 
  private:
   const T* row(const void* base, int64_t stride, int64_t token, int64_t head) const {
     return static_cast<const T*>(base) + (start_ + token) * stride + head * how_.size;
   }
+  // Rows of one head lie far apart, where the processor does not look ahead by itself.
+  void fetch(const void* base, int64_t stride, int64_t head, Range tokens) const {
+    for (int64_t token = tokens.from; token < tokens.to; ++token)
+      for (int64_t byte = 0; byte < how_.size * int64_t(sizeof(T)); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(row(base, stride, token, head)) + byte);
+  }
   int64_t key_head() const { return head_ / (how_.heads / how_.key_heads); }
   int64_t padded_keys() const { return rounded_up(block_.to - block_.from, kLanes); }
 
-  // [keys][size] -> panels [size / depth][kPanel][depth]; keys of the last panel beyond the block are 0.
+  // [keys][size] -> panels [size / depth][kPanel][depth]; the last vector's keys beyond the block are 0.
   void pack_keys() {
     const int64_t count = block_.to - block_.from, stretch = inner_ / kDepth;
     for (int64_t first = 0; first < count; first += kPanel) {
       float* panel = reinterpret_cast<float*>(keys_.data()) + first * stretch;
       const int64_t present = std::min<int64_t>(kPanel, count - first);
-      if (present < kPanel) std::fill_n(panel, stretch * kPanel, 0.0f);
       const float* source;
       int64_t stride;
       const bool direct = !kWidens && inner_ == how_.size;
@@ -137,9 +148,15 @@ class Task {
         if (rows == kLanes && wide == kLanes)
           at::vec::transpose_mxn<float, kLanes, kLanes>(from, stride, to, kPanel);
         else
-          for (int r = 0; r < rows; ++r)
-            for (int c = 0; c < wide; ++c) to[c * kPanel + r] = from[r * stride + c];
+          transpose_part(from, stride, to, rows, wide);
       }
+  }
+
+  static void transpose_part(const float* from, int64_t stride, float* to, int rows, int wide) {
+    float square[kLanes * kLanes] = {}, turned[kLanes * kLanes];
+    for (int r = 0; r < rows; ++r) std::memcpy(square + r * kLanes, from + r * stride, wide * sizeof(float));
+    at::vec::transpose_mxn<float, kLanes, kLanes>(square, kLanes, turned, kLanes);
+    for (int c = 0; c < wide; ++c) store(to + c * kPanel, load(turned + c * kLanes));
   }
 
   void copy_row(const T* from, Number* to, int64_t padded) const {
