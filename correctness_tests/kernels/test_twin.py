@@ -28,6 +28,10 @@ PAIRS = [
         workloads.seed(pairs=12, batch_size=8).round(-1), LENGTHS, strict=True
     )
 ]
+MANY_PAIRS = [
+    (query[:60], document[: 40 + 7 * number % 300])
+    for number, (query, document) in enumerate(workloads.seed(pairs=48, batch_size=8).round(-1))
+]
 WAYS = pytest.mark.parametrize("way", ["xenc", "onednn"])
 PACKABLE = (*EXPECTED, "modernbert-mean", "qwen3-windows")
 
@@ -58,9 +62,9 @@ def test_scores_are_the_oracles(tmp_path, architecture, way):
 @pytest.mark.parametrize("architecture", ["bert", "modernbert", "qwen3"])
 def test_scores_in_half_precision_are_no_further_off_than_pytorchs(tmp_path, architecture, dtype):
     checkpoint = checkpoints.make(tmp_path, architecture)
-    exact = oracle.logits(checkpoint, PAIRS, max_length=64)
-    theirs = np.abs(oracle.logits(checkpoint, PAIRS, max_length=64, dtype=dtype) - exact)
-    ours = np.abs(logits(made(checkpoint, "xenc", dtype)) - exact)
+    exact = oracle.logits(checkpoint, MANY_PAIRS, max_length=64)
+    theirs = np.abs(oracle.logits(checkpoint, MANY_PAIRS, max_length=64, dtype=dtype) - exact)
+    ours = np.abs(logits(made(checkpoint, "xenc", dtype), MANY_PAIRS) - exact)
     assert ours.max() <= 2 * theirs.max()
     assert np.sqrt(np.mean(ours**2)) <= 1.5 * np.sqrt(np.mean(theirs**2))
 

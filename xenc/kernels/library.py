@@ -176,7 +176,7 @@ def _ninja_on_path() -> Iterator[None]:
 def _last_line(error: Exception) -> str:
     """Of a compiler's output what it complains of, else the end of what was said."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    complaints = [line for line in lines if "error:" in line]
+    complaints = [line for line in lines if "error:" in line or "not found" in line]
     return (complaints or lines or [type(error).__name__])[-1]
 
 
