@@ -220,8 +220,8 @@ KERNEL_MUTANTS = (
     mutant(
         "any way is preferred",
         "kernels/products.py",
-        "speeds[way] * _NOTABLY >= speeds[best]",
-        "True",
+        "look[way] * _NOTABLY >= max(look.values()) for look in looks",
+        "True for look in looks",
         "kernels/test_products.py",
     ),
     mutant(

@@ -29,15 +29,21 @@ from xenc.kernels.products import DTYPES, Chosen, chosen, fastest, ways
     ],
 )
 def test_the_preferred_way_is_taken_unless_another_is_notably_faster(speeds, way):
-    assert fastest(speeds) == way
+    assert fastest([speeds]) == way
 
 
 def test_what_is_taken_is_never_notably_slower_than_the_way_before_it_and_no_order_matters():
     for speeds in itertools.product([50, 91, 100, 109, 111, 200], repeat=3):
         measured = dict(zip(("torch", "onednn", "xenc"), speeds, strict=True))
-        way = fastest(measured)
-        assert measured[way] * 1.1**2 >= max(speeds)
-        assert {fastest(dict(order)) for order in itertools.permutations(measured.items())} == {way}
+        way = fastest([measured])
+        assert measured[way] * 1.1 >= max(speeds)
+        assert {fastest([dict(order)]) for order in itertools.permutations(measured.items())} == {way}
+
+
+def test_one_look_that_a_neighbour_spoiled_changes_nothing():
+    sound, spoiled = {"torch": 100, "xenc": 120}, {"torch": 100, "xenc": 60}
+    assert fastest([spoiled, sound, spoiled]) == "xenc"
+    assert fastest([spoiled, spoiled, spoiled]) == "torch"
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -53,7 +59,7 @@ def test_what_was_not_asked_for_is_measured_once(dtype, kernels):
     assert choice is chosen(dtype, None)
     assert {"torch", "xenc"} <= choice.gflops_per_s.keys() <= {"torch", "onednn", "xenc"}
     assert all(speed > 0 for speed in choice.gflops_per_s.values())
-    assert choice.way == fastest(choice.gflops_per_s)
+    assert choice.way in choice.gflops_per_s
 
 
 def test_a_choice_says_what_and_why():
