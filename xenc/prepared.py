@@ -40,7 +40,7 @@ class WarmupReport:
 
 
 class PreparedForward(ABC):
-    """A forward pass that compiles or loads something before it can run.
+    """A forward pass that compiles something before it can run.
 
     Attributes:
         strict: whether what is prepared after `warmup` is an error; it is a warning otherwise, said once.

@@ -70,7 +70,8 @@ def resolve_execution(execution: Execution | str) -> Execution:
     """The `Execution` a caller means by a record or by a preset's name.
 
     Raises:
-        ExecutionError: an unknown name (the message lists the known ones), one that is gone, or neither of the two types.
+        ExecutionError: an unknown name (the message lists the known ones, or says what to use instead of
+            one that is gone), or neither of the two types.
     """
     if isinstance(execution, Execution):
         return execution
