@@ -136,17 +136,6 @@ def test_tokens_that_are_shared_are_no_waste():
     assert work.waste == pytest.approx(0.2)
 
 
-def test_of_another_runtime_nothing_is_said_that_pytorchs_profiler_cannot_see():
-    foreign = changed(
-        {"runtime": "openvino", "compile_mode": None, "device": "cpu"}, traced={"region_calls": 0}
-    )
-    said = " ".join(finding.says for finding in findings(foreign))
-    assert "openvino runs the forward pass" in said
-    assert foreign.busy_share is None
-    for claim in ("Nothing is compiled", "A kernel ran", "of the kernels' time"):
-        assert claim not in said
-
-
 def test_shares_of_the_limit_are_of_the_median_pass():
     profile = replace(BUSY, seconds=(0.5, 0.012, 0.010))
     assert profile.mfu == pytest.approx(3e12 / (0.012 * 989.4e12))

@@ -15,7 +15,7 @@ ROWS: Final = (
     "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-unsorted",
     "compiled-eager-sorted", "compiled-sdpa-unsorted", "compiled-sdpa-sorted", "bucketed", "packed",
     "packed-eager", "packed-deterministic", "packed-frozen", "packed-cudagraphs", "packed-max-autotune",
-    "packed-int8", "packed-float8", "onnxruntime", "openvino", "tensorrt",
+    "packed-int8", "packed-float8", "tensorrt",
 )  # fmt: skip
 """The presets that are timed on every workload; `perf_tests.techniques` has the others."""
 

@@ -82,7 +82,11 @@ class Scorers:
     _warmups_s: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     def ready(self, configuration: Configuration) -> Scorer:
-        """A warmed-up scorer of a configuration."""
+        """A warmed-up scorer of a configuration.
+
+        Raises:
+            Absent: a peer that cannot run here.
+        """
         if configuration.name in PEERS:
             batch_size = configuration.workload.batch_size
             peer = _peer(configuration.name, configuration.device, batch_size)

@@ -131,8 +131,6 @@ _PRECISIONS: Final = (
 )
 
 _RUNTIMES: Final = (
-    _preset("onnxruntime", "runtime", "a processor, and pairs of like lengths", not_everywhere=True),
-    _preset("openvino", "runtime", "a processor, and pairs of like lengths", not_everywhere=True),
     _preset("tensorrt", "runtime", "CUDA, and few shapes: one engine each", slow=True, not_everywhere=True),
 )
 

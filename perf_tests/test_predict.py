@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from perf_tests.configurations import PEERS, REFERENCE, ROUNDS, Configuration, configurations
+from perf_tests.peers import Absent
 from perf_tests.scorers import DTYPES, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair
 from xenc import PRESETS, ExecutionError
@@ -33,6 +34,8 @@ def test_predict(
     if reason is None:
         try:
             scorer = scorers.ready(configuration)
+        except Absent as error:
+            reason = str(error)
         except ExecutionError as error:
             if quantize is None:
                 raise
@@ -67,7 +70,7 @@ def test_predict(
 
 
 def why_not(configuration: Configuration) -> str | None:
-    """Why a configuration cannot be measured; None if it can."""
+    """Why a preset cannot be measured, for want of packages; None if it can. A peer says so itself."""
     return None if configuration.name in PEERS else missing_for(PRESETS[configuration.name])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +24,6 @@ from perf_tests.workloads import Pair
 from xenc import DEFAULT_MODEL, PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
-from xenc.runtimes.forward import RUNTIMES
 
 RANKED = ("precision", "runtime")
 """Chapters whose techniques compute in another precision, or by other code."""
@@ -103,10 +101,9 @@ def identity(technique: Technique, device: str) -> dict[str, Any]:
 
 def cold_start(technique: Technique, device: str) -> Scorer:
     """The technique warmed up, by a compiler that finds nothing of an earlier run."""
-    with fresh_cache(), tempfile.TemporaryDirectory() as exports:
+    with fresh_cache():
         model = made(technique.execution, device, technique.dtype or DTYPES[device])
-        foreign = technique.execution.runtime in RUNTIMES
-        report = model.warmup(technique.batch_size, cache_dir=exports if foreign else None)
+        report = model.warmup(technique.batch_size)
     assert model.execution == technique.execution, "it would be timed as something that it is not"
     compiled = model.pipeline.compiled
     return Scorer(

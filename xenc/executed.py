@@ -153,14 +153,13 @@ class ExecutedModel(sentence_transformers.CrossEncoder):
 
         Call it before the first request. Packed batches take no batch size, so once is enough; padded and
         bucketed ones need it once for each batch size in use. An execution that is not compiled has
-        nothing to warm up, unless another runtime runs it: that exports the model.
+        nothing to warm up.
 
         Args:
             batch_size: pairs per padded batch.
             passes: how often each shape runs; None for as often as it takes, three times under CUDA graphs.
-            cache_dir: where to find what an earlier process compiled or exported, and to leave what this one
-                does. Use one folder per model; what another version of PyTorch left there is ignored. If
-                none is given, exported models are kept in `xenc/onnx` of the user's cache.
+            cache_dir: where to find what an earlier process compiled, and to leave what this one does. Use
+                one folder per model; what another version of PyTorch left there is ignored.
         """
         if slow_model(self) is not None:
             return WarmupReport(shapes=(), graphs=0, seconds=0.0)

@@ -12,12 +12,15 @@ Layout = Literal["padded", "bucketed", "packed", "nested"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
 Products = Literal["torch", "onednn", "xenc"]
-Runtime = Literal["torch", "onnxruntime", "openvino", "tensorrt"]
+Runtime = Literal["torch", "tensorrt"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two", "max-length"] | tuple[int, ...]
 TokenBudgets = int | tuple[int, ...] | None
 
 _DEFAULT_BUCKETS: Final = 16
+
+_GONE: Final = ("onnxruntime", "openvino")
+"""Runtimes that there were, and presets of the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +62,8 @@ class Execution:
         products: what multiplies by the weights of the encoder's layers on a processor, in packed batches:
             "torch", "onednn", or "xenc" for kernels of our own, which hold a second copy of those weights in
             the order they read them. None takes the fastest here, measured once; the warm-up report says it.
-        runtime: what runs the forward pass. "torch" is PyTorch; "onnxruntime" and "openvino" run the model as
-            exported to ONNX; "tensorrt" is torch.compile with another backend. They take padded or bucketed
-            batches, and each needs the extra of its name.
+        runtime: what runs the forward pass. "torch" is PyTorch; "tensorrt" is torch.compile with another
+            backend, which takes bucketed batches and needs the extra of its name.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
         dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
             None to let PyTorch start static and generalise.
@@ -92,6 +94,7 @@ class Execution:
         _check_choice("attention", self.attention, get_args(Attention))
         _check_choice("quantize", self.quantize, (None, *get_args(Quantization)))
         _check_choice("products", self.products, (None, *get_args(Products)))
+        refuse_what_is_gone("runtime", self.runtime)
         _check_choice("runtime", self.runtime, get_args(Runtime))
         _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
         _check_choice("dynamic", self.dynamic, (True, False, None))
@@ -101,8 +104,8 @@ class Execution:
         self._check_graph()
         if self.layout == "nested":
             self._check_nested()
-        if self.runtime != "torch":
-            self._check_runtime()
+        if self.runtime == "tensorrt":
+            self._check_tensorrt()
 
     def _check_batches(self) -> None:
         """What only one layout has."""
@@ -176,23 +179,18 @@ class Execution:
         if self.freeze:
             raise ExecutionError("freeze=True is not for layout='nested'. Use layout='packed'.")
 
-    def _check_runtime(self) -> None:
-        chosen = f"runtime={self.runtime!r}"
+    def _check_tensorrt(self) -> None:
+        chosen = "runtime='tensorrt'"
         if self.layout not in ("padded", "bucketed"):
             raise ExecutionError(
                 f"{chosen} with layout={self.layout!r}: what such batches need is PyTorch's alone. "
-                f"Use layout='bucketed' or runtime='torch'; execution={self.runtime!r} is a preset."
+                "Use layout='bucketed' or runtime='torch'; execution='tensorrt' is a preset."
             )
         if self.quantize is not None:
             raise ExecutionError(
                 f"{chosen} with quantize={self.quantize!r}: torchao's layers are PyTorch's alone."
             )
-        if self.runtime != "tensorrt" and self.compile_mode is not None:
-            raise ExecutionError(
-                f"{chosen} with compile_mode={self.compile_mode!r}: torch.compile has no part in it. "
-                f"Use compile_mode=None; execution={self.runtime!r} is a preset."
-            )
-        if self.runtime == "tensorrt" and (self.compile_mode != "default" or self.freeze):
+        if self.compile_mode != "default" or self.freeze:
             own = "freeze=True" if self.freeze else f"compile_mode={self.compile_mode!r}"
             raise ExecutionError(
                 f"{chosen} with {own}: TensorRT is a compiler of its own, and its engines hold the weights "
@@ -207,6 +205,23 @@ class Execution:
             padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,
             self.dynamic, self.freeze, self.quantize, self.products, self.runtime,
         )  # fmt: skip
+
+
+def refuse_what_is_gone(field: str, value: object) -> None:
+    """Refuse the name of a runtime that is no longer here.
+
+    Args:
+        field: what was set to it.
+        value: the name, or anything else.
+
+    Raises:
+        ExecutionError: it is such a name; the message says what to use instead.
+    """
+    if isinstance(value, str) and value in _GONE:
+        raise ExecutionError(
+            f"{field}={value!r}: xenc no longer runs models in another CPU runtime. Leave it out: the "
+            "default, execution='packed', is faster on a CPU."
+        )
 
 
 def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:

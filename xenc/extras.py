@@ -10,17 +10,13 @@ from .execution import Execution
 
 EXTRAS: Final = {
     "torchao": ("torchao",),
-    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
     "tensorrt": ("torch_tensorrt",),
 }
-"""By extra, as in `pip install 'xenc[onnxruntime]'`: the modules it brings."""
+"""By extra, as in `pip install 'xenc[torchao]'`: the modules it brings."""
 
 NEEDED: Final = {
     ("quantize", "int8"): "torchao",
     ("quantize", "float8"): "torchao",
-    ("runtime", "onnxruntime"): "onnxruntime",
-    ("runtime", "openvino"): "openvino",
     ("runtime", "tensorrt"): "tensorrt",
 }
 """(field of an `Execution`, its value) -> the extra it needs."""

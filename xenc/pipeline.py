@@ -118,7 +118,7 @@ class Pipeline:
         return self._layout.plan(tokens, batch_size)
 
     def warmup(self, batch_size: int, passes: int | None, folder: Path | None = None) -> WarmupReport:
-        """Run every shape that batches can have; nothing if nothing is compiled or exported."""
+        """Run every shape that batches can have; nothing if nothing is compiled."""
         _check_batch_size(batch_size)
         return self._worker.on_device(self._warm_up, batch_size, passes, folder).result()
 

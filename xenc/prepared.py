@@ -28,8 +28,8 @@ class WarmupReport:
 
     Attributes:
         shapes: shapes run, (B, L) of padded batches or (T, N) of packed ones.
-        graphs: graphs compiled, or sessions of another runtime opened.
-        seconds: taken, compilation and export included.
+        graphs: graphs compiled.
+        seconds: taken, compilation included.
         products: what multiplies by the encoder's weights, and why; see `Execution.products`.
     """
 
@@ -40,7 +40,7 @@ class WarmupReport:
 
 
 class PreparedForward(ABC):
-    """A forward pass that compiles, exports or loads something before it can run.
+    """A forward pass that compiles something before it can run.
 
     Attributes:
         strict: whether what is prepared after `warmup` is an error; it is a warning otherwise, said once.
@@ -53,7 +53,7 @@ class PreparedForward(ABC):
     @property
     @abstractmethod
     def graphs(self) -> int:
-        """Graphs compiled, or sessions open, for this forward pass alone."""
+        """Graphs compiled for this forward pass alone."""
 
     @abstractmethod
     def __call__(self, batch: Any) -> Tensor:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from .errors import ExecutionError
-from .execution import Attention, Execution
+from .execution import Attention, Execution, refuse_what_is_gone
 
 
 def _compiled(attention: Attention, *, sort: bool) -> Execution:
@@ -54,8 +54,6 @@ PRESETS: Final = MappingProxyType(
         "packed-no-cudagraphs": Execution(compile_mode="max-autotune-no-cudagraphs"),
         "nested": Execution(layout="nested"),
         "nested-eager": Execution(layout="nested", compile_mode=None),
-        "onnxruntime": Execution(runtime="onnxruntime", layout="padded", compile_mode=None),
-        "openvino": Execution(runtime="openvino", layout="padded", compile_mode=None),
         # one engine per shape, so that there should be few
         "tensorrt": Execution(runtime="tensorrt", layout="bucketed", buckets="powers-of-two", dynamic=False),
     }
@@ -63,7 +61,7 @@ PRESETS: Final = MappingProxyType(
 """The named executions. The first eight are the rows of the table: attention x compiled x sorted;
 "bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning, and those named after
 it differ from it in one thing; so do those named after "packed", which is the default. "nested" is an
-experiment with jagged tensors; the last three need an extra of their name."""
+experiment with jagged tensors; "tensorrt" needs the extra of its name."""
 
 DEFAULT_PRESET: Final = "packed"
 
@@ -72,12 +70,14 @@ def resolve_execution(execution: Execution | str) -> Execution:
     """The `Execution` a caller means by a record or by a preset's name.
 
     Raises:
-        ExecutionError: an unknown name (the message lists the known ones), or neither of the two types.
+        ExecutionError: an unknown name (the message lists the known ones, or says what to use instead of
+            one that is gone), or neither of the two types.
     """
     if isinstance(execution, Execution):
         return execution
     if isinstance(execution, str) and execution in PRESETS:
         return PRESETS[execution]
+    refuse_what_is_gone("execution", execution)
     raise ExecutionError(
         f"execution={execution!r} is no Execution and no preset. Presets: {', '.join(PRESETS)}."
     )

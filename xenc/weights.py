@@ -127,11 +127,6 @@ def _foreign_hooks(module: Module) -> Iterator[tuple[int, Any]]:
     )
 
 
-def has_hooks(model: PreTrainedModel) -> bool:
-    """Whether any module's forward pass runs somebody's own code before or after it."""
-    return any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
-
-
 def _is_setting(name: str, value: Any) -> bool:
     if name in ("training", "_output_capturing_hooks_installed"):
         return False

@@ -1,7 +1,7 @@
 """What one would use instead of xenc: the same checkpoint and the same truncation in other systems.
 
 Each peer is configured as its documentation advises for texts of many lengths. What it has to prepare once,
-compiling, is done when it is made, so that nothing of it is left for the timed region.
+compiling or exporting, is done when it is made, so that nothing of it is left for the timed region.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 
 import torch
 
+from perf_tests.peers import onnxruntime, openvino
 from perf_tests.peers.peer import MAX_LENGTH, Absent, Factory, Pair, Peer
 from perf_tests.peers.sentence_transformers import CompiledSentenceTransformers, SentenceTransformers
 
@@ -29,10 +30,16 @@ __all__ = [
 FACTORIES: Final[dict[str, Factory]] = {
     "sentence-transformers": SentenceTransformers,
     "sentence-transformers-compiled": CompiledSentenceTransformers,
+    "onnxruntime": onnxruntime.on_all_threads,
+    "openvino": openvino.on_all_threads,
 }
-"""Those that are rows of `test_predict` and of the table of one GPU."""
+"""Those that are rows of `test_predict`; the first two are rows of the table of one GPU too."""
 
 
 def make(name: str, checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int) -> Peer:
-    """A peer, warmed up."""
+    """A peer, warmed up.
+
+    Raises:
+        Absent: it cannot run here.
+    """
     return FACTORIES[name](checkpoint, device, dtype, batch_size)

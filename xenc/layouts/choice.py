@@ -10,7 +10,7 @@ from ..errors import ExecutionError
 from ..execution import Execution
 from ..extras import require_for
 from ..families import looks_up_eos, nestable, packable, unshareable, without_sdpa
-from ..runtimes.forward import RUNTIMES, check_runtime
+from ..runtimes.tensorrt import check_tensorrt
 from .layout import Given, Layout
 from .nested import nested
 from .packed import packed
@@ -38,11 +38,6 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     if unshared is not None:
         execution = replace(execution, share_prefix=False)
         logger.warning("%s: execution.share_prefix is now False", unshared)
-    if looks_up_eos(model) and execution.runtime in RUNTIMES:
-        raise ExecutionError(
-            f"runtime={execution.runtime!r}: {type(model).__name__} looks up <eos> as it runs, and an "
-            "exported graph would not notice rows that have unequally many. Use runtime='torch'."
-        )
     if looks_up_eos(model) and (execution.layout != "padded" or execution.compile_mode is not None):
         reason = f"{type(model).__name__} looks up <eos> as it runs"
         execution = _plainer(
@@ -89,11 +84,12 @@ def layout_of(given: Given) -> Layout:
 
     Raises:
         ExecutionError: buckets or token budgets that do not hold max_length; a packed or nested layout of a
-            model that cannot be laid out so; a runtime that has not its device or dtype.
+            model that cannot be laid out so; a runtime that has not its device.
         NotInstalledError: a package that the execution needs is absent.
     """
     require_for(given.execution)
-    check_runtime(given.execution, given.model)
+    if given.execution.runtime == "tensorrt":
+        check_tensorrt(given.model.device)
     if given.execution.share_prefix:
         return shared_prefix(given)
     return _LAYOUTS[given.execution.layout](given)

@@ -15,7 +15,6 @@ from ..encoder_decoder.forward import FirstStepTensors
 from ..execution import Execution
 from ..plan import Plan
 from ..prepared import Batch, PreparedForward
-from ..runtimes.forward import RUNTIMES, ForeignForward
 from ..stream import Stream
 from ..tokens import TokenizedPairs
 
@@ -28,7 +27,7 @@ class Layout:
         attention: transformers' name of the attention implementation to run under.
         collator: makes batches; has `collate(tokens, batch plan)`.
         forward: batch -> logits, prepared or not.
-        compiled: the forward, if the execution compiles or exports it.
+        compiled: the forward, if the execution compiles it.
         plan: (tokens, batch size) -> the batches of a request that is alone.
         warmup_batches: batch size -> a batch of every shape there is.
         stream: makes the queue of tokenized pairs.
@@ -54,7 +53,7 @@ class Given:
         execution: what was chosen.
         targets: token ids for a causal model; see `forward.head_logits`.
         asked: what an encoder-decoder is asked; see `encoder_decoder.forward.score_first_step`.
-        compiled: graphs or sessions to go on using, if the execution compiles or exports.
+        compiled: graphs to go on using, if the execution compiles.
     """
 
     model: PreTrainedModel
@@ -80,14 +79,9 @@ class Given:
         constants: tuple[object, ...] = (),
         kind: type[CompiledForward] = CompiledForward,
     ) -> PreparedForward | None:
-        """The forward, if the execution compiles or exports it: the one at hand, or a new one."""
+        """The forward, if the execution compiles it: the one at hand, or a new one."""
         execution, compiled = self.execution, self.compiled
-        if execution.runtime in RUNTIMES:
-            compiled = compiled or ForeignForward(
-                execution.runtime, self.model, token_types=self.collating()["has_token_types"],
-                strict=execution.strict, function=function,
-            )  # fmt: skip
-        elif execution.compile_mode is not None:
+        if execution.compile_mode is not None:
             compiled = compiled or kind(function, self.model, execution, constants)
         if compiled is not None:
             compiled.strict = execution.strict

@@ -8,12 +8,10 @@ from torch import Tensor
 
 from ..collate import Collator
 from ..encoder_decoder.forward import classify_at_eos, score_first_step
-from ..errors import ExecutionError
 from ..execution import Execution
 from ..families import reads_eos
 from ..forward import classify
 from ..plan import Plan, bucket_lengths, plan_batches, warmup_shapes
-from ..runtimes.forward import RUNTIMES
 from ..stream import PlannedStream
 from ..tokens import TokenizedPairs
 from .layout import Given, Layout
@@ -23,15 +21,10 @@ def padded(given: Given) -> Layout:
     """The stages of a padded or bucketed execution.
 
     Raises:
-        ExecutionError: buckets that do not hold max_length; a runtime that the model has no export for.
+        ExecutionError: buckets that do not hold max_length.
     """
     execution = given.execution
     buckets = bucket_lengths(execution.buckets, given.max_length)
-    if given.asked is not None and execution.runtime in RUNTIMES:
-        raise ExecutionError(
-            f"runtime={execution.runtime!r}: a model that answers with a word is PyTorch's alone. "
-            "Use runtime='torch'."
-        )
     at_eos = given.asked is None and reads_eos(given.model)
     collator = Collator(**given.collating(), required_id=given.model.config.eos_token_id if at_eos else None)
     function: Callable[..., Tensor] = classify_at_eos if at_eos else classify

@@ -21,7 +21,6 @@ class Subject:
         device: torch's device type.
         device_name: what the device calls itself.
         dtype: what the model computes in.
-        runtime: what runs the forward pass; PyTorch's profiler sees into "torch" and "tensorrt" alone.
         fastest_dtype: what this device would be fastest in; see `precision`.
         threads: CPU threads.
         torch: its version.
@@ -37,12 +36,6 @@ class Subject:
     fastest_dtype: str
     threads: int
     torch: str
-    runtime: str = "torch"
-
-    @property
-    def foreign(self) -> bool:
-        """Whether the forward pass is out of the profiler's sight."""
-        return self.runtime not in ("torch", "tensorrt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +183,7 @@ class Profile:
         A GPU's kernels take no longer under the profiler, but the host does: there, the wall time is that of
         the timed passes. A CPU is its own host, and both are of the traced pass.
         """
-        if self.subject.foreign or not self.kernels_are_named:
+        if not self.kernels_are_named:
             return None
         wall_s = self.traced.wall_s if self.subject.device == "cpu" else self.median_s
         return min(1.0, self.traced.busy_s / wall_s)

@@ -46,11 +46,6 @@ def findings(profile: Profile) -> tuple[Finding, ...]:
 
 def _regions(profile: Profile) -> Finding:
     traced, regions = profile.traced, profile.traced.regions
-    if profile.subject.foreign:
-        return Finding(
-            says=f"{profile.subject.runtime} runs the forward pass, where PyTorch's profiler sees nothing: "
-            "the kernels shown are those around it. The stages' times hold."
-        )
     kernels = traced.kernel_count / traced.batches
     if regions == 0 and profile.subject.compile_mode is None:
         return Finding(
@@ -114,8 +109,6 @@ def _cudagraphs(profile: Profile) -> Finding | None:
 
 
 def _busy(profile: Profile) -> Finding | None:
-    if profile.subject.foreign:
-        return None
     busy = profile.busy_share
     if busy is None:
         return Finding(
@@ -198,7 +191,7 @@ def _waste(profile: Profile) -> Finding | None:
 
 
 def _classes(profile: Profile) -> list[Finding]:
-    classes = {} if profile.subject.foreign else by_class(profile.traced.kernels)
+    classes = by_class(profile.traced.kernels)
     whole = sum(seconds for _, seconds in classes.values())
     shares = {kind: seconds / whole for kind, (_, seconds) in classes.items()}
     return [

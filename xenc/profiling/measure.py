@@ -172,7 +172,6 @@ def _subject(model: CrossEncoder, name: str) -> Subject:
         fastest_dtype=_name(fastest_dtype(device)),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
-        runtime=execution.runtime,
     )
 
 
