@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from correctness_tests import oracle
-from perf_tests import peers, workloads
-from perf_tests.configurations import PEERS, configurations
+from perf_tests import peers, test_predict, workloads
+from perf_tests.configurations import PEERS, Configuration, configurations
 from perf_tests.conftest import lacks
+from perf_tests.scorers import Scorers
 from perf_tests.techniques import Technique, techniques
-from perf_tests.test_predict import why_not
 from xenc import PRESETS, watch_compiles
 
 SENTENCE = "A class body is run in a namespace of its own. "
@@ -71,7 +71,9 @@ def test_a_row_whose_packages_are_absent_names_the_remedy_and_no_other_row_does(
             extra = "torchao"
         elif execution is not None and execution.runtime != "torch":
             extra = execution.runtime
-        assert why_not(configuration) == (f"not installed: pip install 'xenc[{extra}]'" if extra else None)
+        assert test_predict.why_not(configuration) == (
+            f"not installed: pip install 'xenc[{extra}]'" if extra else None
+        )
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
@@ -79,6 +81,16 @@ def test_a_peer_whose_package_is_absent_says_so(name, monkeypatch):
     monkeypatch.setattr(f"perf_tests.peers.{name}.find_spec", lambda module: None)
     with pytest.raises(peers.Absent, match=rf"not installed: .*{name}"):
         make(name, Path("nowhere"))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_row_whose_peer_is_absent_says_so_and_times_nothing(name, minilm, monkeypatch):
+    monkeypatch.setattr(f"perf_tests.peers.{name}.find_spec", lambda module: None)
+    row = Configuration(name=name, device="cpu", workload=workloads.seed(pairs=3, batch_size=3))
+    benchmark = SimpleNamespace(extra_info={})
+    test_predict.test_predict(benchmark, row, Scorers(), profile=None)
+    assert benchmark.extra_info["configuration"] == name
+    assert benchmark.extra_info["not_measured"].startswith("not installed: ")
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
