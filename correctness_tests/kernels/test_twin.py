@@ -61,12 +61,14 @@ def test_scores_are_the_oracles(tmp_path, architecture, way):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("architecture", ["bert", "modernbert", "qwen3"])
 def test_scores_in_half_precision_are_no_further_off_than_pytorchs(tmp_path, architecture, dtype):
+    """Root mean squares: which single score is furthest off is chance, in PyTorch's own two ways as well."""
     checkpoint = checkpoints.make(tmp_path, architecture)
     exact = oracle.logits(checkpoint, MANY_PAIRS, max_length=64)
-    theirs = np.abs(oracle.logits(checkpoint, MANY_PAIRS, max_length=64, dtype=dtype) - exact)
-    ours = np.abs(logits(made(checkpoint, "xenc", dtype), MANY_PAIRS) - exact)
-    assert ours.max() <= 2 * theirs.max()
-    assert np.sqrt(np.mean(ours**2)) <= 1.5 * np.sqrt(np.mean(theirs**2))
+    alone = oracle.logits(checkpoint, MANY_PAIRS, max_length=64, dtype=dtype)
+    ours, packed = (logits(made(checkpoint, way, dtype), MANY_PAIRS) for way in ("xenc", "torch"))
+    off = [np.sqrt(np.mean((scores - exact) ** 2)) for scores in (ours, packed, alone)]
+    assert 0 < off[0] <= 1.25 * off[1]
+    assert off[0] <= 1.5 * off[2]
 
 
 @WAYS
