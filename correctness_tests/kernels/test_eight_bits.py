@@ -135,7 +135,8 @@ def test_scores_are_on_the_whole_no_further_from_float32_than_torchaos(tmp_path)
         ours = logits(model, MANY_PAIRS) - exact
         ratios.append(np.sqrt(np.mean(ours**2) / np.mean(theirs**2)))
         assert 0 < ratios[-1] < 1.75
-        assert np.abs(ours).max() <= 2 * np.abs(theirs).max()
+        step = np.abs(exact).max() / 127  # a last bit decides between two steps, see test_quantize
+        assert np.abs(ours).max() <= 2 * np.abs(theirs).max() + step
     assert np.exp(np.mean(np.log(ratios))) <= 1
 
 
