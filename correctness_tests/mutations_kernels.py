@@ -28,7 +28,44 @@ FOLLOWED = "kernels/test_followed.py"
 CHANGED = f"{FOLLOWED}::test_changed_weights_show_in_the_next_score_and_compile_nothing"
 OF_LIBRARY = "kernels/test_library.py"
 
+POOLED = "kernels/test_pooled_attention.py"
+
 KERNEL_MUTANTS = (
+    mutant(
+        "a document's query read where the document begins",
+        _ATTENTION,
+        "how.pooled ? document : start",
+        "start",
+        POOLED,
+    ),
+    mutant(
+        "an empty document attended to",
+        _ATTENTION,
+        "how.pooled ? length > 0 : length",
+        "how.pooled ? 1 : length",
+        POOLED,
+    ),
+    mutant(
+        "slots of empty documents not passed over",
+        "pooled_attention.py",
+        "if start < end]",
+        "if start <= end]",
+        POOLED,
+    ),
+    mutant(
+        "keys of the asking tokens alone",
+        "last_layer.py",
+        "attention.key(hidden)",
+        "attention.key(hidden.roll(1, dims=1))",
+        "test_last_layer.py",
+    ),
+    mutant(
+        "starts not looked at",
+        "kernels/cpp/register.cpp",
+        "std::is_sorted(at, at + documents + 1)",
+        "true",
+        "kernels/test_operators.py",
+    ),
     mutant("a scale of another base", _ATTENTION, "1.44269504088896f;", "1.4f;", EDGES),
     mutant(
         "keys beyond the last seen",

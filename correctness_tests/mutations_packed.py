@@ -189,15 +189,15 @@ PACKED_MUTANTS = (
     mutant(
         "the last layer computed for all tokens",
         "last_layer.py",
-        "last.attention.output(attended[:, pooled], hidden[:, pooled])",
-        "last.attention.output(attended, hidden)[:, pooled]",
+        "    asking = hidden[:, pooled]",
+        "    return last(hidden, **attending)[0, pooled]\n    asking = hidden[:, pooled]",
         LAST_LAYER,
     ),
     mutant(
         "the residual of other tokens",
         "last_layer.py",
-        "hidden[:, pooled])",
-        "hidden[:, : len(pooled)])",
+        "last.attention.output(attended, asking)",
+        "last.attention.output(attended, hidden[:, : len(pooled)])",
         LAST_LAYER,
     ),
     mutant(

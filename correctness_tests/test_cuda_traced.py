@@ -23,6 +23,7 @@ from correctness_tests import fake_cuda
 from correctness_tests.fake_cuda import DEVICE, Graph
 from xenc import Execution
 from xenc import attention as packed
+from xenc import pooled_attention as pooled
 from xenc.encoder_decoder.first_step import FirstStepIds
 from xenc.encoder_decoder.forward import FirstStepTensors
 from xenc.layouts.choice import layout_of
@@ -49,6 +50,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-causal": ("qwen3", _QWEN),
 }
 """The geometries of what people rerank with, but for the number of layers."""
+
+ASKING_ALONE = ("xlm-roberta", "bert")
+"""Those in whose last layer only the tokens ask that the head reads."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +126,14 @@ def test_packed_batches_of_all_sizes_are_one_graph_that_a_cuda_graph_can_hold(fa
     assert len(run.graphs) == run.compiled.graphs == 1
     [graph] = run.graphs
     attention = graph.calls(torch.ops.xenc.packed_attention)
-    assert len(attention) == LAYERS
+    last = graph.calls(torch.ops.xenc.pooled_attention)
+    assert len(last) == (1 if family in ASKING_ALONE else 0)
+    assert len(attention) + len(last) == LAYERS
     assert_a_cuda_graph_can_hold(graph)
     for node in attention:
         assert_the_kernel_answers_what_the_graph_was_told(node, packed._on_cuda)
+    for node in last:
+        assert_the_kernel_answers_what_the_graph_was_told(node, pooled._on_cuda)
 
 
 def test_padded_batches_of_all_buckets_are_one_graph_that_a_cuda_graph_can_hold(device, monkeypatch):
@@ -173,7 +181,8 @@ def test_every_product_of_a_quantised_encoder_is_one_in_eight_bits(kind, product
     run = traced(monkeypatch, twin.model, PACKED)
     [graph] = run.graphs
     assert len(graph.calls(product)) == len(encoder_layers(model)) == 6 * LAYERS
-    assert len(graph.calls(torch.ops.xenc.packed_attention)) == LAYERS
+    assert len(graph.calls(torch.ops.xenc.packed_attention)) == LAYERS - 1
+    assert len(graph.calls(torch.ops.xenc.pooled_attention)) == 1
     assert_a_cuda_graph_can_hold(graph)
 
 

@@ -38,8 +38,9 @@ def test_the_formula_counts_what_pytorch_counts(model):
     tokens, sizes = 48, model.config
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.base_model(torch.full((1, tokens), 5), attn_implementation="eager")
-    behind_attention = 2 * sizes.hidden_size * (sizes.hidden_size + 2 * sizes.intermediate_size)
-    needed = counter.get_total_flops() - (tokens - 1) * behind_attention
+    query_and_behind_attention = 2 * sizes.hidden_size * (2 * sizes.hidden_size + 2 * sizes.intermediate_size)
+    attention = 4 * sizes.hidden_size * tokens
+    needed = counter.get_total_flops() - (tokens - 1) * (query_and_behind_attention + attention)
     # biases and layer norms are parameters but no matrix products; the pooler runs on one token
     assert workload_flops(model, [tokens]) == pytest.approx(needed, rel=0.03)
 

@@ -55,13 +55,13 @@ def packed_attention(
         [T, H, D], in query's dtype.
     """
     operators = library().operators
-    if operators is not None and query.dtype in _KERNEL_DTYPES:
+    if operators is not None and query.dtype in KERNEL_DTYPES:
         own: Tensor = operators.attention(query, key, value, starts, max_tokens, scale, causal, window)
         return own
     return by_sdpa(query, key, value, starts, scale, causal, window)
 
 
-_KERNEL_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
+KERNEL_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def by_sdpa(

@@ -4,11 +4,12 @@ Model FLOPs are those of REAL tokens: padding counts as waste, not as work. For 
 bidirectional encoder of P non-embedding parameters, l layers and hidden size h (Kaplan et al. 2020,
 "Scaling Laws for Neural Language Models", table 1, without its halving for causal masks):
 
-    FLOPs(n) = n x (2 P + 4 l h n) - (n - 1) x 2 Q
+    FLOPs(n) = n x (2 P + 4 l h n) - (n - 1) x (2 Q + 4 h n)
 
-Q are the parameters behind the last layer's attention, in families whose packed batches need them for one
-token of each pair (`families.Packable.pooled_alone`), and 0 in others. What need not be computed is no work,
-whether a layout computes it or, padded, does: skipping it shows in the seconds, and does not raise MFU twice.
+The subtrahend is what the last layer need not do where the head reads one token of each pair
+(`families.Packable.pooled_alone`): that token alone asks, so attention has one row, and the Q parameters of
+the query and behind attention are passed once. In other families it is 0. What need not be computed is no
+work, whether a layout leaves it out or, padded, does not: skipping it shows in the seconds alone.
 
 MFU = FLOPs / (seconds x peak). The pooler and the head run on one token per pair and are left out.
 
@@ -32,7 +33,7 @@ from transformers import PreTrainedModel
 
 from .families import Packable, packable
 from .kernels.products import seconds, ways
-from .last_layer import after_attention
+from .last_layer import of_pooled_alone
 from .layouts.packed import USUAL_BUDGET
 from .precision import fastest_dtype
 
@@ -73,7 +74,7 @@ def _read_once(model: PreTrainedModel) -> tuple[torch.nn.Module, ...]:
     """Modules of the encoder that only one token of each pair need pass."""
     traits = packable(model)
     alone = isinstance(traits, Packable) and traits.pooled_alone
-    return after_attention(model) if alone else ()
+    return of_pooled_alone(model) if alone else ()
 
 
 def _body(model: PreTrainedModel) -> torch.nn.Module:
@@ -86,10 +87,15 @@ def workload_flops(model: PreTrainedModel, token_counts: Iterable[int]) -> float
     """FLOPs that pairs of these true token counts need, by the formula above."""
     per_token = 2 * encoder_parameters(model)
     per_attended = 4 * model.config.num_hidden_layers * model.config.hidden_size
-    unread = 2 * sum(part.numel() for module in _read_once(model) for part in module.parameters())
-    return float(
-        sum(count * (per_token + per_attended * count) - max(0, count - 1) * unread for count in token_counts)
-    )
+    once = _read_once(model)
+    passed_once = 2 * sum(part.numel() for module in once for part in module.parameters())
+    asked_once = 4 * model.config.hidden_size if once else 0
+
+    def of_pair(count: int) -> int:
+        needless = max(0, count - 1) * (passed_once + asked_once * count)
+        return int(count * (per_token + per_attended * count) - needless)
+
+    return float(sum(map(of_pair, token_counts)))
 
 
 @cache

@@ -1,9 +1,8 @@
-"""The last layer of an encoder whose head reads one token of each document: after attention, on those alone.
+"""The last layer of an encoder whose head reads one token of each document: on those alone.
 
-What follows a layer's attention is done to each token by itself, and after the last layer only the tokens
-that the head reads are looked at. So the output of the last layer's attention is gathered, its projection,
-the norms and the feed-forward run on N tokens and not on T. The model's own modules are called one by one;
-nothing in the model is changed.
+After the last layer only the tokens that the head reads are looked at. So they alone ask: keys and values are
+of all T tokens, but the query, the output projection, the norms and the feed-forward run on N tokens. The
+model's own modules are called one by one; nothing in the model is changed.
 """
 
 from __future__ import annotations
@@ -15,14 +14,23 @@ from torch.nn import Module
 from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedModel
 
+from .pooled_attention import pooled_attention
+
 _EMBEDDED: Final = ("input_ids", "position_ids", "token_type_ids")
 _KNOWN_CODE: Final = ("transformers.", "torch.nn.", f"{__package__}.kernels.")
 
 
-def after_attention(model: PreTrainedModel) -> tuple[Module, ...]:
-    """The modules of the last layer that follow its attention, of a model of BERT's structure."""
+def of_pooled_alone(model: PreTrainedModel) -> tuple[Module, ...]:
+    """The modules that only the tokens pass which the head reads, of a model of BERT's structure."""
     last: Any = _last_layer(model)
-    return last.attention.output, last.intermediate, last.output
+    return last.attention.self.query, last.attention.output, last.intermediate, last.output
+
+
+def asked_by_pooled(model: PreTrainedModel) -> Module:
+    """The attention whose query is of those tokens alone, of a model of BERT's structure."""
+    last: Any = _last_layer(model)
+    attention: Module = last.attention.self
+    return attention
 
 
 def as_transformers_made_it(model: PreTrainedModel) -> bool:
@@ -72,7 +80,19 @@ def hidden_of_pooled(model: PreTrainedModel, inputs: dict[str, Any], pooled: Ten
     *layers, last = body.encoder.layer
     for layer in layers:
         hidden = layer(hidden, **attending)
-    attended, _ = last.attention.self(hidden, **attending)
-    attended = last.attention.output(attended[:, pooled], hidden[:, pooled])
+    asking = hidden[:, pooled]
+    attended = _attend(last.attention.self, asking, hidden, attending)
+    attended = last.attention.output(attended, asking)
     of_pooled: Tensor = last.feed_forward_chunk(attended)[0]
     return of_pooled
+
+
+def _attend(attention: Any, asking: Tensor, hidden: Tensor, attending: dict[str, Any]) -> Tensor:
+    """What `attention` answers [1, N, H] for the tokens `asking` among all that are `hidden` [1, T, H]."""
+    query, key, value = (
+        part[0].unflatten(-1, (-1, attention.attention_head_size))
+        for part in (attention.query(asking), attention.key(hidden), attention.value(hidden))
+    )
+    starts, longest = attending["cu_seq_lens_k"], attending["max_length_k"]
+    attended: Tensor = pooled_attention(query, key, value, starts, longest, attention.scaling)
+    return attended.flatten(-2)[None]

@@ -230,7 +230,7 @@ def test_two_copies_have_operators_of_their_own_and_score_alike_to_the_bit(kerne
 def test_processors_without_kernels_are_told_apart_and_nothing_is_built(monkeypatch):
     monkeypatch.setattr(rooms, "instructions", lambda: ())
     monkeypatch.setattr(rooms, "_built", None)
-    found = rooms._library.__wrapped__()
+    found = rooms._loaded.__wrapped__()
     assert found == Library(missing=found.missing)
     assert "AVX2 or AVX-512" in found.missing
 

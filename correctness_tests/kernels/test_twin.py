@@ -146,18 +146,18 @@ def test_without_the_library_our_own_is_refused_with_the_reason(one_layer, monke
         made(one_layer, "xenc")
 
 
-def test_each_kernel_is_counted_once_as_what_it_is(one_layer):
-    model = made(one_layer, "xenc")
+def test_each_kernel_is_counted_once_as_what_it_is(tmp_path):
+    model = made(checkpoints.make(tmp_path, "bert", num_hidden_layers=2), "xenc")
     logits(model)
     batches = model.last_report.batches
     from perf_tests.device_thread import on_device_thread
 
     profiled = profile_pass(lambda: logits(model), device="cpu", on_device=on_device_thread(model))
     counts = {name: count for name, (count, _) in profiled.kernels.items()}
-    assert counts["xenc_kernels::attention"] == batches
-    assert counts["xenc_kernels::linear"] == 4 * batches
-    assert not any("packed_attention" in name for name in counts)
-    assert class_of("xenc_kernels::attention") == ATTENTION
+    assert counts["xenc_kernels::attention"] == counts["xenc_kernels::pooled_attention"] == batches
+    assert counts["xenc_kernels::linear"] == (4 + 6) * batches
+    assert not any(name.startswith("xenc::") for name in counts)
+    assert class_of("xenc_kernels::attention") == class_of("xenc_kernels::pooled_attention") == ATTENTION
     assert class_of("xenc_kernels::linear") == MATRIX_PRODUCTS
     assert class_of("xenc_kernels::onednn_linear") == MATRIX_PRODUCTS
 

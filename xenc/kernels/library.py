@@ -87,18 +87,17 @@ def name() -> str:
     return f"{NAMESPACE}_{digest.hexdigest()[:16]}"
 
 
-@cache
 def library() -> Library:
     """The operators; builds them if this machine has not yet, in some ten seconds. Says once if it cannot."""
-    with _LOADING:
-        return _library()
+    with _LOADING:  # whoever waits for another thread finds what that made
+        return _loaded()
 
 
 _LOADING: Final = threading.Lock()
 
 
-@cache  # whoever waited for another thread finds what that made
-def _library() -> Library:
+@cache
+def _loaded() -> Library:
     if not instructions():
         return Library(missing="no kernels for this processor: they are for x86 with AVX2 or AVX-512")
     try:
@@ -122,7 +121,7 @@ def _library() -> Library:
 
 def build_in_background() -> None:
     """Begin to build and load, so that it is done while a model is read."""
-    if not library.cache_info().currsize:
+    if not _loaded.cache_info().currsize:
         threading.Thread(target=library, name="xenc-kernels", daemon=True).start()
 
 
@@ -191,5 +190,6 @@ def _describe_to_the_compiler() -> None:
         *_, outputs, _ = rest
         return left.new_empty(*left.shape[:-1], outputs)
 
-    torch.library.register_fake(f"{NAMESPACE}::attention", attention)
+    for name in ("attention", "pooled_attention"):
+        torch.library.register_fake(f"{NAMESPACE}::{name}", attention)
     torch.library.register_fake(f"{NAMESPACE}::linear", linear)

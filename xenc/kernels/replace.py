@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from torch import nn
 from torch.nn import Linear, Module, ModuleList, Parameter
@@ -62,20 +62,30 @@ class Replacement:
 
 
 def replace_products(
-    model: PreTrainedModel, make: Callable[[str], Product], *, activations: frozenset[str]
-) -> list[Replacement]:
+    model: PreTrainedModel, make: Callable[[str], Product], *, activations: frozenset[str],
+    apart: Module | None = None,
+) -> list[Replacement]:  # fmt: skip
     """Put products in the place of the linear layers in a model's repeated blocks.
 
     Args:
         model: is changed: modules are replaced, an activation that a product applies becomes the identity.
         make: activation -> a product that holds nothing yet.
         activations: those that `make` can be asked for.
+        apart: an attention whose query is of fewer tokens than its key and value: three products, not one.
 
     Returns:
         The products; empty if there is no layer to replace.
     """
-    blocks = list(_blocks(model))
-    return [one for name, block in blocks for one in _replace_below(name, block, make, activations)]
+    how = _How(make, activations, apart)
+    return [one for name, block in list(_blocks(model)) for one in _replace_below(name, block, how)]
+
+
+class _How(NamedTuple):
+    """What `replace_products` was asked for."""
+
+    make: Callable[[str], Product]
+    activations: frozenset[str]
+    apart: Module | None
 
 
 def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, Module]]:
@@ -90,20 +100,18 @@ def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, Module]]:
     )
 
 
-def _replace_below(
-    path: str, module: Module, make: Callable[[str], Product], activations: frozenset[str]
-) -> list[Replacement]:
+def _replace_below(path: str, module: Module, how: _How) -> list[Replacement]:
     made: list[Replacement] = []
     for name, child in list(module.named_children()):
         below = f"{path}.{name}" if path else name
-        if (parts := _joint_parts(child)) is not None:
-            made += _replace_attention(below, module, name, parts, make)
+        if child is not how.apart and (parts := _joint_parts(child)) is not None:
+            made += _replace_attention(below, module, name, parts, how.make)
         elif _is_plain(child):
-            product = make(_follows(module, name, activations))
+            product = how.make(_follows(module, name, how.activations))
             setattr(module, name, product)
             made.append(Replacement(product=product, layers=(below,)))
         else:
-            made += _replace_below(below, child, make, activations)
+            made += _replace_below(below, child, how)
     return made
 
 

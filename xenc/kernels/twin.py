@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from ..errors import ExecutionError
 from ..execution import Execution, Products
+from ..families import Packable, packable
+from ..last_layer import asked_by_pooled
 from ..quantize import TorchaoTwin, check_device, no_layers
 from ..twin import Twin
 from ..weights import has_foreign_hooks
@@ -42,7 +44,12 @@ class KernelTwin(Twin):
         super().__init__(original)
 
     def _replace(self) -> frozenset[str]:
-        self._products = replace_products(self.model, self._kind, activations=self._activations)
+        traits = packable(self.model)
+        alone = isinstance(traits, Packable) and traits.pooled_alone
+        self._products = replace_products(
+            self.model, self._kind, activations=self._activations,
+            apart=asked_by_pooled(self.model) if alone else None,
+        )  # fmt: skip
         if not self._products:
             raise no_layers(self._original, "int8")
         return frozenset(name for one in self._products for name in one.layers)

@@ -33,7 +33,7 @@ _IDLE: Final = frozenset(
 )
 """What only allocates or renames, though its schema does not say so."""
 
-_OWN: Final = re.compile(r"xenc\w*_kernels::(attention|linear)")
+_OWN: Final = re.compile(r"xenc\w*_kernels::((pooled_)?attention|linear)")
 """The C++ kernels, of any revision."""
 
 

@@ -8,12 +8,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
 #include "operators.h"
+#include "packing.h"
 #include "product.h"
 #include "tasks.h"
 
@@ -25,12 +25,10 @@ constexpr int64_t kQueries = 256;  // of a task
 constexpr int64_t kKeys = 1024;    // whose scores are held at once
 // of their rows: no power of two, whose rows would share sets of the cache
 constexpr int64_t kStride = kKeys + 64 / sizeof(float);
-constexpr int kTile = 2 * kRows;   // queries taken at a time
-constexpr int kChains = 4;           // sums side by side, so that none waits for the one before
+constexpr int kTile = 2 * kRows;  // queries taken at a time
+constexpr int kChains = 4;        // sums side by side, so that none waits for the one before
 constexpr float kLog2E = 1.44269504088896f;
 constexpr float kLeast = -std::numeric_limits<float>::infinity();
-
-int64_t rounded_up(int64_t number, int64_t multiple) { return (number + multiple - 1) / multiple * multiple; }
 
 struct Range {
   int64_t from, to;
@@ -47,33 +45,27 @@ Range seen_by(const Attention& how, int64_t from, int64_t to, int64_t length) {
   return {first, end};
 }
 
-template <class T>
-struct NumbersOf {
-  using type = Widened<float>;
+// The queries [from, to) of one head of the document whose tokens begin at `start`, and whose queries begin in
+// the row `first_query`.
+struct Block {
+  int64_t start, length, head, first_query, from, to;
 };
-#if defined(XENC_BF16_DOT)
-template <>
-struct NumbersOf<BFloat16> {
-  using type = BFloat16Pairs;
-};
-#endif
 
 template <class T>
 class Task {
   using Numbers = typename NumbersOf<T>::type;
   using Number = typename Numbers::Left;
-  static constexpr bool kWidens = !std::is_same_v<T, Number>;
   static constexpr bool kExact = std::is_same_v<T, float>;
   static constexpr int kDepth = Numbers::depth;
 
  public:
   explicit Task(const Attention& how)
       : how_(how),
-        inner_(rounded_up(how.size, kDepth)),
-        columns_(rounded_up(how.size, kLanes)),
+        packing_(how.size),
+        inner_(packing_.inner()),
+        columns_(packing_.columns()),
         keys_(kKeys * inner_),
         values_(kKeys * columns_),
-        wide_(kKeys * inner_),
         queries_(kTile * inner_),
         scores_(kTile * kStride),
         weights_(std::is_same_v<Number, float> ? 0 : kTile * kStride),
@@ -81,21 +73,22 @@ class Task {
         maxima_(kQueries),
         totals_(kQueries) {}
 
-  // The queries [from, to) of one head of the document that begins at token `start`.
-  void run(int64_t start, int64_t length, int64_t head, int64_t from, int64_t to) {
-    start_ = start, head_ = head, length_ = length;
-    const Range seen = seen_by(how_, from, to, length);
+  void run(const Block& block) {
+    const int64_t from = block.from, to = block.to;
+    start_ = block.start, first_query_ = block.first_query, length_ = block.length, head_ = block.head;
+    const Range seen = seen_by(how_, from, to, length_);
     const int64_t blocks = (seen.to - seen.from + kKeys - 1) / kKeys;
-    fetch(how_.query, how_.query_stride, head_, {from, to});
-    for (int64_t block = 0; block < blocks; ++block) {
-      block_ = {seen.from + block * kKeys, std::min(seen.to, seen.from + (block + 1) * kKeys)};
-      fetch(how_.value, how_.value_stride, key_head(), block_);
-      pack_keys();
-      pack_values();
+    fetch(how_.query, how_.query_stride, head_, {first_query_ + from, first_query_ + to});
+    for (int64_t number = 0; number < blocks; ++number) {
+      block_ = {seen.from + number * kKeys, std::min(seen.to, seen.from + (number + 1) * kKeys)};
+      const int64_t first = start_ + block_.from, count = block_.to - block_.from;
+      fetch(how_.value, how_.value_stride, key_head(), {first, first + count});
+      packing_.keys(row(how_.key, how_.key_stride, first, key_head()), how_.key_stride, count, keys_.data());
+      packing_.values(row(how_.value, how_.value_stride, first, key_head()), how_.value_stride, count, values_.data());
       for (int64_t query = from; query < to; query += kTile) {
         const int64_t end = std::min(query + kTile, to);
-        attend_tile(query, end, query - from, block == 0);
-        if (block == blocks - 1)
+        attend_tile(query, end, query - from, number == 0);
+        if (number == blocks - 1)
           for (int64_t row = query; row < end; ++row) write(row, row - from);
       }
     }
@@ -103,7 +96,7 @@ class Task {
 
  private:
   const T* row(const void* base, int64_t stride, int64_t token, int64_t head) const {
-    return static_cast<const T*>(base) + (start_ + token) * stride + head * how_.size;
+    return static_cast<const T*>(base) + token * stride + head * how_.size;
   }
   // Rows of one head lie far apart, where the processor does not look ahead by itself.
   void fetch(const void* base, int64_t stride, int64_t head, Range tokens) const {
@@ -112,94 +105,6 @@ class Task {
         __builtin_prefetch(reinterpret_cast<const char*>(row(base, stride, token, head)) + byte);
   }
   int64_t key_head() const { return head_ / (how_.heads / how_.key_heads); }
-  int64_t padded_keys() const { return rounded_up(block_.to - block_.from, kLanes); }
-
-  // [keys][size] -> panels [size / depth][kPanel][depth]; the last vector's keys beyond the block are 0.
-  void pack_keys() {
-    const int64_t count = block_.to - block_.from, stretch = inner_ / kDepth;
-    for (int64_t first = 0; first < count; first += kPanel) {
-      float* panel = reinterpret_cast<float*>(keys_.data()) + first * stretch;
-      const int64_t present = std::min<int64_t>(kPanel, count - first);
-      const float* source;
-      int64_t stride;
-      const bool direct = !kWidens && inner_ == how_.size;
-      if (direct) {
-        source = reinterpret_cast<const float*>(row(how_.key, how_.key_stride, block_.from + first, key_head()));
-        stride = how_.key_stride * sizeof(T) / sizeof(float);
-      }
-      if (!direct || how_.key_stride % kDepth != 0) {
-        for (int64_t key = 0; key < present; ++key)
-          copy_row(row(how_.key, how_.key_stride, block_.from + first + key, key_head()),
-                   wide_.data() + key * inner_, inner_);
-        source = reinterpret_cast<const float*>(wide_.data());
-        stride = stretch;
-      }
-      transpose(source, stride, panel, present, stretch);
-    }
-  }
-
-  // Pairs of bfloat16 are moved as one float32 is.
-  static void transpose(const float* source, int64_t stride, float* panel, int64_t keys, int64_t stretch) {
-    for (int64_t key = 0; key < keys; key += kLanes)
-      for (int64_t step = 0; step < stretch; step += kLanes) {
-        const int rows = std::min<int64_t>(kLanes, keys - key), wide = std::min<int64_t>(kLanes, stretch - step);
-        const float* from = source + key * stride + step;
-        float* to = panel + step * kPanel + key;
-        if (rows == kLanes && wide == kLanes)
-          at::vec::transpose_mxn<float, kLanes, kLanes>(from, stride, to, kPanel);
-        else
-          transpose_part(from, stride, to, rows, wide);
-      }
-  }
-
-  static void transpose_part(const float* from, int64_t stride, float* to, int rows, int wide) {
-    float square[kLanes * kLanes] = {}, turned[kLanes * kLanes];
-    for (int r = 0; r < rows; ++r) std::memcpy(square + r * kLanes, from + r * stride, wide * sizeof(float));
-    at::vec::transpose_mxn<float, kLanes, kLanes>(square, kLanes, turned, kLanes);
-    for (int c = 0; c < wide; ++c) store(to + c * kPanel, load(turned + c * kLanes));
-  }
-
-  void copy_row(const T* from, Number* to, int64_t padded) const {
-    int64_t at = 0;
-    if constexpr (kWidens)
-      for (; at + kLanes <= how_.size; at += kLanes) store(to + at, load(from + at));
-    for (; at < how_.size; ++at) to[at] = static_cast<Number>(from[at]);
-    for (; at < padded; ++at) to[at] = Number(0);
-  }
-
-  // [keys][size] -> [keys / depth][columns][depth]; where keys are an odd number, one more of 0.
-  void pack_values() {
-    const int64_t count = block_.to - block_.from;
-    for (int64_t key = 0; key < count; key += kDepth) {
-      Number* to = values_.data() + key * columns_;
-      const T* first = row(how_.value, how_.value_stride, block_.from + key, key_head());
-      if constexpr (kDepth == 1) {
-        copy_row(first, to, columns_);
-      } else {
-        const T* second = key + 1 < count ? first + how_.value_stride : nullptr;
-        interleave(first, second, to);
-      }
-    }
-  }
-
-  void interleave(const T* first, const T* second, Number* to) const {
-    int64_t at = 0;
-#if defined(XENC_BF16_DOT)
-    if constexpr (kDepth == 2)
-      for (; at + kLanes <= how_.size; at += kLanes) {
-        const auto half = [&](const T* from) {
-          return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + at)));
-        };
-        __m512i pairs = half(first);
-        if (second != nullptr) pairs = _mm512_or_si512(pairs, _mm512_slli_epi32(half(second), 16));
-        _mm512_storeu_si512(to + 2 * at, pairs);
-      }
-#endif
-    for (; at < columns_; ++at) {
-      to[2 * at] = at < how_.size ? static_cast<Number>(first[at]) : Number(0);
-      to[2 * at + 1] = second != nullptr && at < how_.size ? static_cast<Number>(second[at]) : Number(0);
-    }
-  }
 
   void attend_tile(int64_t from, int64_t to, int64_t slot, bool first_block) {
     const Range seen = meet(seen_by(how_, from, to, length_), block_);
@@ -223,15 +128,14 @@ class Task {
   // scores_[row .. row + 6] over the vectors of `here`.
   void score(int64_t query, int64_t end, int64_t row_in_tile, Range here) {
     const Number* left[kRows];
-    const bool direct = !kWidens && inner_ == how_.size;
     for (int r = 0; r < kRows; ++r) {
       const int64_t token = std::min(query + r, end - 1);  // rows beyond the last repeat it
-      const T* from = row(how_.query, how_.query_stride, token, head_);
-      if (direct) {
+      const T* from = row(how_.query, how_.query_stride, first_query_ + token, head_);
+      if (packing_.direct()) {
         left[r] = reinterpret_cast<const Number*>(from);
       } else {
         Number* copy = queries_.data() + (row_in_tile + r) * inner_;
-        copy_row(from, copy, inner_);
+        packing_.copy(from, copy, inner_);
         left[r] = copy;
       }
     }
@@ -398,7 +302,7 @@ class Task {
   }
 
   void write(int64_t query, int64_t slot) {
-    T* out = static_cast<T*>(how_.out) + (start_ + query) * how_.out_stride + head_ * how_.size;
+    T* out = static_cast<T*>(how_.out) + (first_query_ + query) * how_.out_stride + head_ * how_.size;
     const float* sums = sums_.data() + slot * columns_;
     const Vec inverse(1.0f / totals_[slot]);
     int64_t at = 0;
@@ -407,26 +311,24 @@ class Task {
   }
 
   const Attention& how_;
+  Packing<T> packing_;
   const int64_t inner_, columns_;
-  int64_t start_ = 0, head_ = 0, length_ = 0;
+  int64_t start_ = 0, first_query_ = 0, length_ = 0, head_ = 0;
   Range block_{0, 0};
-  std::vector<Number> keys_, values_, wide_, queries_;
+  std::vector<Number> keys_, values_, queries_;
   std::vector<float> scores_;
   std::vector<Number> weights_;
   std::vector<float> sums_, maxima_, totals_;
-};
-
-struct Block {
-  int64_t start, length, head, from, to;
 };
 
 std::vector<Block> blocks_of(const Attention& how) {
   std::vector<Block> blocks;
   for (int64_t document = 0; document < how.documents; ++document) {
     const int64_t start = how.starts[document], length = how.starts[document + 1] - start;
-    for (int64_t from = 0; from < length; from += kQueries)
+    const int64_t first_query = how.pooled ? document : start, queries = how.pooled ? length > 0 : length;
+    for (int64_t from = 0; from < queries; from += kQueries)
       for (int64_t head = 0; head < how.heads; ++head)
-        blocks.push_back({start, length, head, from, std::min(length, from + kQueries)});
+        blocks.push_back({start, length, head, first_query, from, std::min(queries, from + kQueries)});
   }
   return blocks;
 }
@@ -436,10 +338,7 @@ void attend_in(const Attention& how) {
   const std::vector<Block> blocks = blocks_of(how);
   share(blocks.size(), [&](const auto& take) {
     Task<T> task(how);
-    for (int64_t number = take(); number >= 0; number = take()) {
-      const Block& block = blocks[number];
-      task.run(block.start, block.length, block.head, block.from, block.to);
-    }
+    for (int64_t number = take(); number >= 0; number = take()) task.run(blocks[number]);
   });
 }
 

@@ -19,6 +19,7 @@ struct Attention {
   float scale;
   bool causal;
   int64_t window;  // tokens to either side; negative for all
+  bool pooled;     // each document has one query, in the row of its number, which sees the whole document
 };
 
 void attend(const Attention& arguments, Type type);
@@ -27,9 +28,9 @@ void attend(const Attention& arguments, Type type);
 struct Linear {
   const void* left;
   const void* weight;  // panels; see product.h
-  const float* bias;   // of `columns` numbers, whole panels
+  const float* bias;   // of whole panels
   void* out;
-  int64_t left_stride, rows, inputs, outputs, columns;
+  int64_t left_stride, rows, inputs, outputs;
   int64_t activation;
   // eight bits: of each column what one step of its weights is worth, and their sum in steps
   const float* scales;

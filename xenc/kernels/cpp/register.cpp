@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include "operators.h"
@@ -28,25 +29,79 @@ Tensor by_rows(const Tensor& part) {
   return part.stride(2) == 1 && part.stride(1) == part.size(2) ? part : part.contiguous();
 }
 
-Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& starts,
-                 int64_t /*max_tokens*/, double scale, bool causal, int64_t window) {
+// What a kernel would otherwise read beyond the end of.
+void check(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& starts, double scale) {
+  TORCH_CHECK(query.dim() == 3 && key.dim() == 3, "query is ", query.sizes(), " and key is ", key.sizes(),
+              ": give [tokens, heads, size] for both");
+  TORCH_CHECK(value.sizes() == key.sizes(), "value is ", value.sizes(), " and key is ", key.sizes(),
+              ": give them one shape");
+  TORCH_CHECK(query.size(2) == key.size(2), "heads of ", query.size(2), " numbers in query and of ", key.size(2),
+              " in key: give them one size");
+  TORCH_CHECK(key.size(1) > 0 && query.size(1) % key.size(1) == 0, query.size(1), " query heads over ", key.size(1),
+              " key heads: the one must be a multiple of the other");
+  TORCH_CHECK(key.scalar_type() == query.scalar_type() && value.scalar_type() == query.scalar_type(), "query is ",
+              query.scalar_type(), ", key ", key.scalar_type(), " and value ", value.scalar_type(),
+              ": give them one dtype");
+  TORCH_CHECK(starts.dim() == 1 && starts.numel() > 0 && starts.scalar_type() == at::kInt, "starts is ",
+              starts.scalar_type(), " ", starts.sizes(), ": give int32 [documents + 1]");
+  const Tensor row = starts.contiguous();
+  const int32_t* at = row.const_data_ptr<int32_t>();
+  const int64_t documents = row.numel() - 1;
+  TORCH_CHECK(at[0] >= 0 && at[documents] <= key.size(0) && std::is_sorted(at, at + documents + 1),
+              "starts must ascend from 0 to at most the ", key.size(0), " tokens there are, but is ", starts);
+  TORCH_CHECK(scale > 0, "scale=", scale, " must be positive");
+}
+
+// how: what is not of the tensors.
+Tensor& attend(own::Attention how, const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& starts,
+               double scale, Tensor& out) {
   const Tensor q = by_rows(query), k = by_rows(key), v = by_rows(value), s = starts.contiguous();
-  Tensor out = at::empty(query.sizes(), query.options().memory_format(at::MemoryFormat::Contiguous));
-  own::Attention how{};
   how.query = q.const_data_ptr(), how.key = k.const_data_ptr(), how.value = v.const_data_ptr();
   how.out = out.mutable_data_ptr();
   how.query_stride = q.stride(0), how.key_stride = k.stride(0), how.value_stride = v.stride(0);
   how.out_stride = out.stride(0);
   how.starts = s.const_data_ptr<int32_t>(), how.documents = s.numel() - 1;
   how.heads = q.size(1), how.key_heads = k.size(1), how.size = q.size(2);
-  how.scale = static_cast<float>(scale), how.causal = causal, how.window = window;
+  how.scale = static_cast<float>(scale);
   own::attend(how, type_of(query));
   return out;
+}
+
+Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& starts,
+                 int64_t /*max_tokens*/, double scale, bool causal, int64_t window) {
+  check(query, key, value, starts, scale);
+  TORCH_CHECK(query.size(0) == key.size(0), query.size(0), " queries for ", key.size(0), " keys: give one for each");
+  Tensor out = at::empty(query.sizes(), query.options().memory_format(at::MemoryFormat::Contiguous));
+  own::Attention how{};
+  how.causal = causal, how.window = window;
+  return attend(how, query, key, value, starts, scale, out);
+}
+
+// An empty document's result is 0.
+Tensor pooled_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& starts,
+                        int64_t /*max_tokens*/, double scale) {
+  check(query, key, value, starts, scale);
+  TORCH_CHECK(query.size(0) == starts.numel() - 1, query.size(0), " queries for ", starts.numel() - 1,
+              " documents: give one for each");
+  Tensor out = at::zeros(query.sizes(), query.options().memory_format(at::MemoryFormat::Contiguous));
+  own::Attention how{};
+  how.window = -1, how.pooled = true;
+  return attend(how, query, key, value, starts, scale, out);
 }
 
 // weight: whole panels, see product.h; bias, scales and sums: of as many columns.
 Tensor linear(const Tensor& left, const Tensor& weight, const Tensor& bias, const std::optional<Tensor>& scales,
               const std::optional<Tensor>& sums, int64_t outputs, int64_t activation) {
+  const own::Type type = type_of(left);
+  const int64_t inputs = left.dim() > 0 ? left.size(-1) : 0;
+  const int64_t columns = (outputs + own::panel_columns() - 1) / own::panel_columns() * own::panel_columns();
+  TORCH_CHECK(inputs > 0 && outputs > 0 && bias.numel() == columns && weight.numel() == inputs * columns, "left of ",
+              left.sizes(), " for a weight of ", weight.sizes(), " and a bias of ", bias.sizes(), " with ", outputs,
+              " outputs: weight and bias must be of left's inputs, in whole panels");
+  TORCH_CHECK(weight.scalar_type() == (scales.has_value() ? at::kChar : left.scalar_type()) && weight.is_contiguous(),
+              "a weight of ", weight.scalar_type(), " for left of ", left.scalar_type(), ": give them one dtype");
+  TORCH_CHECK(!scales.has_value() || (sums.has_value() && scales->numel() == columns && sums->numel() == columns),
+              "eight bits need scales and sums of ", columns, " columns");
   const bool by_row = left.stride(-1) == 1 && (left.dim() == 2 || left.is_contiguous());
   const Tensor rows = by_row ? left : left.contiguous();
   auto sizes = left.sizes().vec();
@@ -55,12 +110,11 @@ Tensor linear(const Tensor& left, const Tensor& weight, const Tensor& bias, cons
   own::Linear what{};
   what.left = rows.const_data_ptr(), what.weight = weight.const_data_ptr();
   what.bias = bias.const_data_ptr<float>(), what.out = out.mutable_data_ptr();
-  what.inputs = left.size(-1), what.outputs = outputs, what.columns = bias.numel();
-  what.rows = left.numel() / what.inputs;
-  what.left_stride = left.dim() == 2 ? rows.stride(0) : what.inputs;
+  what.inputs = inputs, what.outputs = outputs, what.rows = left.numel() / inputs;
+  what.left_stride = left.dim() == 2 ? rows.stride(0) : inputs;
   what.activation = activation;
   if (scales.has_value()) what.scales = scales->const_data_ptr<float>(), what.sums = sums->const_data_ptr<float>();
-  own::multiply_by_weight(what, type_of(left), scales.has_value());
+  own::multiply_by_weight(what, type, scales.has_value());
   return out;
 }
 
@@ -95,6 +149,8 @@ Tensor fingerprints(at::TensorList parts, int64_t every, int64_t only) {
 TORCH_LIBRARY(XENC_NAMESPACE, library) {
   library.def("attention(Tensor query, Tensor key, Tensor value, Tensor starts, int max_tokens, float scale, "
               "bool causal, int window) -> Tensor", {at::Tag::needs_fixed_stride_order});
+  library.def("pooled_attention(Tensor query, Tensor key, Tensor value, Tensor starts, int max_tokens, float scale) "
+              "-> Tensor", {at::Tag::needs_fixed_stride_order});
   library.def("linear(Tensor left, Tensor weight, Tensor bias, Tensor? scales, Tensor? sums, int outputs, "
               "int activation) -> Tensor");
   library.def("fingerprints(Tensor[] parts, int every, int only) -> Tensor");
@@ -104,6 +160,7 @@ TORCH_LIBRARY(XENC_NAMESPACE, library) {
 }
 TORCH_LIBRARY_IMPL(XENC_NAMESPACE, CPU, library) {
   library.impl("attention", &attention);
+  library.impl("pooled_attention", &pooled_attention);
   library.impl("linear", &linear);
   library.impl("fingerprints", &fingerprints);
 }
