@@ -15,10 +15,11 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "default_model", "execution", "extras", "presets", "precision", "last_layer", "families",
+    "errors", "default_model", "execution", "extras", "presets", "precision",
+    "kernels.library", "attention", "pooled_attention", "foreign_code", "last_layer", "families",
     "checkpoints", "pairs", "pair_template", "text_ids", "tokens", "plan", "packing", "collate",
     "packed_collate",
-    "kernels.library", "attention", "forward", "nested.collate", "nested.attention", "nested.forward",
+    "forward", "nested.collate", "nested.attention", "nested.forward",
     "encoder_decoder.first_step", "encoder_decoder.forward",
     "prefix.common", "prefix.collate", "prefix.attention", "prefix.forward",
     "watch", "weights", "twin", "quantize", "kernels.products", "kernels.layers", "kernels.replace",

@@ -11,13 +11,12 @@ from typing import Any, Final
 
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedModel
 
+from .foreign_code import foreign_code_of, global_hooks
 from .pooled_attention import pooled_attention
 
 _EMBEDDED: Final = ("input_ids", "position_ids", "token_type_ids")
-_KNOWN_CODE: Final = ("transformers.", "torch.nn.", f"{__package__}.kernels.")
 
 
 def of_pooled_alone(model: PreTrainedModel) -> tuple[Module, ...]:
@@ -37,28 +36,19 @@ def as_transformers_made_it(model: PreTrainedModel) -> bool:
     """Whether nobody else's code runs in or around the last layer, of a model of BERT's structure.
 
     A hook would see N tokens and not T, or, on a module whose `forward` is not called, nothing; and a module
-    of another library's may look at more than one token. Transformers' hooks, which stay once hidden states
-    were asked for, collect nothing otherwise.
+    of another library's may look at more than one token.
     """
-    if torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks:
-        return False
     body: Any = model.base_model
-    if not len(body.encoder.layer):
+    if global_hooks() or not len(body.encoder.layer):
         return False
-    return all(map(_is_untouched, (body, body.encoder, *_last_layer(model).modules())))
+    looked_at = (body, body.encoder, *_last_layer(model).modules())
+    return all(foreign_code_of(module) is None for module in looked_at)
 
 
 def _last_layer(model: PreTrainedModel) -> Module:
     body: Any = model.base_model
     last: Module = body.encoder.layer[-1]
     return last
-
-
-def _is_untouched(module: Module) -> bool:
-    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
-    foreign = [hook for hook in hooks if not getattr(hook, "__module__", "").startswith("transformers.")]
-    known = type(module).__module__.startswith(_KNOWN_CODE)
-    return known and not foreign and "forward" not in vars(module)
 
 
 def hidden_of_pooled(model: PreTrainedModel, inputs: dict[str, Any], pooled: Tensor) -> Tensor:

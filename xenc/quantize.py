@@ -60,12 +60,16 @@ class TorchaoTwin(Twin):
         for name in self._held:
             module, twin = self._original.get_submodule(name), self.model.get_submodule(name)
             twin._parameters.update(module._parameters)
-            twin._parameters["weight"] = self._eight_bits(name, module._parameters["weight"])
+            twin._parameters["weight"] = self._eight_bits(name, module._parameters.get("weight"))
 
     def _eight_bits(self, name: str, weight: Parameter | None) -> Parameter:
         from torchao.quantization import quantize_
 
-        assert weight is not None
+        if weight is None:
+            raise ExecutionError(
+                f"quantize={self._kind!r}: {name} has no weight of its own, as under weight_norm. "
+                "Remove what computes it (remove_weight_norm), or use quantize=None."
+            )
         holder = Linear(1, 1, bias=False, device="meta")  # quantize_ wants a layer, and changes it
         holder.weight = Parameter(weight.detach(), requires_grad=False)
         quantize_(holder, self._config)

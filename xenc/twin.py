@@ -1,7 +1,7 @@
 """A twin of a model: the same weights, some of its products done otherwise; the model itself stays as it is.
 
-All parameters and buffers that the products do not hold are the model's own. What they hold was made from the
-model's weights and is made anew when those change.
+All parameters, buffers and attributes of modules that the products do not hold are the model's own. What they
+hold was made from the model's weights and is made anew when those change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .weights import Contents, Settings, versions_of
+from .weights import Contents, Settings, shareable, versions_of
 
 
 class Twin(ABC):
@@ -33,9 +33,10 @@ class Twin(ABC):
         self._original = original
         self._modules, self._settings = tuple(original.modules()), Settings(original)
         shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
-        self.model: PreTrainedModel = copy.deepcopy(original, shared).train(False)
+        self.model: PreTrainedModel = copy.deepcopy(original, shared | shareable(original)).train(False)
         self._held = self._replace()
         self._layers = [original.get_submodule(name) for name in sorted(self._held)]
+        self._kinds = self._kinds_held()
         self._contents = Contents(self._weights_held)
         self._version: tuple[object, ...] = ()
         self.follow(anyway=True)
@@ -52,7 +53,7 @@ class Twin(ABC):
         """Whether a model still consists of the modules that this twin was made after, set as they were."""
         now = tuple(model.modules())
         same = len(now) == len(self._modules) and all(map(is_, now, self._modules))
-        return same and self._settings.unchanged()
+        return same and self._settings.unchanged() and self._kinds_held() == self._kinds
 
     def follow(self, *, anyway: bool = False) -> None:
         """Take over the original's weights, if they have changed: nothing is compiled for that.
@@ -82,6 +83,11 @@ class Twin(ABC):
             return forward(batch)
 
         return run
+
+    def _kinds_held(self) -> list[tuple[object, ...]]:
+        """What a layer was chosen by, and might no longer be."""
+        weights = (layer._parameters.get("weight") for layer in self._layers)
+        return [() if part is None else (type(part), part.shape, part.dtype) for part in weights]
 
     def _weights_held(self) -> list[Tensor]:
         held = (part for layer in self._layers for part in layer._parameters.values() if part is not None)

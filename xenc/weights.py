@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple, Self
 
 from torch import Tensor
 from torch.nn import Module
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
+from .foreign_code import foreign_hooks, global_hooks
 from .kernels.library import library
 
 _PLAIN: Final = (bool, int, float, str, type(None))
@@ -43,15 +44,15 @@ def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
 
 
 def settings_of(model: PreTrainedModel) -> tuple[object, ...]:
-    """Changes whenever a module's plain attribute is set (an epsilon, an active adapter), its class, its own
-    `forward`, or a hook that is not transformers' own.
+    """Changes whenever a module's attribute is set (an epsilon, an active adapter), its class or that class's
+    `forward`, or a hook that is not transformers' own; not with what is written into a tensor or a dict.
     """
-    return tuple(
+    return global_hooks(), tuple(
         (
             type(module),
-            vars(module).get("forward"),
-            *((name, _frozen(value)) for name, value in vars(module).items() if _is_setting(name, value)),
-            *(number for number, _ in _foreign_hooks(module)),
+            type(module).forward,
+            *((name, _frozen(value)) for name, value in vars(module).items() if _is_own(name)),
+            *(number for number, _ in foreign_hooks(module)),
         )
         for module in model.modules()
     )
@@ -60,16 +61,16 @@ def settings_of(model: PreTrainedModel) -> tuple[object, ...]:
 class Settings:
     """Whether a model's modules are set as they were, asked for every request; see `settings_of`.
 
-    A plain attribute that is the same object still is not looked at again.
+    An attribute that is the same object still is not looked at again.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model, self._before = model, settings_of(model)
-        self._seen = [_Seen.of(module) for module in model.modules()]
+        self._seen, self._global = [_Seen.of(module) for module in model.modules()], global_hooks()
 
     def unchanged(self) -> bool:
         """Whether nothing was set since, or to what it was."""
-        if all(map(_Seen.holds, self._seen)):
+        if self._global == global_hooks() and all(map(_Seen.holds, self._seen)):
             return True
         if settings_of(self._model) != self._before:
             return False
@@ -82,6 +83,7 @@ class _Seen(NamedTuple):
 
     module: Module
     kind: type
+    forward: Any
     attributes: tuple[tuple[str, object], ...]
     lists: tuple[tuple[list[Any], tuple[Any, ...]], ...]
     hooks: tuple[int, ...]
@@ -90,12 +92,14 @@ class _Seen(NamedTuple):
     def of(cls, module: Module) -> Self:
         own = vars(module)
         lists = tuple((value, tuple(value)) for value in own.values() if isinstance(value, list))
-        return cls(module, type(module), tuple(own.items()), lists, _hook_numbers(module))
+        kind = type(module)
+        return cls(module, kind, kind.forward, tuple(own.items()), lists, _hook_numbers(module))
 
     def holds(self) -> bool:
         own = vars(self.module)
         return (
             type(self.module) is self.kind
+            and self.kind.forward is self.forward
             and len(own) == len(self.attributes)
             and all(own.get(name, _ABSENT) is value for name, value in self.attributes)
             and all(tuple(now) == before for now, before in self.lists)
@@ -110,42 +114,50 @@ def _hook_numbers(module: Module) -> tuple[int, ...]:
     return (*module._forward_pre_hooks, *module._forward_hooks)
 
 
-def has_foreign_hooks(model: PreTrainedModel) -> bool:
-    """Whether any module runs code before or after it that is not transformers' own.
+def shareable(model: PreTrainedModel) -> dict[int, Any]:
+    """What a copy of a model can have in common with it, beside weights: attributes of modules by their id.
 
-    Transformers' hooks stay once hidden states were asked for, and collect nothing otherwise.
+    All but the modules themselves, lists of them, and configurations: a copy attends in another way.
     """
-    return any(True for module in model.modules() for _ in _foreign_hooks(module))
+    own = [value for module in model.modules() for name, value in vars(module).items() if _is_own(name)]
+    return {
+        id(value): value for value in own if not isinstance(value, PretrainedConfig) and not _holds(value)
+    }
 
 
-def _foreign_hooks(module: Module) -> Iterator[tuple[int, Any]]:
-    hooks = chain(module._forward_pre_hooks.items(), module._forward_hooks.items())
-    return (
-        (number, hook)
-        for number, hook in hooks
-        if not (getattr(hook, "__module__", None) or "").startswith("transformers.")
-    )
+_OF_EVERY_MODULE: Final = frozenset(vars(Module()))
 
 
-def _is_setting(name: str, value: Any) -> bool:
-    if name in ("training", "_output_capturing_hooks_installed"):
-        return False
-    return isinstance(value, _PLAIN) or (
-        isinstance(value, (list, tuple)) and all(isinstance(item, _PLAIN) for item in value)
-    )
+def _is_own(name: str) -> bool:
+    """Whether an attribute is not what every module has."""
+    return name not in _OF_EVERY_MODULE and name != "_output_capturing_hooks_installed"
+
+
+def _holds(value: Any) -> bool:
+    """Whether modules are among what a value consists of."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        return any(map(_holds, value))
+    return isinstance(value, Module)
 
 
 def _frozen(value: Any) -> object:
-    return tuple(value) if isinstance(value, list) else value
+    """Something equal if the value is; of what is not plain only whether it is the same object."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_frozen, value))
+    return id(value)
 
 
 class Contents:
     """What is in a few weights: whether a change shows that left no other trace.
 
     A write through `.data`, or by a fused optimiser, moves neither address nor version. Looking at all bytes
-    for every batch would cost more than it is worth, so each look is at another share of the cache lines: a
-    weight that is written as a whole shows at once, a single number within SHARES looks. Without the C++
-    library nothing is looked at.
+    for every batch would cost more than it is worth, so each look is at another share of the cache lines, and
+    at one line at least of every weight: one that is written as a whole shows at once, a single number within
+    SHARES looks. Without the C++ library nothing is looked at.
 
     Args:
         weights: what to look at, asked for anew each time.

@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+import xenc
+from correctness_tests import checkpoints
+from xenc import Execution
 from xenc.kernels.library import Library, library
+from xenc.kernels.products import chosen
+from xenc.kernels.twin import KernelTwin
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +30,26 @@ def threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Whose weights have more cache lines than there are shares of them to look at."""
+    return checkpoints.make(tmp_path, "bert", hidden_size=128, intermediate_size=256)
+
+
+@pytest.fixture
+def preferred(monkeypatch):
+    """Makes a model that nobody told what multiplies, on a machine where our own is the fastest."""
+
+    def choose(dtype, asked):
+        return chosen(dtype, asked or "xenc")
+
+    monkeypatch.setattr("xenc.kernels.twin.chosen", choose)
+
+    def make(checkpoint) -> xenc.CrossEncoder:
+        model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=Execution(compile_mode=None))
+        assert isinstance(model.pipeline._twin, KernelTwin)
+        return model
+
+    return make

@@ -10,20 +10,12 @@ import torch
 from torch import nn
 
 import xenc
-from correctness_tests import checkpoints
 from correctness_tests.kernels.test_twin import PAIRS, logits, made
 from xenc import watch_compiles
-from xenc.kernels.products import chosen
 from xenc.kernels.twin import KernelTwin
 from xenc.weights import Contents
 
 pytestmark = pytest.mark.usefixtures("kernels")
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """Whose weights have more cache lines than there are shares of them to look at."""
-    return checkpoints.make(tmp_path, "bert", hidden_size=128, intermediate_size=256)
 
 
 @pytest.fixture(params=["eager", "compiled"])
@@ -32,23 +24,6 @@ def model(request, checkpoint):
     with made(checkpoint, "xenc", **settings) as model:
         model.warmup()
         yield model
-
-
-@pytest.fixture
-def preferred(monkeypatch):
-    """Makes a model that nobody told what multiplies, on a machine where our own is the fastest."""
-
-    def choose(dtype, asked):
-        return chosen(dtype, asked or "xenc")
-
-    monkeypatch.setattr("xenc.kernels.twin.chosen", choose)
-
-    def make(checkpoint) -> xenc.CrossEncoder:
-        model = made(checkpoint, None)
-        assert isinstance(model.pipeline._twin, KernelTwin)
-        return model
-
-    return make
 
 
 def expected(model: xenc.CrossEncoder) -> np.ndarray:
@@ -157,6 +132,19 @@ def test_a_bias_that_is_gone_is_gone_from_the_next_score(checkpoint):
     logits(model)
     bias_removed(model.transformers_model)
     np.testing.assert_allclose(logits(model), expected(model), rtol=1e-4, atol=1e-4)
+
+
+def test_small_weights_that_are_written_as_a_whole_show_at_once_however_many_looks_there_were():
+    weights = [torch.randn(300, 64), torch.randn(384), torch.randn(3)]
+    contents = Contents(lambda: weights)
+    contents.remember()
+    for looks in range(Contents.SHARES):
+        assert not contents.changed(), looks
+        for weight in weights:
+            weight.data += 1
+            assert contents.changed(), (looks, weight.shape)
+            weight.data -= 1
+            contents.remember()
 
 
 @pytest.mark.parametrize("place", [(0, 0), (127, 255), (64, 17)])

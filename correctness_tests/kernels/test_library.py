@@ -64,7 +64,7 @@ def assert_scores_without_the_library(checkpoint: Path, because: str, **settings
     np.testing.assert_allclose(scores, exact, rtol=0, atol=1e-4)
     assert because in missing
     assert "\n" not in missing
-    warnings = [line for line in said.splitlines() if "C++ kernels could not be built" in line]
+    warnings = [line for line in said.splitlines() if "C++ kernels could not be built or loaded" in line]
     assert len(warnings) == 1, said
     assert missing in warnings[0]
     assert not products.startswith("xenc")
@@ -102,8 +102,10 @@ def test_a_source_that_does_not_compile_is_one_warning_too(one_layer, tmp_path, 
 
 
 def test_a_library_that_cannot_be_loaded_is_one_warning_too(one_layer, tmp_path, buildable):
-    (tmp_path / rooms.name()).mkdir()
-    (tmp_path / rooms.name() / f"{rooms.name()}.so").write_text("not a library")
+    file = tmp_path / rooms.name() / f"{rooms.name()}.so"
+    file.parent.mkdir()
+    file.write_text("not a library")
+    rooms._digest_of(file).write_text(rooms._digest(file))
     assert_scores_without_the_library(one_layer, rooms.name(), TORCH_EXTENSIONS_DIR=tmp_path)
 
 
@@ -146,9 +148,24 @@ def test_of_several_processes_at_once_one_builds_and_all_load(stands_in):
     processes = [start(3) for _ in range(3)]
     assert [answer_of(process)[0] for process in processes] == [None] * 3
     assert len(log.read_text().splitlines()) == 1
-    assert {file.name for file in folder.iterdir()} == {f"{folder.name}.so", "lock"}
+    files = {f"{folder.name}.so", f"{folder.name}.sha256", "lock"}
+    assert {file.name for file in folder.iterdir()} == files
     assert answer_of(start(0))[0] is None
     assert len(log.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut short", "emptied", "its digest lost"])
+def test_a_library_that_was_damaged_is_built_anew(stands_in, damage):
+    """A process that loads one that is cut short is killed."""
+    start, log, folder = stands_in
+    assert answer_of(start(0))[0] is None
+    file = folder / f"{folder.name}.so"
+    if damage == "its digest lost":
+        rooms._digest_of(file).unlink()
+    else:
+        os.truncate(file, file.stat().st_size // 2 if damage == "cut short" else 0)
+    assert answer_of(start(0))[0] is None
+    assert len(log.read_text().splitlines()) == 2
 
 
 def test_a_process_killed_while_it_builds_blocks_nobody(stands_in):

@@ -106,7 +106,7 @@ def _loaded() -> Library:
     except Exception as error:
         reason = _last_line(error)
         logger.warning(
-            "xenc's C++ kernels could not be built, PyTorch's are used, which are slower: %s "
+            "xenc's C++ kernels could not be built or loaded, PyTorch's are used, which are slower: %s "
             "(they need a C++ compiler, found as c++ or in CXX, and `pip install ninja`)", reason,
         )  # fmt: skip
         return Library(missing=reason)
@@ -132,18 +132,36 @@ def _built(name: str) -> Path:
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
     folder = Path(root) / name
     library = folder / f"{name}.so"
-    if library.exists():
+    if _is_whole(library):
         return library
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder):
-        if not library.exists():
+        if not _is_whole(library):
             with TemporaryDirectory(dir=folder) as scratch, _ninja_on_path():
                 cpp_extension.load(
                     name, [str(source) for source in SOURCES], extra_cflags=flags(),
                     extra_ldflags=["-fopenmp"], build_directory=scratch, is_python_module=False,
                 )  # fmt: skip
-                os.replace(Path(scratch) / f"{name}.so", library)
+                made = Path(scratch) / f"{name}.so"
+                _digest_of(library).write_text(_digest(made))
+                os.replace(made, library)
     return library
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a file is what was built: loading one that is cut short would kill the process."""
+    try:
+        return _digest_of(library).read_text() == _digest(library)
+    except OSError:
+        return False
+
+
+def _digest_of(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Final, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ..execution import Products
@@ -171,10 +171,9 @@ def ways(dtype: torch.dtype, rows: int, inputs: int, outputs: int) -> dict[str, 
         inputs: numbers of a row; a multiple of four.
         outputs: of the weight, [outputs, inputs].
     """
-    eight_bits = dtype == torch.int8
-    left = torch.randn(rows, inputs, dtype=torch.bfloat16 if eight_bits else dtype)
-    layer = nn.Linear(inputs, outputs, dtype=left.dtype)
-    weight, bias = layer.weight.detach(), layer.bias.detach()
+    eight_bits, own = dtype == torch.int8, torch.Generator()  # the process's random numbers stay as they are
+    numbers = partial(torch.randn, generator=own, dtype=torch.bfloat16 if eight_bits else dtype)
+    left, weight, bias = numbers(rows, inputs), numbers(outputs, inputs), numbers(outputs)
     found: dict[str, Callable[[], object]] = {}
     if not eight_bits:
         found["torch"] = lambda: functional.linear(left, weight, bias)

@@ -1,6 +1,6 @@
 """Which modules of a model a product of another kind can stand for, and which layers it then holds.
 
-By class, as transformers made it: a layer of somebody else's, or one whose `forward` somebody wrapped, stays.
+By class, as transformers made it, in a model where nobody else's code runs; see `foreign_code`.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _is_plain(module: Module) -> bool:
     """A linear layer as PyTorch makes it, with weights of its own."""
     if type(module) is not Linear or type(module.weight) is not Parameter or "forward" in vars(module):
         return False
-    return module.in_features % MOST_DEPTH == 0
+    return module.weight.dim() == 2 and module.weight.shape[1] % MOST_DEPTH == 0
 
 
 def _is_transformers_own(module: Module) -> bool:

@@ -6,16 +6,15 @@ import logging
 from typing import Final
 
 import torch
-from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedModel
 
 from ..errors import ExecutionError
 from ..execution import Execution, Products
 from ..families import Packable, packable
+from ..foreign_code import foreign_code
 from ..last_layer import asked_by_pooled
 from ..quantize import TorchaoTwin, check_device, no_layers
 from ..twin import Twin
-from ..weights import has_foreign_hooks
 from .layers import KINDS, EightBitProduct, Product
 from .library import library
 from .products import ACTIVATIONS, DTYPES, Chosen, chosen
@@ -100,7 +99,9 @@ def twin_for(model: PreTrainedModel, execution: Execution) -> tuple[Twin | None,
 def _quantised(model: PreTrainedModel, execution: Execution) -> tuple[Twin, str]:
     assert execution.quantize is not None
     check_device(model, execution.quantize)
-    ours = execution.quantize == "int8" and execution.products in (None, "xenc") and _is_untouched(model)
+    ours = (
+        execution.quantize == "int8" and execution.products in (None, "xenc") and foreign_code(model) is None
+    )
     if ours and model.device.type == "cpu" and library().has_int8:
         twin = KernelTwin(model, "xenc", eight_bits=True)
         return twin, f"xenc in int8; {_megabytes(twin)}"
@@ -115,12 +116,7 @@ def _why_plain(model: PreTrainedModel, execution: Execution) -> str | None:
         return "for packed batches that are not frozen alone" if not execution.freeze else "frozen"
     if model.dtype not in DTYPES:
         return f"no kernel for {model.dtype}"
-    return None if _is_untouched(model) else "somebody's hooks run in the model"
-
-
-def _is_untouched(model: PreTrainedModel) -> bool:
-    everywhere = torch_modules._global_forward_hooks or torch_modules._global_forward_pre_hooks
-    return not everywhere and not has_foreign_hooks(model)
+    return foreign_code(model)
 
 
 def _said(choice: Chosen, twin: KernelTwin) -> str:

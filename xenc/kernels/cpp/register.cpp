@@ -47,8 +47,8 @@ void check(const Tensor& query, const Tensor& key, const Tensor& value, const Te
   const Tensor row = starts.contiguous();
   const int32_t* at = row.const_data_ptr<int32_t>();
   const int64_t documents = row.numel() - 1;
-  TORCH_CHECK(at[0] >= 0 && at[documents] <= key.size(0) && std::is_sorted(at, at + documents + 1),
-              "starts must ascend from 0 to at most the ", key.size(0), " tokens there are, but is ", starts);
+  TORCH_CHECK(at[0] == 0 && at[documents] == key.size(0) && std::is_sorted(at, at + documents + 1),
+              "starts must ascend from 0 to the ", key.size(0), " tokens there are, but is ", starts);
   TORCH_CHECK(scale > 0, "scale=", scale, " must be positive");
 }
 
@@ -73,7 +73,7 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, co
   TORCH_CHECK(query.size(0) == key.size(0), query.size(0), " queries for ", key.size(0), " keys: give one for each");
   Tensor out = at::empty(query.sizes(), query.options().memory_format(at::MemoryFormat::Contiguous));
   own::Attention how{};
-  how.causal = causal, how.window = window;
+  how.causal = causal, how.window = std::min(window, key.size(0));
   return attend(how, query, key, value, starts, scale, out);
 }
 
@@ -95,10 +95,11 @@ Tensor linear(const Tensor& left, const Tensor& weight, const Tensor& bias, cons
   const own::Type type = type_of(left);
   const int64_t inputs = left.dim() > 0 ? left.size(-1) : 0;
   const int64_t columns = (outputs + own::panel_columns() - 1) / own::panel_columns() * own::panel_columns();
-  TORCH_CHECK(inputs > 0 && outputs > 0 && bias.numel() == columns && weight.numel() == inputs * columns, "left of ",
+  const bool whole = weight.numel() == inputs * columns && weight.is_contiguous();
+  TORCH_CHECK(inputs > 0 && outputs > 0 && whole && bias.numel() == columns && bias.is_contiguous(), "left of ",
               left.sizes(), " for a weight of ", weight.sizes(), " and a bias of ", bias.sizes(), " with ", outputs,
               " outputs: weight and bias must be of left's inputs, in whole panels");
-  TORCH_CHECK(weight.scalar_type() == (scales.has_value() ? at::kChar : left.scalar_type()) && weight.is_contiguous(),
+  TORCH_CHECK(weight.scalar_type() == (scales.has_value() ? at::kChar : left.scalar_type()),
               "a weight of ", weight.scalar_type(), " for left of ", left.scalar_type(), ": give them one dtype");
   TORCH_CHECK(!scales.has_value() || (sums.has_value() && scales->numel() == columns && sums->numel() == columns),
               "eight bits need scales and sums of ", columns, " columns");
@@ -119,9 +120,11 @@ Tensor linear(const Tensor& left, const Tensor& weight, const Tensor& bias, cons
 }
 
 // A number for each of `every` interleaved shares of the parts' cache lines; only that of share `only`, unless it is
-// negative. FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/) by words of eight bytes.
+// negative. A part of fewer lines has one of them in every share. FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/)
+// by words of eight bytes.
 Tensor fingerprints(at::TensorList parts, int64_t every, int64_t only) {
   constexpr int64_t line = 64;
+  TORCH_CHECK(0 < every && only < every, "share ", only, " of ", every, " shares");
   Tensor out = at::empty({only < 0 ? every : 1}, at::TensorOptions().dtype(at::kLong));
   for (int64_t share = std::max<int64_t>(only, 0); share < (only < 0 ? every : only + 1); ++share) {
     uint64_t hash = 0xcbf29ce484222325u;
@@ -129,7 +132,9 @@ Tensor fingerprints(at::TensorList parts, int64_t every, int64_t only) {
       const Tensor whole = part.contiguous();
       const char* bytes = static_cast<const char*>(whole.const_data_ptr());
       const int64_t size = whole.nbytes();
-      for (int64_t at = share * line; at < size; at += every * line)
+      const int64_t lines = (size + line - 1) / line;
+      const int64_t first = lines == 0 ? 0 : lines < every ? share % lines : share;
+      for (int64_t at = first * line; at < size; at += every * line)
         for (int64_t word = at; word < std::min(size, at + line); word += 8) {
           uint64_t value = 0;
           std::memcpy(&value, bytes + word, std::min<int64_t>(8, size - word));

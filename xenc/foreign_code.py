@@ -1,0 +1,67 @@
+"""Whether a model runs anybody's code but transformers' and PyTorch's.
+
+What stands for a module, or passes it over, does what transformers' code says. Where somebody wrapped a
+forward, put a layer of their own in, patched a class or set a hook, only the module knows what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, Final
+
+from torch.nn import Module
+from torch.nn.modules import module as torch_modules
+
+_KNOWN: Final = ("transformers.", "torch.", f"{__package__}.")
+"""Whose code we know."""
+
+
+def foreign_code(model: Module) -> str | None:
+    """What somebody else's code in a model is, for an error or a report; None if there is none."""
+    if global_hooks():
+        return "somebody's hooks run in every module"
+    for name, module in model.named_modules():
+        what = foreign_code_of(module)
+        if what is not None:
+            return f"{what} in {name or 'the model'}"
+    return None
+
+
+def foreign_code_of(module: Module) -> str | None:
+    """The same of one module alone, hooks on every module aside."""
+    if any(True for _ in foreign_hooks(module)):
+        return "somebody's hooks run"
+    if "forward" in vars(module):
+        return "somebody's forward runs"
+    kind = type(module)
+    if not (_is_known(kind.forward) and _is_known(kind.__call__)):
+        return f"somebody's {kind.__name__} runs"
+    return None
+
+
+def foreign_hooks(module: Module) -> Iterator[tuple[int, Any]]:
+    """Number and function of each hook that is not transformers' own.
+
+    Transformers' hooks stay once hidden states were asked for, and collect nothing otherwise.
+    """
+    hooks = chain(module._forward_pre_hooks.items(), module._forward_hooks.items())
+    return (
+        (number, hook)
+        for number, hook in hooks
+        if not (getattr(hook, "__module__", None) or "").startswith("transformers.")
+    )
+
+
+def global_hooks() -> tuple[int, ...]:
+    """The numbers of the hooks that run in every module there is."""
+    return (*torch_modules._global_forward_pre_hooks, *torch_modules._global_forward_hooks)
+
+
+def _is_known(function: Any) -> bool:
+    """By where it was written, and what it wraps; `functools.wraps` gives a wrapper another's name."""
+    while function is not None:
+        if not getattr(function, "__globals__", {}).get("__name__", "").startswith(_KNOWN):
+            return False
+        function = getattr(function, "__wrapped__", None)
+    return True
