@@ -7,10 +7,11 @@ import itertools
 import pytest
 import torch
 
+from correctness_tests.kernels.test_twin import made
 from xenc import Execution, ExecutionError
 from xenc.kernels import products
 from xenc.kernels.library import Library
-from xenc.kernels.products import DTYPES, Chosen, chosen, fastest, ways
+from xenc.kernels.products import DTYPES, Chosen, chosen, fastest, ways, why_not
 
 
 @pytest.mark.parametrize(
@@ -115,3 +116,14 @@ def test_onednn_has_no_eight_bits_here():
 def test_another_way_is_another_graph():
     ways = (None, "torch", "onednn", "xenc")
     assert len({Execution(products=way).graph_settings for way in ways}) == 4
+
+
+def test_a_way_that_the_processor_does_not_have_is_refused_with_the_remedy(one_layer, monkeypatch):
+    """As oneDNN's float16 on a processor without AVX512-FP16."""
+    why_not.cache_clear()
+    monkeypatch.setattr("xenc.kernels.products.ways", lambda *_: {"torch": None, "xenc": None})
+    with pytest.raises(
+        ExecutionError, match=r"products='onednn': onednn multiplies no float16 on this processor\. Use"
+    ):
+        made(one_layer, "onednn", torch.float16)
+    why_not.cache_clear()

@@ -17,7 +17,7 @@ from ..quantize import TorchaoTwin, check_device, no_layers
 from ..twin import Twin
 from .layers import KINDS, EightBitProduct, Product
 from .library import library
-from .products import ACTIVATIONS, DTYPES, Chosen, chosen
+from .products import ACTIVATIONS, DTYPES, Chosen, chosen, why_not
 from .replace import replace_products
 
 logger = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ def twin_for(model: PreTrainedModel, execution: Execution) -> tuple[Twin | None,
     if execution.quantize is not None:
         return _quantised(model, execution)
     plain = _why_plain(model, execution)
-    if plain is None and execution.products == "xenc":
-        plain = library().missing
+    if plain is None and execution.products is not None:
+        plain = why_not(execution.products, model.dtype)
     if plain is not None and execution.products in ("onednn", "xenc"):
         raise ExecutionError(f"products={execution.products!r}: {plain}. Use products=None.")
     if plain is not None:
