@@ -10,7 +10,7 @@ from typing import Any
 from perf_tests.cpu.rows import Row, check_native
 from perf_tests.cpu.setting import Setting
 from perf_tests.scorers import Scorer
-from perf_tests.side_by_side.contestant import Contestant
+from perf_tests.side_by_side.contestant import Contestant, warmed_up
 from perf_tests.side_by_side.turns import nothing_collected
 from perf_tests.workloads import Pair, Workload
 from xenc import CrossEncoder
@@ -67,15 +67,7 @@ class Contestants:
             str(self._setting.checkpoint()), device="cpu", max_length=workload.max_length,
             model_kwargs={"dtype": row.dtype}, execution=row.execution,
         )  # fmt: skip
-        scorer = Scorer(model=model, batch_size=workload.batch_size)
-        contestant = Contestant(row, scorer, "cpu")
-        contestant.take_over()
-        scorer.warmup_s = model.warmup(workload.batch_size).seconds
-        if model.execution != row.execution:
-            raise RuntimeError(f"{row.name} runs as {model.execution} and would be timed under a wrong name")
-        compiled = model.pipeline.compiled
-        scorer.graphs = 0 if compiled is None else compiled.graphs
-        return {workload.batch_size: contestant}
+        return {workload.batch_size: warmed_up(row, model, workload.batch_size, "cpu")}
 
 
 def try_batch_sizes(

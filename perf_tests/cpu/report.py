@@ -8,7 +8,7 @@ from typing import Final
 from perf_tests.cpu.goals import GOALS, speed
 from perf_tests.cpu.results import Found, Results
 from perf_tests.cpu.rows import XENC
-from perf_tests.side_by_side.goal import Goal
+from perf_tests.side_by_side.goal import goals_table
 from perf_tests.side_by_side.turns import Timed
 from xenc.gate.measure import FLAGGED_SPREAD
 from xenc.profiling.report import table
@@ -28,7 +28,7 @@ def markdown(results: Results) -> str:
     sections = [
         "# Side by side on a processor",
         f"{warning}{_machine(results)}",
-        f"## Goals\n\n{_goals(results)}",
+        f"## Goals\n\n{goals_table(GOALS, results)}",
     ]
     for found in results.workloads.values():
         sections += [f"## {found.name}", _about(found), _rows(found), _speeds(found)]
@@ -48,19 +48,6 @@ def _machine(results: Results) -> str:
             value = ", ".join(value) or "none of note"
         lines.append(f"- {name.replace('_', ' ')}: {value}")
     return "\n".join([f"- model: {results.model}", *lines])
-
-
-def _goals(results: Results) -> str:
-    return table(["goal", "aim", "measured", "of", "verdict"], [_goal(goal, results) for goal in GOALS])
-
-
-def _goal(goal: Goal[Results], results: Results) -> list[str]:
-    found = goal.measured(results)
-    aim = f"{'at most' if goal.at_most else 'at least'} {goal.shown(goal.aim)}"
-    if goal.stretch is not None:
-        aim += f", stretch {goal.shown(goal.stretch)}"
-    value, of = (goal.shown(found[0]), found[1]) if found is not None else ("", "")
-    return [goal.name, aim, value, of, goal.verdict(results)]
 
 
 def _about(found: Found) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from perf_tests.side_by_side.turns import Timed
-from xenc.gate.measure import relative_spread
 
 
 @dataclass(kw_only=True)
@@ -53,13 +52,11 @@ class Found:
 
     def spread(self, row: Timed) -> float:
         """Of seconds per token, since rounds differ in their pairs."""
-        return relative_spread(
-            [second / n for second, n in zip(row.seconds, self.round_tokens, strict=False)]
-        )
+        return row.spread_per(self.round_tokens)
 
     def rate(self, row: Timed, of: list[int]) -> float:
         """Pairs or tokens per second, a median over rounds."""
-        return statistics.median(count / second for count, second in zip(of, row.seconds, strict=False))
+        return row.per_second(of)
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ from perf_tests import peers
 from perf_tests.hopper.rows import Row
 from perf_tests.hopper.setting import Setting
 from perf_tests.scorers import Scorer
-from perf_tests.side_by_side.contestant import Contestant
+from perf_tests.side_by_side.contestant import Contestant, warmed_up
 from xenc import CrossEncoder
 
 
@@ -48,12 +48,4 @@ class Contestants:
                 str(setting.checkpoint()), device=setting.device, max_length=setting.workload.max_length,
                 model_kwargs={"dtype": setting.dtype}, execution=row.execution,
             )  # fmt: skip
-        scorer = Scorer(model=model, batch_size=row.batch_size)
-        contestant = Contestant(row, scorer, setting.device)
-        contestant.take_over()
-        scorer.warmup_s = model.warmup(row.batch_size).seconds
-        if model.execution != row.execution:
-            raise RuntimeError(f"{row.name} runs as {model.execution} and would be timed under a wrong name")
-        compiled = model.pipeline.compiled
-        scorer.graphs = 0 if compiled is None else compiled.graphs
-        return contestant
+        return warmed_up(row, model, row.batch_size, setting.device)

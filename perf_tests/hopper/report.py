@@ -7,9 +7,8 @@ from typing import Final
 
 from perf_tests.hopper.goals import GOALS
 from perf_tests.hopper.results import Results
-from perf_tests.side_by_side.goal import Goal
+from perf_tests.side_by_side.goal import goals_table
 from perf_tests.side_by_side.turns import Timed, ratio
-from xenc.gate.measure import relative_spread
 from xenc.profiling.report import table
 
 MLPERF: Final = 7994.0
@@ -23,7 +22,7 @@ def markdown(results: Results) -> str:
     sections = [
         "# Side by side",
         _machine(results),
-        f"## Goals\n\n{_goals(results)}",
+        f"## Goals\n\n{goals_table(GOALS, results)}",
         f"## Rows\n\n{_rows(results)}\n\n{_legend(results)}",
     ]
     if results.equal_requests or results.random_requests:
@@ -48,19 +47,6 @@ def _machine(results: Results) -> str:
     return f"{warning}{facts}. {work}. Peak {peak}."
 
 
-def _goals(results: Results) -> str:
-    return table(["goal", "aim", "measured", "of", "verdict"], [_goal(goal, results) for goal in GOALS])
-
-
-def _goal(goal: Goal[Results], results: Results) -> list[str]:
-    found = goal.measured(results)
-    aim = f"{'at most' if goal.at_most else 'at least'} {goal.shown(goal.aim)}"
-    if goal.stretch is not None:
-        aim += f", stretch {goal.shown(goal.stretch)}"
-    value, of = (goal.shown(found[0]), found[1]) if found is not None else ("", "")
-    return [goal.name, aim, value, of, goal.verdict(results)]
-
-
 def _rows(results: Results) -> str:
     header = [
         "whose", "row", "ms", "spread", "over recipe", "over peer", "pairs/s", "MFU", "MFU on device",
@@ -80,10 +66,10 @@ def _row(row: Timed, results: Results) -> list[str]:
         row.group,
         row.name,
         f"{1000 * statistics.median(row.seconds):,.1f}",
-        f"{_spread(row, results):.1%}",
+        f"{row.spread_per(results.round_tokens):.1%}",
         "" if recipe is None else f"{ratio(row, recipe):.2f}x",
         "" if peer is None else f"{ratio(row, peer):.2f}x",
-        f"{_rate(row, results):,.0f}",
+        f"{row.per_second(results.round_pairs):,.0f}",
         f"{results.end_to_end_mfu(row):.1%}",
         "" if device is None else f"{device:.1%}",
         "" if row.waste is None else f"{row.waste:.1%}",
@@ -93,19 +79,6 @@ def _row(row: Timed, results: Results) -> list[str]:
         str(row.graphs) if row.graphs else "",
         str(sum(row.counts.values())),
     ]
-
-
-def _spread(row: Timed, results: Results) -> float:
-    """Of seconds per token, since rounds differ in their pairs."""
-    return relative_spread(
-        [second / tokens for second, tokens in zip(row.seconds, results.round_tokens, strict=False)]
-    )
-
-
-def _rate(row: Timed, results: Results) -> float:
-    return statistics.median(
-        pairs / second for pairs, second in zip(results.round_pairs, row.seconds, strict=False)
-    )
 
 
 def _legend(results: Results) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from perf_tests.device_clock import DeviceClock
 from perf_tests.scorers import Scorer
 from perf_tests.workloads import Pair
-from xenc import Execution
+from xenc import CrossEncoder, Execution
 
 
 class Entered(Protocol):
@@ -70,3 +70,20 @@ class Contestant:
         """Padding / all tokens of the last `logits`; None for a peer."""
         report = None if self.model is None else self.model.last_report
         return None if report is None else report.waste
+
+
+def warmed_up(row: Entered, model: CrossEncoder, batch_size: int, device: str) -> Contestant:
+    """A row of xenc's, for which nothing is left to compile.
+
+    Raises:
+        RuntimeError: the model does not run as the row says.
+    """
+    scorer = Scorer(model=model, batch_size=batch_size)
+    contestant = Contestant(row, scorer, device)
+    contestant.take_over()
+    scorer.warmup_s = model.warmup(batch_size).seconds
+    if model.execution != row.execution:
+        raise RuntimeError(f"{row.name} runs as {model.execution} and would be timed under a wrong name")
+    compiled = model.pipeline.compiled
+    scorer.graphs = 0 if compiled is None else compiled.graphs
+    return contestant

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from xenc.profiling.report import table
 
 Found = tuple[float, str] | None
 """What was measured, and of what; None if it was not."""
@@ -72,3 +74,17 @@ class Goal(Generic[Run]):
             case "":
                 return f"{value:,.0f}"
         return f"{value:.2f}{'x' if self.unit == 'x' else ' s'}"
+
+    def row(self, results: Run) -> list[str]:
+        """Name, aim, what was measured, of what, and the verdict."""
+        found = self.measured(results)
+        aim = f"{'at most' if self.at_most else 'at least'} {self.shown(self.aim)}"
+        if self.stretch is not None:
+            aim += f", stretch {self.shown(self.stretch)}"
+        value, of = (self.shown(found[0]), found[1]) if found is not None else ("", "")
+        return [self.name, aim, value, of, self.verdict(results)]
+
+
+def goals_table(goals: Iterable[Goal[Run]], results: Run) -> str:
+    """What became of each goal, in Markdown."""
+    return table(["goal", "aim", "measured", "of", "verdict"], [goal.row(results) for goal in goals])

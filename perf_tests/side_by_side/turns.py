@@ -13,7 +13,7 @@ from perf_tests.side_by_side.contestant import Contestant
 from perf_tests.workloads import Pair
 from xenc.errors import first_line
 from xenc.gate.exact import compile_counts
-from xenc.gate.measure import synchronised_seconds
+from xenc.gate.measure import relative_spread, synchronised_seconds
 from xenc.watch import watch_compiles
 
 PRIMED_ON: Final = 64
@@ -60,6 +60,14 @@ class Timed:
         """Whether it was timed, answered rightly and compiled nothing meanwhile: else it proves nothing."""
         right = self.output_error is not None and self.output_error <= (self.output_tolerance or 0.0)
         return self.problem is None and bool(self.seconds) and right and not any(self.counts.values())
+
+    def spread_per(self, counts: Sequence[int]) -> float:
+        """Relative spread of seconds per token, or whatever is counted: rounds differ in their pairs."""
+        return relative_spread([each / count for each, count in zip(self.seconds, counts, strict=False)])
+
+    def per_second(self, counts: Sequence[int]) -> float:
+        """Pairs, tokens or whatever is counted per second: a median over rounds."""
+        return statistics.median(count / each for count, each in zip(counts, self.seconds, strict=False))
 
 
 def time_in_turns(
