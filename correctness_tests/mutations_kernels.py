@@ -28,9 +28,60 @@ FOLLOWED = "kernels/test_followed.py"
 CHANGED = f"{FOLLOWED}::test_changed_weights_show_in_the_next_score_and_compile_nothing"
 OF_LIBRARY = "kernels/test_library.py"
 
+OF_FOREIGN_CODE = "kernels/test_foreign_code.py"
 POOLED = "kernels/test_pooled_attention.py"
 
 KERNEL_MUTANTS = (
+    mutant("patched classes trusted", "foreign_code.py", "_is_known(kind.forward) and ", "", OF_FOREIGN_CODE),
+    mutant(
+        "code known by the name it bears",
+        "foreign_code.py",
+        'getattr(function, "__globals__", {}).get("__name__", "")',
+        'getattr(function, "__module__", "")',
+        OF_FOREIGN_CODE,
+    ),
+    mutant(
+        "kernels in a model with somebody's code",
+        "kernels/twin.py",
+        "    return foreign_code(model)",
+        "    return None",
+        OF_FOREIGN_CODE,
+    ),
+    mutant(
+        "a twin with attributes of its own",
+        "twin.py",
+        "shared | shareable(original)",
+        "shared",
+        OF_FOREIGN_CODE,
+    ),
+    mutant(
+        "attributes that are set anew unseen",
+        "weights.py",
+        "    return id(value)",
+        "    return None",
+        OF_FOREIGN_CODE,
+    ),
+    mutant(
+        "weights of another kind held",
+        "twin.py",
+        " and self._kinds_held() == self._kinds",
+        "",
+        OF_FOREIGN_CODE,
+    ),
+    mutant(
+        "small weights looked at now and then",
+        "kernels/cpp/register.cpp",
+        "lines < every ? share % lines : share",
+        "share",
+        f"{FOLLOWED}::test_small_weights_that_are_written_as_a_whole_show_at_once_however_many_looks_there_were",
+    ),
+    mutant(
+        "a damaged library loaded",
+        _LIBRARY,
+        "return _digest_of(library).read_text() == _digest(library)",
+        "return library.exists()",
+        f"{OF_LIBRARY}::test_a_library_that_was_damaged_is_built_anew",
+    ),
     mutant(
         "a document's query read where the document begins",
         _ATTENTION,
@@ -249,7 +300,7 @@ KERNEL_MUTANTS = (
     mutant(
         "built in place",
         _LIBRARY,
-        'os.replace(Path(scratch) / f"{name}.so", library)',
+        "os.replace(made, library)",
         "pass",
         f"{OF_LIBRARY}::test_of_several_processes_at_once_one_builds_and_all_load",
     ),
@@ -263,8 +314,8 @@ KERNEL_MUTANTS = (
     mutant(
         "hooks unseen by the twin",
         "kernels/twin.py",
-        "return not everywhere and not has_foreign_hooks(model)",
-        "return not everywhere",
+        "return foreign_code(model)",
+        'return found if (found := foreign_code(model)) and "hooks" not in found else None',
         f"{FOLLOWED}::test_a_hook_set_later_runs_and_is_gone_when_removed",
     ),
 )

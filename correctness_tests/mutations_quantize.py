@@ -18,7 +18,13 @@ QUANTIZE_MUTANTS = (
         "[ModuleList(model.modules())] if",
         OWN,
     ),
-    mutant("the model quantised itself", _TWIN, "copy.deepcopy(original, shared)", "original", UNTOUCHED),
+    mutant(
+        "the model quantised itself",
+        _TWIN,
+        "copy.deepcopy(original, shared | shareable(original))",
+        "original",
+        UNTOUCHED,
+    ),
     mutant(
         "never follows",
         _TWIN,
