@@ -244,6 +244,23 @@ def test_two_copies_have_operators_of_their_own_and_score_alike_to_the_bit(kerne
     assert scores[0] == scores[1] == scores[2]
 
 
+IMPORTED_BY_THE_THREAD = """
+import json, sys, threading
+from xenc.kernels import library
+started = []
+threading.Thread = lambda **settings: started.append(settings["target"]) or threading.current_thread()
+threading.current_thread().start = lambda: None
+library.build_in_background()
+before = {name for name in sys.modules if not name.startswith("torch.")}
+started[0]()
+print(json.dumps(sorted({name for name in sys.modules if not name.startswith("torch.")} - before)))
+"""
+
+
+def test_the_thread_that_builds_imports_nothing_that_transformers_might_import_meanwhile(kernels):
+    assert answer_of(run(IMPORTED_BY_THE_THREAD))[0] == []
+
+
 def test_processors_without_kernels_are_told_apart_and_nothing_is_built(monkeypatch):
     monkeypatch.setattr(rooms, "instructions", lambda: ())
     monkeypatch.setattr(rooms, "_built", None)

@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -120,8 +120,14 @@ def _loaded() -> Library:
 
 
 def build_in_background() -> None:
-    """Begin to build and load, so that it is done while a model is read."""
+    """Begin to build and load, so that it is done while a model is read.
+
+    What that imports is imported here first: while a model is read transformers imports too, and of two
+    threads that import from one package at once one may find it half made.
+    """
     if not _loaded.cache_info().currsize:
+        with suppress(ImportError):  # setuptools is absent, which `library` says
+            importlib.import_module("torch.utils.cpp_extension")
         threading.Thread(target=library, name="xenc-kernels", daemon=True).start()
 
 
