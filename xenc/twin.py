@@ -1,7 +1,7 @@
 """A twin of a model: the same weights, some of its products done otherwise; the model itself stays as it is.
 
-All parameters, buffers and attributes of modules that the products do not hold are the model's own. What they
-hold was made from the model's weights and is made anew when those change.
+All parameters, buffers and data in attributes of modules that the products do not hold are the model's own.
+What they hold was made from the model's weights and is made anew when those change.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Twin(ABC):
         self._modules, self._settings = tuple(original.modules()), Settings(original)
         shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
         self.model: PreTrainedModel = copy.deepcopy(original, shared | shareable(original)).train(False)
+        for module in self.model.modules():  # what the original's `compile` made would run the original
+            vars(module).pop("_compiled_call_impl", None)
         self._held = self._replace()
         self._layers = [original.get_submodule(name) for name in sorted(self._held)]
         self._kinds = self._kinds_held()

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from torch import Tensor
 from torch.nn import Module
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from .foreign_code import foreign_hooks, global_hooks
 from .kernels.library import library
@@ -117,12 +117,11 @@ def _hook_numbers(module: Module) -> tuple[int, ...]:
 def shareable(model: PreTrainedModel) -> dict[int, Any]:
     """What a copy of a model can have in common with it, beside weights: attributes of modules by their id.
 
-    All but the modules themselves, lists of them, and configurations: a copy attends in another way.
+    Tensors, and containers of tensors and plain values: not what may refer to the model itself (a wrapped
+    forward), nor its configuration, since the copy attends in another way.
     """
     own = [value for module in model.modules() for name, value in vars(module).items() if _is_own(name)]
-    return {
-        id(value): value for value in own if not isinstance(value, PretrainedConfig) and not _holds(value)
-    }
+    return {id(value): value for value in own if _is_data(value)}
 
 
 _OF_EVERY_MODULE: Final = frozenset(vars(Module()))
@@ -133,13 +132,12 @@ def _is_own(name: str) -> bool:
     return name not in _OF_EVERY_MODULE and name != "_output_capturing_hooks_installed"
 
 
-def _holds(value: Any) -> bool:
-    """Whether modules are among what a value consists of."""
+def _is_data(value: Any) -> bool:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (list, tuple, set)):
-        return any(map(_holds, value))
-    return isinstance(value, Module)
+        return all(map(_is_data, value))
+    return isinstance(value, (*_PLAIN, Tensor))
 
 
 def _frozen(value: Any) -> object:

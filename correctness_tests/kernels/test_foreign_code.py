@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 
 import numpy as np
 import pytest
@@ -118,6 +119,37 @@ def test_an_adapter_and_its_scale_are_followed_in_eight_bits_too(checkpoint):
         block_of(each).attention.self.query.scaling["default"] = 40.0
     np.testing.assert_array_equal(logits(model), logits(another))
     assert np.abs(logits(model) - before).max() > 0.3
+
+
+@pytest.mark.parametrize("way", ["a method", "a partial", "a function"])
+def test_a_wrapped_forward_in_eight_bits_runs_the_layers_that_are_quantised(checkpoint, way):
+    pytest.importorskip("torchao.quantization", reason="not installed: pip install 'xenc[torchao]'")
+    plain, model = (made(checkpoint, None, quantize="int8") for _ in range(2))
+    output = block_of(model).output
+    own = type(output).forward
+
+    def doubled(module, *arguments):
+        return own(module, *arguments) * 2
+
+    if way == "a method":
+        output.forward = types.MethodType(doubled, output)
+    elif way == "a partial":
+        output.forward = functools.partial(doubled, output)
+    else:
+        output.forward = lambda *arguments: doubled(output, *arguments)
+    scores, exact = logits(model), expected(model)
+    np.testing.assert_allclose(scores, exact, rtol=0, atol=0.2)
+    assert np.abs(scores - logits(plain)).max() > 1e-2
+    if way != "a function":  # which runs the layers that it was made with
+        assert np.abs(scores - exact).max() > 1e-5
+
+
+@pytest.mark.parametrize("part", ["", "bert", "bert.encoder.layer.0"])
+def test_a_model_that_was_compiled_in_place_is_scored_as_before(preferred, checkpoint, part):
+    model = preferred(checkpoint)
+    before = logits(model)
+    model.transformers_model.get_submodule(part).compile(backend="eager")
+    np.testing.assert_allclose(logits(model), before, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["plainly", "under the name of what it wraps"])
