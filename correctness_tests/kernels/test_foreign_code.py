@@ -108,7 +108,8 @@ def test_a_tensor_that_is_a_plain_attribute_shows_in_the_next_score(preferred, c
     assert_as_transformers(model, before)
 
 
-def test_an_adapter_and_its_scale_are_followed_in_eight_bits_too(checkpoint):
+@pytest.mark.parametrize("anew", [False, True], ids=["written into the dict", "another dict"])
+def test_an_adapter_and_its_scale_are_followed_in_eight_bits_too(checkpoint, anew):
     pytest.importorskip("torchao.quantization", reason="not installed: pip install 'xenc[torchao]'")
     model, another = (made(checkpoint, None, quantize="int8") for _ in range(2))
     adapt(model)
@@ -116,7 +117,11 @@ def test_an_adapter_and_its_scale_are_followed_in_eight_bits_too(checkpoint):
     np.testing.assert_allclose(before, expected(model), rtol=0, atol=0.2)
     adapt(another)
     for each in (model, another):
-        block_of(each).attention.self.query.scaling["default"] = 40.0
+        adapter = block_of(each).attention.self.query
+        if anew:
+            adapter.scaling = {"default": 40.0}
+        else:
+            adapter.scaling["default"] = 40.0
     np.testing.assert_array_equal(logits(model), logits(another))
     assert np.abs(logits(model) - before).max() > 0.3
 

@@ -52,7 +52,7 @@ def _over(results: Results, *, workload: str, peer: str, precision: str) -> Foun
 
 
 def _over_int8(results: Results, *, workload: str) -> Found:
-    """Over the faster of the others' int8, whatever its error; if that is larger than xenc's, it is said."""
+    """Over the faster of the others' int8, whatever its error; where it is less than xenc's, that is said."""
     found = results.workloads.get(workload)
     if found is None:
         return None
@@ -62,9 +62,9 @@ def _over_int8(results: Results, *, workload: str) -> Found:
     value, spread = speed(ours, theirs)
     said = f"{ours.name} over {theirs.name}, batch {theirs.batch_size}; spread {spread:.1%}"
     if ours.largest_error is not None and theirs.largest_error is not None:
-        larger = theirs.largest_error > ours.largest_error
-        errors = f"{theirs.largest_error:.2g} and xenc's {ours.largest_error:.2g}"
-        said += f"; {'its error is LARGER' if larger else 'at no more error'}: {errors}"
+        more = ours.largest_error > theirs.largest_error
+        errors = f"{ours.largest_error:.2g} beside {theirs.largest_error:.2g}"
+        said += f"; at {'MORE' if more else 'no more'} error: {errors}"
     return value, said
 
 
