@@ -90,13 +90,6 @@ KERNEL_MUTANTS = (
         POOLED,
     ),
     mutant(
-        "an empty document attended to",
-        _ATTENTION,
-        "how.pooled ? length > 0 : length",
-        "how.pooled ? 1 : length",
-        POOLED,
-    ),
-    mutant(
         "slots of empty documents not passed over",
         "pooled_attention.py",
         "if start < end]",
