@@ -23,7 +23,7 @@ BAD = {
     "no starts": ({"starts": STARTS[:0]}, "give int32"),
     "starts beyond the tokens": ({"starts": STARTS + 1}, "starts must ascend"),
     "negative starts": ({"starts": STARTS - 1}, "starts must ascend"),
-    "starts that fall": ({"starts": STARTS[[0, 2, 1]]}, "starts must ascend"),
+    "starts that fall": ({"starts": STARTS[[0, 2, 1, 2]]}, "starts must ascend"),
     "a scale of 0": ({"scale": 0.0}, "must be positive"),
     "a negative scale": ({"scale": -1.0}, "must be positive"),
     "a scale that is no number": ({"scale": torch.nan}, "must be positive"),
