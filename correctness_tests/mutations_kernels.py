@@ -43,8 +43,8 @@ KERNEL_MUTANTS = (
     mutant(
         "kernels in a model with somebody's code",
         "kernels/twin.py",
-        "    return foreign_code(model)",
-        "    return None",
+        "return foreign_code(model) or library().missing",
+        "return library().missing",
         OF_FOREIGN_CODE,
     ),
     mutant(
@@ -307,7 +307,7 @@ KERNEL_MUTANTS = (
     mutant(
         "hooks unseen by the twin",
         "kernels/twin.py",
-        "return foreign_code(model)",
+        "return foreign_code(model) or library().missing",
         'return found if (found := foreign_code(model)) and "hooks" not in found else None',
         f"{FOLLOWED}::test_a_hook_set_later_runs_and_is_gone_when_removed",
     ),

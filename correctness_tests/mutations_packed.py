@@ -217,8 +217,8 @@ PACKED_MUTANTS = (
     mutant(
         "hooks of transformers taken for the user's",
         "foreign_code.py",
-        'or "").startswith("transformers.")',
-        'or "").startswith("nobody.")',
+        "if not _is_known(hook)",
+        "",
         LAST_LAYER,
     ),
     mutant(

@@ -21,7 +21,7 @@ QUANTIZE_MUTANTS = (
     mutant(
         "the model quantised itself",
         _TWIN,
-        "copy.deepcopy(original, shared | shareable(original))",
+        "_copied(original, shared | shareable(original))",
         "original",
         UNTOUCHED,
     ),

@@ -1,11 +1,12 @@
-"""Optional packages: which extra of xenc brings them, and what to say where they are absent."""
+"""What may be absent: optional packages, which extra of xenc brings them, and a C++ compiler."""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from typing import Final
 
-from .errors import NotInstalledError
+from .errors import NotInstalledError, first_line
 from .execution import Execution
 
 EXTRAS: Final = {
@@ -60,3 +61,15 @@ def require_for(execution: Execution) -> None:
     for (field, value), extra in NEEDED.items():
         if field != "quantize" and getattr(execution, field) == value:
             require(extra, f"{field}={value!r}")
+
+
+@cache
+def missing_compiler() -> str | None:
+    """Why `torch.compile` cannot make code for a processor; None if there is a C++ compiler that runs."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        return f"torch.compile has no C++ compiler ({first_line(error)})"
+    return None

@@ -46,11 +46,7 @@ def foreign_hooks(module: Module) -> Iterator[tuple[int, Any]]:
     Transformers' hooks stay once hidden states were asked for, and collect nothing otherwise.
     """
     hooks = chain(module._forward_pre_hooks.items(), module._forward_hooks.items())
-    return (
-        (number, hook)
-        for number, hook in hooks
-        if not (getattr(hook, "__module__", None) or "").startswith("transformers.")
-    )
+    return ((number, hook) for number, hook in hooks if not _is_known(hook))
 
 
 def global_hooks() -> tuple[int, ...]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .errors import ExecutionError
 from .weights import Contents, Settings, shareable, versions_of
 
 
@@ -25,6 +26,9 @@ class Twin(ABC):
     Args:
         original: left as it is.
 
+    Raises:
+        ExecutionError: it has an attribute that cannot be copied.
+
     Attributes:
         model: the twin, in evaluation mode.
     """
@@ -33,7 +37,7 @@ class Twin(ABC):
         self._original = original
         self._modules, self._settings = tuple(original.modules()), Settings(original)
         shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
-        self.model: PreTrainedModel = copy.deepcopy(original, shared | shareable(original)).train(False)
+        self.model: PreTrainedModel = _copied(original, shared | shareable(original)).train(False)
         for module in self.model.modules():  # what the original's `compile` made would run the original
             vars(module).pop("_compiled_call_impl", None)
         self._held = self._replace()
@@ -94,3 +98,12 @@ class Twin(ABC):
     def _weights_held(self) -> list[Tensor]:
         held = (part for layer in self._layers for part in layer._parameters.values() if part is not None)
         return [part.detach() for part in held]
+
+
+def _copied(original: PreTrainedModel, shared: dict[int, Any]) -> PreTrainedModel:
+    try:
+        return copy.deepcopy(original, shared)
+    except Exception as error:  # whatever an attribute of somebody's raises
+        raise ExecutionError(
+            f"{type(original).__name__} cannot be copied, since an attribute of it cannot: {error}"
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import types
 
 import numpy as np
@@ -15,8 +16,9 @@ import xenc
 from correctness_tests import checkpoints
 from correctness_tests.kernels.test_followed import expected
 from correctness_tests.kernels.test_twin import logits, made
-from xenc import Execution, ExecutionError
+from xenc import Execution, ExecutionError, NotInstalledError
 from xenc.foreign_code import foreign_code
+from xenc.quantize import encoder_layers
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -259,3 +261,45 @@ def test_measuring_leaves_the_processs_random_numbers_as_they_are():
     torch.manual_seed(0)
     ways(torch.float32, 8, 8, 8)
     assert torch.equal(torch.rand(3), first)
+
+
+def test_an_attribute_that_cannot_be_copied_leaves_the_model_to_pytorch_and_says_so(preferred, checkpoint):
+    model = preferred(checkpoint)
+    before = logits(model)
+    model.transformers_model.note = threading.Lock()
+    np.testing.assert_allclose(logits(model), before, rtol=0, atol=1e-5)
+    assert "cannot be copied" in model.pipeline.products
+
+
+@pytest.mark.parametrize("way", ["xenc", "onednn"])
+def test_a_way_that_was_asked_for_is_not_silently_another(checkpoint, way):
+    model = made(checkpoint, None)
+    logits(model)
+    for layer in encoder_layers(model.transformers_model):
+        nn.utils.parametrizations.weight_norm(layer)
+    with pytest.raises(ExecutionError, match="no layers that a kernel can stand for"):
+        model.execution = Execution(products=way, compile_mode=None)
+
+
+def test_a_hook_is_known_by_where_it_was_written_and_not_by_its_name(preferred, checkpoint):
+    model = preferred(checkpoint)
+    before = logits(model)
+
+    @functools.wraps(BertSelfAttention.forward)
+    def halve(module, inputs, output):
+        return output * 0.5
+
+    model.transformers_model.bert.encoder.layer[-1].attention.output.register_forward_hook(halve)
+    assert_as_transformers(model, before)
+
+
+def test_why_our_own_eight_bits_do_not_run_is_said(checkpoint, monkeypatch):
+    model = made(checkpoint, None)
+    adapt(model)
+    monkeypatch.setattr("xenc.extras.missing", lambda extra: f"not installed: pip install 'xenc[{extra}]'")
+    with pytest.raises(
+        NotInstalledError, match=r"needs.*; xenc's own kernel cannot be used: somebody's LowRank"
+    ):
+        model.execution = Execution(quantize="int8", compile_mode=None)
+    with pytest.raises(ExecutionError, match="products='xenc' with quantize='int8': somebody's LowRank"):
+        model.execution = Execution(quantize="int8", products="xenc", compile_mode=None)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import xenc
-from correctness_tests import oracle
+from correctness_tests import checkpoints, oracle
 from xenc.kernels import library as rooms
 from xenc.kernels.library import Library, library
 
@@ -55,11 +55,15 @@ def answer_of(process: subprocess.Popen) -> tuple[object, str]:
     return json.loads(out.splitlines()[-1]), said
 
 
-def assert_scores_without_the_library(checkpoint: Path, because: str, **settings: object) -> None:
+def assert_scores_without_the_library(
+    checkpoint: Path, because: str, preset: str = "packed-eager", **settings: object
+) -> None:
     """As the oracle does, in one warning for all models that says why."""
-    process = run(SCORES, json.dumps([str(checkpoint), PAIRS, "packed-eager"]), **settings)
+    process = run(SCORES, json.dumps([str(checkpoint), PAIRS, preset]), **settings)
     (scores, missing, products, file), said = answer_of(process)
     assert Path(file).parent.parent == settings.get("path", ROOT)
+    if "CXX" in settings and preset in ("packed", "bucketed"):
+        assert "execution is now not compiled" in said
     exact = oracle.logits(checkpoint, PAIRS, max_length=64)
     np.testing.assert_allclose(scores, exact, rtol=0, atol=1e-4)
     assert because in missing
@@ -77,10 +81,39 @@ def buildable() -> None:
         pytest.skip("no kernels for this processor")
 
 
-def test_without_a_compiler_everything_scores_and_one_warning_says_why(one_layer, tmp_path, buildable):
+@pytest.mark.parametrize("preset", ["packed-eager", "packed", "bucketed"])
+def test_without_a_compiler_everything_scores_and_one_warning_says_why(
+    one_layer, tmp_path, buildable, preset
+):
     assert_scores_without_the_library(
-        one_layer, "/nonexistent/c++", CXX="/nonexistent/c++", TORCH_EXTENSIONS_DIR=tmp_path
-    )
+        one_layer, "/nonexistent/c++", preset, CXX="/nonexistent/c++", TORCH_EXTENSIONS_DIR=tmp_path,
+        TORCHINDUCTOR_CACHE_DIR=tmp_path / "graphs",
+    )  # fmt: skip
+
+
+STALE = """
+import json, sys, torch, xenc
+checkpoint, pairs = json.loads(sys.argv[1])
+model = xenc.CrossEncoder(checkpoint, device="cpu")
+before = model.predict([tuple(pair) for pair in pairs], activation_fn=torch.nn.Identity())
+model.transformers_model.bert.encoder.layer[0].attention.self.query.weight.data.mul_(-3)
+after = [model.predict([tuple(pair) for pair in pairs], activation_fn=torch.nn.Identity()) for _ in range(2)]
+model.save_pretrained(sys.argv[2])
+print(json.dumps([before.tolist(), *(scores.tolist() for scores in after)]))
+"""
+
+
+def test_without_a_compiler_a_weight_written_through_data_shows(tmp_path, buildable):
+    checkpoint = checkpoints.make(tmp_path / "model", "bert", num_hidden_layers=2)
+    process = run(
+        STALE, json.dumps([str(checkpoint), PAIRS]), tmp_path / "changed", CXX="/nonexistent/c++",
+        TORCH_EXTENSIONS_DIR=tmp_path / "built",
+    )  # fmt: skip
+    (before, *after), _ = answer_of(process)
+    exact = oracle.logits(tmp_path / "changed", PAIRS, max_length=64)
+    assert np.abs(exact - before).max() > 1e-3
+    for scores in after:
+        np.testing.assert_allclose(scores, exact, rtol=0, atol=1e-4)
 
 
 def test_without_a_place_to_build_in_everything_scores_and_one_warning_says_why(

@@ -141,8 +141,6 @@ def chosen(dtype: torch.dtype, asked: Products | None) -> Chosen:
 @cache
 def why_not(way: Products, dtype: torch.dtype) -> str | None:
     """Why this machine cannot multiply in a way that the caller asked for; None if it can."""
-    if way == "xenc" and library().missing is not None:
-        return library().missing
     found = ways(dtype, 16, 16, 16)
     return (
         None if way in found else f"{way} multiplies no {str(dtype).removeprefix('torch.')} on this processor"

@@ -8,12 +8,12 @@ from typing import Final
 import torch
 from transformers import PreTrainedModel
 
-from ..errors import ExecutionError
+from ..errors import ExecutionError, NotInstalledError
 from ..execution import Execution, Products
 from ..families import Packable, packable
 from ..foreign_code import foreign_code
 from ..last_layer import asked_by_pooled
-from ..quantize import TorchaoTwin, check_device, no_layers
+from ..quantize import TorchaoTwin, check_device
 from ..twin import Twin
 from .layers import KINDS, EightBitProduct, Product
 from .library import library
@@ -50,7 +50,7 @@ class KernelTwin(Twin):
             apart=asked_by_pooled(self.model) if alone else None,
         )  # fmt: skip
         if not self._products:
-            raise no_layers(self._original, "int8")
+            raise ExecutionError(f"{type(self._original).__name__} has no layers that a kernel can stand for")
         return frozenset(name for one in self._products for name in one.layers)
 
     def _hold(self) -> None:
@@ -91,32 +91,52 @@ def twin_for(model: PreTrainedModel, execution: Execution) -> tuple[Twin | None,
         return None, str(choice)
     try:
         twin = KernelTwin(model, choice.way)
-    except ExecutionError:
-        return None, "torch (no layers to replace)"
+    except ExecutionError as error:
+        if execution.products is not None:
+            raise
+        return None, f"torch ({error})"
     return twin, _said(choice, twin)
 
 
 def _quantised(model: PreTrainedModel, execution: Execution) -> tuple[Twin, str]:
     assert execution.quantize is not None
     check_device(model, execution.quantize)
-    ours = (
-        execution.quantize == "int8" and execution.products in (None, "xenc") and foreign_code(model) is None
-    )
-    if ours and model.device.type == "cpu" and library().has_int8:
+    not_ours = _why_not_our_int8(model, execution)
+    if not_ours is None:
         twin = KernelTwin(model, "xenc", eight_bits=True)
         return twin, f"xenc in int8; {_megabytes(twin)}"
-    return TorchaoTwin(model, execution.quantize), f"torchao in {execution.quantize}"
+    if execution.products == "xenc":
+        raise ExecutionError(f"products='xenc' with quantize='int8': {not_ours}. Use products=None.")
+    try:
+        torchao = TorchaoTwin(model, execution.quantize)
+    except NotInstalledError as error:
+        raise NotInstalledError(f"{error}; xenc's own kernel cannot be used: {not_ours}") from error
+    return torchao, f"torchao in {execution.quantize} ({not_ours})"
+
+
+def _why_not_our_int8(model: PreTrainedModel, execution: Execution) -> str | None:
+    """Why a model is quantised by torchao; None if our own kernel can."""
+    if execution.quantize != "int8" or model.device.type != "cpu":
+        return f"{execution.quantize} on {model.device.type} is torchao's"
+    if execution.products not in (None, "xenc"):
+        return f"products={execution.products!r}"
+    if library().missing is not None:
+        return library().missing
+    return foreign_code(model) if library().has_int8 else "this processor has no VNNI"
 
 
 def _why_plain(model: PreTrainedModel, execution: Execution) -> str | None:
-    """Why a model's layers are left to PyTorch; None if they need not be."""
+    """Why a model's layers are left to PyTorch; None if they need not be.
+
+    Without the C++ library they are, since it also watches what other ways hold of the weights.
+    """
     if model.device.type != "cpu":
         return f"on {model.device.type}"
     if execution.layout != "packed" or execution.freeze:
-        return "for packed batches that are not frozen alone" if not execution.freeze else "frozen"
+        return "our kernels are for packed batches without freeze"
     if model.dtype not in DTYPES:
         return f"no kernel for {model.dtype}"
-    return foreign_code(model)
+    return foreign_code(model) or library().missing
 
 
 def _said(choice: Chosen, twin: KernelTwin) -> str:

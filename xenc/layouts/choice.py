@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..errors import ExecutionError
 from ..execution import Execution
-from ..extras import require_for
+from ..extras import missing_compiler, require_for
 from ..families import looks_up_eos, nestable, packable, unshareable, without_sdpa
 from ..runtimes.tensorrt import check_tensorrt
 from .layout import Given, Layout
@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Execution:
-    """The execution that a model can run: the given one, or a bucketed one in a packed one's place.
+    """The execution that a model can run here: the given one, or a bucketed one in a packed one's place.
+
+    It is not compiled where there is no C++ compiler.
 
     Args:
         model: a transformers model.
@@ -67,7 +69,17 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     if execution.layout in ("padded", "bucketed") and execution.attention == "sdpa" and unattended:
         logger.warning("%s: execution.attention is now 'eager'", unattended)
         execution = replace(execution, attention="eager")
+    uncompilable = _why_uncompiled(model, execution)
+    if uncompilable is not None:
+        execution = replace(execution, compile_mode=None, freeze=False)
+        logger.warning("%s: execution is now not compiled, which is slower", uncompilable)
     return execution
+
+
+def _why_uncompiled(model: Any, execution: Execution) -> str | None:
+    """Why `torch.compile` cannot work here; None if it can, or need not."""
+    wanted = execution.compile_mode is not None and execution.runtime == "torch"
+    return missing_compiler() if wanted and model.device.type == "cpu" else None
 
 
 def _plainer(execution: Execution, reason: str, **changes: Any) -> Execution:

@@ -101,8 +101,14 @@ Tensor linear(const Tensor& left, const Tensor& weight, const Tensor& bias, cons
               " outputs: weight and bias must be of left's inputs, in whole panels");
   TORCH_CHECK(weight.scalar_type() == (scales.has_value() ? at::kChar : left.scalar_type()),
               "a weight of ", weight.scalar_type(), " for left of ", left.scalar_type(), ": give them one dtype");
-  TORCH_CHECK(!scales.has_value() || (sums.has_value() && scales->numel() == columns && sums->numel() == columns),
-              "eight bits need scales and sums of ", columns, " columns");
+  const auto fits = [&](const std::optional<Tensor>& of_columns) {
+    return of_columns.has_value() && of_columns->numel() == columns && of_columns->is_contiguous();
+  };
+  TORCH_CHECK(!scales.has_value() || (fits(scales) && fits(sums)), "eight bits need scales and sums of ", columns,
+              " columns");
+  const int64_t depth = scales.has_value() ? 4 : type == own::Type::bfloat16 ? own::bfloat16_depth() : 1;
+  TORCH_CHECK(inputs % depth == 0, inputs, " inputs: they must be a multiple of ", depth);
+  TORCH_CHECK(0 <= activation && activation <= 3, "activation ", activation, " is none of 0 to 3");
   const bool by_row = left.stride(-1) == 1 && (left.dim() == 2 || left.is_contiguous());
   const Tensor rows = by_row ? left : left.contiguous();
   auto sizes = left.sizes().vec();
