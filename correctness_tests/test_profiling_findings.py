@@ -74,7 +74,7 @@ UNNAMED = changed({"device": "cpu"}, traced={"kernels": {"aten::mm": (9, 0.001)}
 
 SAID = [
     (BUSY, "1 compiled region: the whole forward pass is one graph", None),
-    (BUSY, "A kernel ran 95% of the time: 108 kernels of 88 microseconds on average: the device is busy.", None),
+    (BUSY, "A kernel ran 95% of the time, 108 kernels of 88 microseconds on average: the device", None),
     (BUSY, "products alone would need 60% of the time: nothing in this dtype can become more than 1.7", None),
     (BUSY, "MFU is 30% of the device's peak", None),
     (EAGER, "Nothing is compiled: PyTorch starts 54 kernels a batch", "--execution packed"),

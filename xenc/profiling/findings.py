@@ -118,7 +118,7 @@ def _busy(profile: Profile) -> Finding | None:
         )
     count = profile.traced.kernel_count
     each = 1e6 * profile.traced.busy_s / count
-    says = f"A kernel ran {busy:.0%} of the time: {count} kernels of {each:.0f} microseconds on average"
+    says = f"A kernel ran {busy:.0%} of the time, {count} kernels of {each:.0f} microseconds on average"
     if busy >= 1 - IDLE:
         return Finding(says=f"{says}: the device is busy.")
     return Finding(
