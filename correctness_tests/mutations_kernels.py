@@ -90,10 +90,10 @@ KERNEL_MUTANTS = (
         POOLED,
     ),
     mutant(
-        "slots of empty documents not passed over",
+        "documents answered with their neighbour's query",
         "pooled_attention.py",
-        "if start < end]",
-        "if start <= end]",
+        "(query[slot, None]",
+        "(query[slot - 1, None]",
         POOLED,
     ),
     mutant(

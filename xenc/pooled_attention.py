@@ -6,13 +6,13 @@ Shapes: T = tokens of a batch, N = document slots, H = query heads, K = key and 
 
 from __future__ import annotations
 
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attention import KERNEL_DTYPES, NAMESPACE, STRIDED, by_head, runs
+from .attention import KERNEL_DTYPES, NAMESPACE, STRIDED
 from .kernels.library import library
 
 
@@ -41,18 +41,22 @@ def pooled_attention(
 
 
 def pooled_by_sdpa(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float) -> Tensor:
-    """The same by PyTorch's fused attention, one call per run of documents of equal length."""
+    """The same by PyTorch's fused attention, one document at a time.
+
+    Its bits depend on how many documents share a call, and on how their rows are aligned: copies are alike.
+    """
     out = torch.zeros(query.shape, dtype=query.dtype)
-    bounds = starts.tolist()
-    filled = iter([slot for slot, (start, end) in enumerate(pairwise(bounds)) if start < end])
-    for start, documents, tokens in runs(bounds):
-        slots = list(islice(filled, documents))
-        keys, values = (by_head(part[start : start + documents * tokens], documents, tokens)
-                        for part in (key, value))  # fmt: skip
-        attended = scaled_dot_product_attention(
-            query[slots, :, None], keys, values, scale=scale, enable_gqa=key.shape[1] != query.shape[1]
+    for slot, (start, end) in enumerate(pairwise(starts.tolist())):
+        if start == end:
+            continue
+        asked, keys, values = (
+            part.transpose(0, 1).clone(memory_format=torch.contiguous_format)[None]  # [1, heads, tokens, D]
+            for part in (query[slot, None], key[start:end], value[start:end])
         )
-        out[slots] = attended[:, :, 0]
+        attended = scaled_dot_product_attention(
+            asked, keys, values, scale=scale, enable_gqa=key.shape[1] != query.shape[1]
+        )
+        out[slot] = attended[0, :, 0]
     return out
 
 
