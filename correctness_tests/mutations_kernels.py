@@ -83,10 +83,10 @@ KERNEL_MUTANTS = (
         f"{OF_LIBRARY}::test_a_library_that_was_damaged_is_built_anew",
     ),
     mutant(
-        "a document's query read where the document begins",
+        "every document asked by the first one's query",
         _ATTENTION,
         "how.pooled ? document : start",
-        "start",
+        "how.pooled ? 0 : start",
         POOLED,
     ),
     mutant(
