@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+import xenc
 from correctness_tests import oracle
 from perf_tests import models, peers, workloads
+from perf_tests.against import PAIRED
+from perf_tests.configurations import Configuration
 from perf_tests.cpu.__main__ import main
 from perf_tests.cpu.contestants import Candidates, best_batch_size, try_batch_sizes
 from perf_tests.cpu.goals import GOALS
@@ -22,6 +25,8 @@ from perf_tests.cpu.run import Run, complete
 from perf_tests.cpu.setting import WORKLOADS, Setting
 from perf_tests.peers.onnxruntime import onnxruntime
 from perf_tests.peers.openvino import openvino
+from perf_tests.ready_models import ReadyModel
+from perf_tests.scorers import Scorers
 from perf_tests.side_by_side.goal import Goal
 from perf_tests.side_by_side.turns import Timed
 from xenc import PRESETS
@@ -240,3 +245,23 @@ def test_unknown_rows_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--rows", "nobody"])
     assert "no such row" in capsys.readouterr().err
+
+
+def in_the_bench() -> None:
+    """Makes the packed row ready there."""
+    workload = workloads.seed(pairs=8, batch_size=8)
+    Scorers().ready(Configuration(name="packed", device="cpu", workload=workload))
+
+
+def in_the_gate() -> None:
+    """Makes the packed row ready there."""
+    [packed] = [each for each in PAIRED["cpu"].configurations if each.preset == "packed"]
+    ReadyModel(xenc, packed, "cpu")
+
+
+@pytest.mark.parametrize("make_ready", [in_the_bench, in_the_gate])
+def test_what_a_machine_runs_instead_is_not_timed_under_the_name_that_was_asked_for(make_ready, monkeypatch):
+    """Without a compiler a compiled preset runs eagerly."""
+    monkeypatch.setattr("xenc.layouts.choice.missing_compiler", lambda: "no compiler")
+    with pytest.raises(RuntimeError, match=r"packed runs as .*compile_mode=None.* under a wrong name"):
+        make_ready()

@@ -15,7 +15,7 @@ from perf_tests.against import PAIRED, PairedConfiguration
 from perf_tests.device_clock import DeviceClock, Forward
 from perf_tests.device_thread import on_device_thread
 from perf_tests.extra_work import ExtraWork
-from perf_tests.scorers import DTYPES
+from perf_tests.scorers import DTYPES, check_runs_as
 from xenc.profiling.kernels import name_compiled_kernels
 from xenc.watch import CompileReport, watch_compiles
 
@@ -49,13 +49,15 @@ class ReadyModel:
         self.device = device
         self.extra: ExtraWork | None = None
         self._clock = DeviceClock(device)
+        execution = replace(package.PRESETS[configuration.preset], **configuration.changes)
         self.model = package.CrossEncoder(
             str(PAIRED[device].checkpoint()),
             device=device,
             max_length=configuration.workload.max_length,
             model_kwargs={"dtype": DTYPES[device]},
-            execution=replace(package.PRESETS[configuration.preset], **configuration.changes),
+            execution=execution,
         )
+        check_runs_as(self.model, execution, configuration.preset)
         self.shares_weights = weights is not None and share_weights(self.model.model, weights)
         if named_kernels and device == "cpu":
             on_device_thread(self.model)(name_compiled_kernels)

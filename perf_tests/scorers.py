@@ -126,6 +126,7 @@ class Scorers:
             # only CUDA graphs need the further passes; on two cores they would take minutes
             passes = None
             self._warmups_s[*key, batch_size] = model.warmup(batch_size, passes=passes).seconds
+        check_runs_as(model, PRESETS[configuration.name], configuration.name)
         compiled = model.pipeline.compiled
         return Scorer(
             model=model,
@@ -133,6 +134,16 @@ class Scorers:
             graphs=compiled.graphs if compiled is not None else 0,
             warmup_s=self._warmups_s[*key, batch_size],
         )
+
+
+def check_runs_as(model: Any, execution: Any, name: str) -> None:
+    """A model of any revision's runs as it was told, and not as what a machine or a model allows for instead.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    if model.execution != execution:
+        raise RuntimeError(f"{name} runs as {model.execution} and would be timed under a wrong name")
 
 
 @cache

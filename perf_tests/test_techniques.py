@@ -18,7 +18,7 @@ from correctness_tests import oracle
 from perf_tests import models, relevance
 from perf_tests.configurations import REFERENCE
 from perf_tests.ranking import kendall_tau, rank_quality, tau_floor
-from perf_tests.scorers import DTYPES, OutputError, Scorer, output_error
+from perf_tests.scorers import DTYPES, OutputError, Scorer, check_runs_as, output_error
 from perf_tests.techniques import ROUNDS, Technique, lacking, techniques, why_not, workload
 from perf_tests.workloads import Pair
 from xenc import DEFAULT_MODEL, PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
@@ -104,7 +104,7 @@ def cold_start(technique: Technique, device: str) -> Scorer:
     with fresh_cache():
         model = made(technique.execution, device, technique.dtype or DTYPES[device])
         report = model.warmup(technique.batch_size)
-    assert model.execution == technique.execution, "it would be timed as something that it is not"
+    check_runs_as(model, technique.execution, technique.name)
     compiled = model.pipeline.compiled
     return Scorer(
         model=model,

@@ -19,7 +19,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from .kernels.library import library
+from .kernels.library import DTYPES, library
 
 NAMESPACE: Final = (__package__ or "xenc").replace(".", "_")
 """What operators and attention functions are registered under."""
@@ -55,13 +55,10 @@ def packed_attention(
         [T, H, D], in query's dtype.
     """
     operators = library().operators
-    if operators is not None and query.dtype in KERNEL_DTYPES:
+    if operators is not None and query.dtype in DTYPES:
         own: Tensor = operators.attention(query, key, value, starts, max_tokens, scale, causal, window)
         return own
     return by_sdpa(query, key, value, starts, scale, causal, window)
-
-
-KERNEL_DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def by_sdpa(

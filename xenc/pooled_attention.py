@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attention import KERNEL_DTYPES, NAMESPACE, STRIDED
-from .kernels.library import library
+from .attention import NAMESPACE, STRIDED
+from .kernels.library import DTYPES, library
 
 
 @torch.library.custom_op(f"{NAMESPACE}::pooled_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
@@ -34,7 +34,7 @@ def pooled_attention(
         [N, H, D], in query's dtype; of no meaning for slots without a document.
     """
     operators = library().operators
-    if operators is not None and query.dtype in KERNEL_DTYPES:
+    if operators is not None and query.dtype in DTYPES:
         own: Tensor = operators.pooled_attention(query, key, value, starts, max_tokens, scale)
         return own
     return pooled_by_sdpa(query, key, value, starts, scale)

@@ -7,13 +7,25 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
 
+import pytest
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from xenc.attention import NO_WINDOW, packed_attention
+from xenc.kernels.library import DTYPES
 
 STEPS = {torch.float32: 32, torch.bfloat16: 4, torch.float16: 4}
 """Rounding steps of the largest value that an answer may be off."""
+
+IN_ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+LENGTHS = (
+    st.lists(st.one_of(st.integers(0, 3), st.integers(0, 40), st.integers(0, 300)), min_size=1, max_size=5)
+    .filter(any)
+    .map(tuple)
+)
+"""Tokens of a few documents, of which one is not empty."""
 
 _AT_ONCE = 1024
 """Queries whose float64 scores are held at once."""
@@ -111,3 +123,8 @@ class Case:
         error = (out.double() - self.in_float64(query, key, value)).abs().max().item()
         assert not math.isnan(error)
         assert error <= allowed * value.abs().max().item()
+
+
+def not_numbers(part: Tensor, rows: int) -> Tensor:
+    """So many rows of a part's kind."""
+    return torch.full((rows, *part.shape[1:]), torch.nan, dtype=part.dtype)

@@ -8,23 +8,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from correctness_tests import strategies
-from correctness_tests.kernels.attention_cases import Case
+from correctness_tests.kernels.attention_cases import IN_ALL_DTYPES, LENGTHS, Case, not_numbers
 from xenc.attention import NO_WINDOW
+from xenc.kernels.library import DTYPES
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SIZES = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128)
 ODD_SIZES = (1, 3, 15, 17, 20, 33, 65, 100)
-IN_ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 cases = st.builds(
     Case,
-    lengths=st.lists(
-        st.one_of(st.integers(0, 3), st.integers(0, 40), st.integers(0, 300)), min_size=1, max_size=5
-    )
-    .filter(any)
-    .map(tuple),
+    lengths=LENGTHS,
     heads=st.sampled_from([(1, 1), (2, 2), (3, 3), (4, 2), (6, 2), (4, 1)]),
     size=st.sampled_from(SIZES + ODD_SIZES),
     causal=st.booleans(),
@@ -149,13 +144,12 @@ def test_no_bit_of_a_document_depends_on_its_company_or_its_place(case, before, 
     """Not even on neighbours that are not numbers."""
     alone = case.attend(*case.parts())
     among = Case(**{**vars(case), "lengths": (*before, *case.lengths, *after)})
-    parts = [torch.cat([_nan(part, sum(before)), part, _nan(part, sum(after))]) for part in case.parts()]
+    parts = [
+        torch.cat([not_numbers(part, sum(before)), part, not_numbers(part, sum(after))])
+        for part in case.parts()
+    ]
     found = among.attend(*parts)[sum(before) : sum(before) + len(alone)]
     assert torch.equal(found, alone)
-
-
-def _nan(part: torch.Tensor, tokens: int) -> torch.Tensor:
-    return torch.full((tokens, *part.shape[1:]), torch.nan, dtype=part.dtype)
 
 
 @IN_ALL_DTYPES

@@ -11,20 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from correctness_tests import fake_cuda, strategies
-from correctness_tests.kernels.attention_cases import STEPS, Case
+from correctness_tests.kernels.attention_cases import IN_ALL_DTYPES, LENGTHS, STEPS, Case, not_numbers
 from xenc import pooled_attention as rooms
+from xenc.kernels.library import DTYPES
 from xenc.pooled_attention import pooled_attention
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-IN_ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 cases = st.builds(
     Case,
-    lengths=st.lists(
-        st.one_of(st.integers(0, 3), st.integers(0, 40), st.integers(0, 300)), min_size=1, max_size=5
-    )
-    .filter(any)
-    .map(tuple),
+    lengths=LENGTHS,
     heads=st.sampled_from([(1, 1), (3, 3), (4, 2), (6, 2), (4, 1)]),
     size=st.sampled_from((1, 8, 15, 16, 24, 32, 33, 64, 80, 128)),
     laid_out=st.sampled_from(["apart", "joint", "transposed"]),
@@ -115,16 +109,15 @@ def test_no_bit_of_a_document_depends_on_its_company(attend, case, before, after
     """Not even on neighbours that are not numbers."""
     query, key, value, starts, longest, scale = arguments_of(case)
     alone = attend(query, key, value, starts, longest, scale)
-    parts = [torch.cat([_nan(part, sum(before)), part, _nan(part, sum(after))]) for part in (key, value)]
-    queries = torch.cat([_nan(query, len(before)), query, _nan(query, len(after))])
+    parts = [
+        torch.cat([not_numbers(part, sum(before)), part, not_numbers(part, sum(after))])
+        for part in (key, value)
+    ]
+    queries = torch.cat([not_numbers(query, len(before)), query, not_numbers(query, len(after))])
     lengths = [*before, *case.lengths, *after]
     starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
     found = attend(queries, *parts, starts, max(lengths), scale)
     assert torch.equal(found[len(before) :][: len(alone)], alone)
-
-
-def _nan(part: Tensor, rows: int) -> Tensor:
-    return torch.full((rows, *part.shape[1:]), torch.nan, dtype=part.dtype)
 
 
 @IN_ALL_DTYPES

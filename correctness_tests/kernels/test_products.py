@@ -10,8 +10,8 @@ import torch
 from correctness_tests.kernels.test_twin import made
 from xenc import Execution, ExecutionError
 from xenc.kernels import products
-from xenc.kernels.library import Library
-from xenc.kernels.products import DTYPES, Chosen, chosen, fastest, ways, why_not
+from xenc.kernels.library import DTYPES, Library
+from xenc.kernels.products import Chosen, chosen, fastest, ways, why_not
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from perf_tests.device_clock import DeviceClock
-from perf_tests.scorers import Scorer
+from perf_tests.scorers import Scorer, check_runs_as
 from perf_tests.workloads import Pair
 from xenc import CrossEncoder, Execution
 
@@ -82,8 +82,7 @@ def warmed_up(row: Entered, model: CrossEncoder, batch_size: int, device: str) -
     contestant = Contestant(row, scorer, device)
     contestant.take_over()
     scorer.warmup_s = model.warmup(batch_size).seconds
-    if model.execution != row.execution:
-        raise RuntimeError(f"{row.name} runs as {model.execution} and would be timed under a wrong name")
+    check_runs_as(model, row.execution, row.name)
     compiled = model.pipeline.compiled
     scorer.graphs = 0 if compiled is None else compiled.graphs
     return contestant

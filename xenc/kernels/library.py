@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 NAMESPACE: Final = (__package__ or "xenc.kernels").replace(".", "_")
 """What the operators are registered under."""
 
+DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
+"""What there are kernels for."""
+
 SOURCES: Final = tuple(sorted((Path(__file__).parent / "cpp").glob("*.cpp")))
 _HEADERS: Final = tuple(sorted((Path(__file__).parent / "cpp").glob("*.h")))
 

@@ -19,9 +19,6 @@ from torch.nn import functional
 from ..execution import Products
 from .library import NAMESPACE, library
 
-DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
-"""What there are kernels for."""
-
 ACTIVATIONS: Final = ("none", "gelu", "gelu_tanh", "silu")
 """What may follow a product in the same pass, in the order of the kernel's `Activation`."""
 

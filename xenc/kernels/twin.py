@@ -16,8 +16,8 @@ from ..last_layer import asked_by_pooled
 from ..quantize import TorchaoTwin, check_device
 from ..twin import Twin
 from .layers import KINDS, EightBitProduct, Product
-from .library import library
-from .products import ACTIVATIONS, DTYPES, Chosen, chosen, why_not
+from .library import DTYPES, library
+from .products import ACTIVATIONS, Chosen, chosen, why_not
 from .replace import replace_products
 
 logger = logging.getLogger(__name__)
