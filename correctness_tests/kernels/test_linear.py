@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from correctness_tests.kernels.linear_cases import EXACT, Case
 from xenc.kernels.layers import KernelProduct, OneDnnProduct
-from xenc.kernels.products import ACTIVATIONS, DTYPES, Held, by_kernel, kernel_weight
+from xenc.kernels.library import DTYPES
+from xenc.kernels.products import ACTIVATIONS, Held, by_kernel, kernel_weight
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
