@@ -1,10 +1,11 @@
-"""Plan + tokens -> PaddedBatch. The bucketed collate: every batch in a shape that was warmed up.
+"""Tokens of a batch's pairs -> PaddedBatch. The bucketed collate: every batch in a shape that was warmed up.
 
-Shapes: B = rows of a batch (dummy rows included), L = padded length, N = pairs of a request.
+Shapes: B = rows of a batch (dummy rows included), L = padded length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from .errors import ModelError
 from .plan import BatchPlan
-from .tokens import TokenizedPairs
+from .tokens import PairTokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,16 +59,20 @@ class Collator:
     device: torch.device
     required_id: int | None = None
 
-    def collate(self, tokens: TokenizedPairs, batch: BatchPlan) -> PaddedBatch:
-        """Lay the batch's pairs out in [B, L].
+    def collate(self, pairs: Sequence[PairTokens], batch: BatchPlan) -> PaddedBatch:
+        """Lay pairs out in [B, L], in the order given.
 
         A dummy row, like a pair of no tokens at all, shows the model one padding token: attention over
         nothing would be NaN.
 
+        Args:
+            pairs: at most B, none longer than L.
+            batch: says B and L.
+
         Raises:
             ModelError: a pair without the required token.
         """
-        row_ids = [tokens.input_ids[row] for row in batch.rows]
+        row_ids = [pair.ids for pair in pairs]
         if self.required_id is not None:
             row_ids = self._with_required(row_ids, batch.batch_size)
         counts = torch.zeros(batch.batch_size, dtype=torch.int64)
@@ -79,12 +84,8 @@ class Collator:
         )
         types = None
         if self.has_token_types:
-            row_types = (
-                [tokens.token_type_ids[row] for row in batch.rows]
-                if tokens.token_type_ids is not None
-                else []
-            )
-            row_types += [[0] * len(ids) for ids in row_ids[len(row_types) :]]
+            row_types = [pair.types or [0] * len(pair.ids) for pair in pairs]
+            row_types += [[0] * len(ids) for ids in row_ids[len(pairs) :]]
             types = self._to_device(_scatter(real, row_types, fill=0))
         return PaddedBatch(
             input_ids=self._to_device(_scatter(real, row_ids, fill=self.pad_id)),
@@ -96,9 +97,8 @@ class Collator:
         """A batch [B, L] of full-length dummy rows, to warm up on."""
         batch_size, length = shape
         filler = self.pad_id if self.required_id is None else self.required_id
-        rows = [[filler] * length for _ in range(batch_size)]
-        tokens = TokenizedPairs(input_ids=rows, token_type_ids=None, truncated_pairs=0)
-        return self.collate(tokens, BatchPlan(tuple(range(batch_size)), batch_size, length))
+        pairs = [PairTokens([filler] * length)] * batch_size
+        return self.collate(pairs, BatchPlan(tuple(range(batch_size)), batch_size, length))
 
     def _with_required(self, row_ids: list[list[int]], rows: int) -> list[list[int]]:
         required = self.required_id

@@ -1,4 +1,4 @@
-"""PackedPlan + tokens -> PackedBatch: pairs laid end to end on static shapes.
+"""Tokens of a batch's pairs -> PackedBatch: pairs laid end to end on static shapes.
 
 Shapes: T = tokens of a batch, N = its document slots.
 """
@@ -6,6 +6,7 @@ Shapes: T = tokens of a batch, N = its document slots.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from typing import Final
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .families import Pooling
 from .plan import PackedPlan
-from .tokens import TokenizedPairs
+from .tokens import PairTokens
 
 STAGES: Final = 4
 """Pinned buffers in turn: the host may be this many batches ahead of the device."""
@@ -80,12 +81,16 @@ class PackedCollator:
     unread_id: int | None = None
     _ring: PinnedRing = field(default_factory=lambda: PinnedRing(), repr=False)
 
-    def collate(self, tokens: TokenizedPairs, batch: PackedPlan) -> PackedBatch:
-        """Lay the batch's pairs out in [T], and the tokens left over as dummy documents.
+    def collate(self, pairs: Sequence[PairTokens], batch: PackedPlan) -> PackedBatch:
+        """Lay pairs out in [T], in the order given, and the tokens left over as dummy documents.
 
         A pair of no tokens at all, like a dummy document, shows the model padding.
+
+        Args:
+            pairs: at most N, of at most T tokens together.
+            batch: says T and N.
         """
-        rows = [tokens.input_ids[row] or [self.pad_id] for row in batch.rows]
+        rows = [pair.ids or [self.pad_id] for pair in pairs]
         counts = [len(ids) for ids in rows]
         left = batch.tokens - sum(counts)
         dummies = [min(batch.max_tokens, left - at) for at in range(0, left, batch.max_tokens)]
@@ -94,16 +99,14 @@ class PackedCollator:
         ids = _laid_out(rows, batch.tokens, fill=self.pad_id)
         parts = [ids, self._positions(ids, starts)]
         if self.has_token_types:
-            typed = tokens.token_type_ids
-            types = [] if typed is None else [typed[row] or [0] for row in batch.rows]
+            types = [pair.types or [0] * len(ids) for pair, ids in zip(pairs, rows, strict=True)]
             parts.append(_laid_out(types, batch.tokens, fill=0))
         values = torch.from_numpy(np.concatenate([*parts, self._pooled(ids, starts), starts]))
         return self._on_device(values, batch)
 
     def dummy(self, plan: PackedPlan) -> PackedBatch:
         """A batch of dummy documents alone, to warm up on."""
-        nothing = TokenizedPairs(input_ids=[], token_type_ids=None, truncated_pairs=0)
-        return self.collate(nothing, PackedPlan((), plan.tokens, plan.slots, plan.max_tokens))
+        return self.collate((), plan)
 
     def _positions(self, ids: Array, starts: Array) -> Array:
         """[T] position ids, starting anew in each document."""

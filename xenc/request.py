@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import NonFiniteScoreError
+from .spans import Span, no_span
 from .tokens import TokenizedPairs
 
 
@@ -56,14 +57,14 @@ class Request:
     Args:
         pairs: the pairs.
         batch_size: rows of a padded batch.
-        tokenize: reads a few of the pairs.
-        convert: what becomes of the logits before the caller has them.
+        tokenize: tokenizes a few of the pairs.
+        answer: what becomes of the logits before the caller has them.
         on_progress: told how many pairs were scored, each time some were.
         leave: called once or more often, at the latest just before the caller can see that it is answered;
             after a cancellation, while `cancel` runs.
 
     Attributes:
-        future: the converted scores, or the error that belongs to this caller.
+        future: the answer, or the error that belongs to this caller.
         pairs, batch_size, tokenize: as given.
         unread: how many are yet to be tokenized.
         threads: how many CPU threads the caller has.
@@ -75,7 +76,7 @@ class Request:
         *,
         batch_size: int,
         tokenize: Callable[[Sequence[tuple[str, str]]], TokenizedPairs],
-        convert: Callable[[Scored], Any],
+        answer: Callable[[Scored], Any],
         on_progress: Callable[[int], object] = lambda _: None,
         leave: Callable[[], object] = lambda: None,
     ) -> None:
@@ -85,7 +86,7 @@ class Request:
         self.pairs, self.batch_size = pairs, batch_size
         self.tokenize = tokenize
         self.unread = len(pairs)
-        self._convert, self._on_progress, self._leave = convert, on_progress, leave
+        self._answer, self._on_progress, self._leave = answer, on_progress, leave
         self._counts: list[int] = []
         self._truncated = 0
         self._scored: list[tuple[Tensor, Sequence[int], Sequence[int]]] = []
@@ -129,25 +130,26 @@ class Request:
         self._on_progress(len(rows))
         return self._missing == 0
 
-    def finish(self) -> None:
+    def finish(self, span: Span = no_span) -> None:
         """Hand the scores over, in the caller's order; call it off the device's thread, for it waits."""
         try:
-            with torch.inference_mode():
+            with span("collect"), torch.inference_mode():
                 logits = self._in_callers_order()
                 _check_finite(logits)
-                result = self._convert(Scored(logits=logits, report=self._report()))
+                answer = self._answer(Scored(logits=logits, report=self._report()))
         except BaseException as error:
             self.fail(error)
-            return
-        self._leave()
-        with suppress(InvalidStateError):  # cancelled meanwhile
-            self.future.set_result(result)
+        else:
+            self._settle(self.future.set_result, answer)
 
     def fail(self, error: BaseException) -> None:
         """Hand an error over, unless the request is settled already."""
+        self._settle(self.future.set_exception, error)
+
+    def _settle(self, settle: Callable[[Any], None], outcome: Any) -> None:
         self._leave()
-        with suppress(InvalidStateError):
-            self.future.set_exception(error)
+        with suppress(InvalidStateError):  # settled or cancelled meanwhile
+            settle(outcome)
 
     def _in_callers_order(self) -> Tensor:
         """[N, C] of all batches' logits, at least float32."""

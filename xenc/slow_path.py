@@ -1,4 +1,4 @@
-"""What the fast path does not take, and sentence-transformers scores by itself: the reasons, in words."""
+"""Which calls the fast path does not take: sentence-transformers itself answers those."""
 
 from __future__ import annotations
 
@@ -6,47 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sentence_transformers.base.modules import Transformer
-
-from .causal import log_odds
-from .encoder_decoder.scorer import FirstStepScorer, first_step_scorer
-
-
-def slow_model(cross_encoder: Any) -> str | None:
-    """Why a model is sentence-transformers' to run; None if the fast path takes it."""
-    first, model = cross_encoder[0], cross_encoder.transformers_model
-    known_head = log_odds(cross_encoder) is not None or first_step_scorer(cross_encoder) is not None
-    task = getattr(first, "transformer_task", None)
-    return _first_that_holds(
-        (f"the {cross_encoder.backend} backend", cross_encoder.backend != "torch"),
-        ("placement by a device map", bool(getattr(model, "hf_device_map", None))),
-        ("processing arguments saved with the model", bool(getattr(first, "processing_kwargs", None))),
-        ("a forward pass or preprocessing of its own", _has_its_own_steps(cross_encoder)),
-        ("a model of several modules", len(cross_encoder) != 1 and not known_head),
-        (
-            "a head other than sequence classification",
-            str(task) != "sequence-classification" and not known_head,
-        ),
-        ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
-    )
-
-
-def _has_its_own_steps(cross_encoder: Any) -> bool:
-    """Whether a step that the fast path does by itself has been overridden."""
-    steps = [getattr(type(cross_encoder), name) for name in ("forward", "preprocess")]
-    packages = {step.__module__.partition(".")[0] for step in steps}
-    overridden = {"forward", "preprocess"} & {*vars(cross_encoder), *vars(cross_encoder[0])}
-    known = {"sentence_transformers", (__package__ or "xenc").partition(".")[0], "torch"}
-    ours = type(cross_encoder[0]) in (Transformer, FirstStepScorer)
-    return not ours or bool(overridden) or not packages <= known
 
 
 def slow_call(
-    cross_encoder: Any, *, pool: Any, device: Any, multimodal: bool, extra: bool, apply_softmax: bool
-) -> str | None:
+    cross_encoder: Any, *, multimodal: bool, apply_softmax: bool, pool: Any = None, device: Any = None,
+    extra: bool = False,
+) -> str | None:  # fmt: skip
     """Why one call is sentence-transformers' to answer; None if the fast path takes it."""
     device_type = cross_encoder.device.type
-    return _first_that_holds(
+    reasons = (
         ("a process pool", pool is not None),
         ("a list of devices", isinstance(device, list)),
         ("multimodal inputs", multimodal),
@@ -55,6 +23,7 @@ def slow_call(
         # autocast belongs to the caller's thread, and the fast path has a thread of its own
         ("autocast", torch.is_autocast_enabled(device_type)),
     )
+    return next((reason for reason, holds in reasons if holds), None)
 
 
 def with_callers_autocast(job: Callable[[], Any], device_type: str) -> Callable[[], Any]:
@@ -68,7 +37,3 @@ def with_callers_autocast(job: Callable[[], Any], device_type: str) -> Callable[
             return job()
 
     return run
-
-
-def _first_that_holds(*reasons: tuple[str, bool]) -> str | None:
-    return next((reason for reason, holds in reasons if holds), None)

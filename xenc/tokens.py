@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import repeat
+from typing import Final, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from .pair_template import pair_template, tokenizer_lock
 from .pairs import refuse_half_characters
 from .text_ids import TextIds
+
+
+class PairTokens(NamedTuple):
+    """One pair's token ids, and as many type ids or None; what a collator lays out."""
+
+    ids: list[int]
+    types: list[int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +40,16 @@ class TokenizedPairs:
     def counts(self) -> list[int]:
         """The true number of tokens of each pair: [N]."""
         return [len(ids) for ids in self.input_ids]
+
+    @property
+    def pairs(self) -> list[PairTokens]:
+        """The same, pair by pair: [N]."""
+        return list(map(PairTokens, self.input_ids, self.token_type_ids or repeat(None)))
+
+    def of_rows(self, rows: Iterable[int]) -> list[PairTokens]:
+        """Some of the pairs, such as those of one batch of a plan."""
+        pairs = self.pairs
+        return [pairs[row] for row in rows]
 
 
 MOST_SEEN: Final = 4096

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Final, Self
 
 import torch
@@ -20,8 +19,9 @@ from transformers import (
 )
 
 from ..errors import ModelError
+from ..readers import FirstStepReader
 from ..tokens import TokenizedPairs
-from .first_step import FirstStep, FirstStepIds, first_step_ids, read_prompts
+from .first_step import FirstStep, FirstStepIds, first_step_ids
 from .forward import FirstStepTensors, projection_scale, score_first_step
 
 _FAMILIES: Final = frozenset({"t5", "mt5", "umt5"})
@@ -96,28 +96,16 @@ class FirstStepScorer(InputModule):
     @property
     def fixed_tokens(self) -> int:
         """How many tokens a prompt has, even of two empty texts."""
-        return self.read(int(1e9), None)([("", "")]).counts[0]
+        return self._read([("", "")], None, max_length=int(1e9)).counts[0]
 
-    def read(
-        self, max_length: int, prompt: str | None
-    ) -> Callable[[Sequence[tuple[str, str]]], TokenizedPairs]:
-        """Reads pairs as prompts.
-
-        Args:
-            max_length: where documents are cut.
-            prompt: sentence-transformers' prompt, which stands before the query.
-        """
-        return partial(self._read, max_length, prompt or "")
-
-    def _read(self, max_length: int, prompt: str, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:
-        prompted = [(prompt + query, document) for query, document in pairs]
-        return read_prompts(self._first_step, self.tokenizer, max_length, prompted)
+    def _read(self, pairs: Sequence[Any], prompt: str | None, *, max_length: int) -> TokenizedPairs:
+        return FirstStepReader(self._first_step, self.tokenizer, max_length).for_request(prompt)(pairs)
 
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, **_: Any
     ) -> dict[str, Tensor | Any]:
         """Pairs -> int64 [B, L] input_ids and attention_mask, padded on the right to the longest."""
-        rows = self.read(self.max_seq_length, prompt)(inputs).input_ids
+        rows = self._read(inputs, prompt, max_length=self.max_seq_length).input_ids
         length = max(map(len, rows), default=0)
         padding = [length - len(row) for row in rows]
         pad_id = self.tokenizer.pad_token_id or 0

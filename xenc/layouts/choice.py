@@ -1,110 +1,120 @@
-"""Which layout a model runs in: what it can run of an execution, and that layout's stages."""
+"""Which layout a model runs in: what of an execution it can run here, and that layout's stages."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+from transformers import PreTrainedModel
 
 from ..errors import ExecutionError
 from ..execution import Execution
 from ..extras import missing_compiler, require_for
-from ..families import looks_up_eos, nestable, packable, unshareable, without_sdpa
-from ..runtimes.tensorrt import check_tensorrt
-from .layout import Given, Layout
-from .nested import nested
-from .packed import packed
-from .padded import padded
-from .shared_prefix import shared_prefix
+from ..families import looks_up_eos, unshareable, without_sdpa
+from ..prepared import PreparedForward
+from ..reranker import Reranker
+from .layout import Layout
+from .packed import PackedLayout
+from .padded import PaddedLayout
+from .shared_prefix import SharedPrefixLayout
 
 logger = logging.getLogger(__name__)
 
 
-def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Execution:
-    """The execution that a model can run here: the given one, or a bucketed one in a packed one's place.
+@dataclass(frozen=True)
+class _Limit:
+    """Something of an execution that cannot be: why, what is said of it, and what takes its place."""
 
-    It is not compiled where there is no C++ compiler.
+    reason: str
+    said: str
+    instead: dict[str, Any]
+
+
+def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
+    """What of an execution a model can run here; each change is a warning.
 
     Args:
-        model: a transformers model.
+        reranker: the model.
         execution: what was chosen.
-        causal: whether the score is a log-odds of tokens, for which there are packed batches only.
 
     Raises:
-        ExecutionError: something beyond the layout was asked for that would be lost.
+        ExecutionError: something was asked for that has no counterpart in what the model can run.
     """
-    unnestable = nestable(model) if execution.layout == "nested" else None
-    if isinstance(unnestable, str):
-        raise ExecutionError(f"layout='nested': {unnestable}. Use layout='packed'.")
-    unshared = unshareable(model) if execution.share_prefix else None
-    if unshared is not None:
-        execution = replace(execution, share_prefix=False)
-        logger.warning("%s: execution.share_prefix is now False", unshared)
-    if looks_up_eos(model) and (execution.layout != "padded" or execution.compile_mode is not None):
-        reason = f"{type(model).__name__} looks up <eos> as it runs"
-        execution = _plainer(
-            execution,
-            reason,
-            layout="padded",
-            compile_mode=None,
-            freeze=False,
-            buckets=Execution.buckets,
-            fill=True,
-        )
-        logger.warning("%s: execution is now padded and not compiled", reason)
-    unpackable = packable(model) if execution.layout == "packed" else None
-    if isinstance(unpackable, str):
-        execution = _plainer(execution, unpackable, layout="bucketed")
-        logger.warning("%s: execution.layout is now 'bucketed'", unpackable)
-    if causal and execution.runtime != "torch":
-        raise ExecutionError(
-            f"runtime={execution.runtime!r}: a causal reranker runs packed, which is PyTorch's alone. "
-            "Use runtime='torch', layout='packed'."
-        )
-    if causal and execution.layout != "packed":
+    for limit_of in (_sharing, _filling, _packing, _attending, _compiling):
+        limit = limit_of(reranker, execution)
+        if limit is not None:
+            _refuse_to_lose(execution, limit)
+            execution = replace(execution, **limit.instead)
+            logger.warning("%s: %s", limit.reason, limit.said)
+    if reranker.targets and execution.layout != "packed":
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
         )
-    unattended = without_sdpa(model)
-    if execution.layout in ("padded", "bucketed") and execution.attention == "sdpa" and unattended:
-        logger.warning("%s: execution.attention is now 'eager'", unattended)
-        execution = replace(execution, attention="eager")
-    uncompilable = _why_uncompiled(model, execution)
-    if uncompilable is not None:
-        execution = replace(execution, compile_mode=None, freeze=False)
-        logger.warning("%s: execution is now not compiled, which is slower", uncompilable)
     return execution
 
 
-def _why_uncompiled(model: Any, execution: Execution) -> str | None:
-    """Why `torch.compile` cannot work here; None if it can, or need not."""
-    wanted = execution.compile_mode is not None and execution.runtime == "torch"
-    return missing_compiler() if wanted and model.device.type == "cpu" else None
+def _sharing(reranker: Reranker, execution: Execution) -> _Limit | None:
+    reason = unshareable(reranker.model, reranker.packing) if execution.share_prefix else None
+    return reason and _Limit(reason, "execution.share_prefix is now False", {"share_prefix": False})
 
 
-def _plainer(execution: Execution, reason: str, **changes: Any) -> Execution:
-    """The execution with other settings, unless what only packed batches have was asked for."""
-    if execution.deterministic or execution.token_budgets is not None:
-        raise ExecutionError(f"layout='packed': {reason}. Use layout={changes['layout']!r}.")
-    if execution.runtime == "tensorrt" and changes.get("compile_mode", "default") is None:
-        raise ExecutionError(f"runtime='tensorrt': {reason}, which cannot be compiled. Use runtime='torch'.")
-    return replace(execution, **changes)
+def _filling(reranker: Reranker, execution: Execution) -> _Limit | None:
+    plain = execution.layout == "padded" and execution.compile_mode is None
+    if plain or not looks_up_eos(reranker.model):
+        return None
+    return _Limit(
+        f"{type(reranker.model).__name__} looks up <eos> as it runs",
+        "execution is now padded and not compiled",
+        {"layout": "padded", "compile_mode": None, "buckets": Execution.buckets},
+    )
 
 
-def layout_of(given: Given) -> Layout:
-    """The stages of the execution's layout for a model.
+def _packing(reranker: Reranker, execution: Execution) -> _Limit | None:
+    if execution.layout != "packed" or not isinstance(reranker.packing, str):
+        return None
+    return _Limit(reranker.packing, "execution.layout is now 'bucketed'", {"layout": "bucketed"})
+
+
+def _attending(reranker: Reranker, execution: Execution) -> _Limit | None:
+    with_sdpa = execution.layout != "packed" and execution.attention == "sdpa"
+    reason = without_sdpa(reranker.model) if with_sdpa else None
+    return reason and _Limit(reason, "execution.attention is now 'eager'", {"attention": "eager"})
+
+
+def _compiling(reranker: Reranker, execution: Execution) -> _Limit | None:
+    compiles = execution.compile_mode is not None and reranker.model.device.type == "cpu"
+    reason = missing_compiler() if compiles else None
+    return reason and _Limit(reason, "execution is now not compiled, which is slower", {"compile_mode": None})
+
+
+def _refuse_to_lose(execution: Execution, limit: _Limit) -> None:
+    """Only packed batches have a size in tokens and the same bits whatever they hold."""
+    layout = limit.instead.get("layout")
+    if layout is not None and (execution.deterministic or execution.token_budgets is not None):
+        raise ExecutionError(f"layout='packed': {limit.reason}. Use layout={layout!r}.")
+
+
+def layout_of(
+    reranker: Reranker,
+    execution: Execution,
+    *,
+    model: PreTrainedModel | None = None,
+    compiled: PreparedForward | None = None,
+) -> Layout:
+    """The stages of an execution for a model; arguments as `Layout`'s.
 
     Raises:
-        ExecutionError: buckets or token budgets that do not hold max_length; a packed or nested layout of a
-            model that cannot be laid out so; a runtime that has not its device.
+        ExecutionError: buckets or token budgets that do not hold max_length; a model that cannot be packed.
         NotInstalledError: a package that the execution needs is absent.
     """
-    require_for(given.execution)
-    if given.execution.runtime == "tensorrt":
-        check_tensorrt(given.model.device)
-    if given.execution.share_prefix:
-        return shared_prefix(given)
-    return _LAYOUTS[given.execution.layout](given)
+    require_for(execution)
+    kind = SharedPrefixLayout if execution.share_prefix else _LAYOUTS[execution.layout]
+    return kind(reranker, execution, model=model, compiled=compiled)
 
 
-_LAYOUTS: Final = {"padded": padded, "bucketed": padded, "packed": packed, "nested": nested}
+_LAYOUTS: Final[dict[str, type[Layout]]] = {
+    "padded": PaddedLayout,
+    "bucketed": PaddedLayout,
+    "packed": PackedLayout,
+}

@@ -1,100 +1,98 @@
-"""What a layout is made from, and what it makes of that: the stages of one execution for one model."""
+"""What differs between layouts: how pairs are planned, collated and run."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ..compiled import CompiledForward
-from ..encoder_decoder.forward import FirstStepTensors
 from ..execution import Execution
 from ..plan import Plan
 from ..prepared import Batch, PreparedForward
-from ..stream import Stream
+from ..queue import BatchQueue, RequestQueue
+from ..reranker import Reranker
 from ..tokens import TokenizedPairs
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The stages that differ between layouts.
+class Layout(ABC):
+    """The stages of one execution of one model.
+
+    Args:
+        reranker: the model and what is known of it.
+        execution: what was chosen, and the model can run.
+        model: what runs in the reranker's model's place, with its weights; None for itself.
+        compiled: graphs to go on using, if the execution compiles.
 
     Attributes:
         attention: transformers' name of the attention implementation to run under.
-        collator: makes batches; has `collate(tokens, batch plan)`.
-        forward: batch -> logits, prepared or not.
+        collator: has `collate(pairs, batch plan)`, which makes batches.
+        forward: batch -> logits, compiled or not.
         compiled: the forward, if the execution compiles it.
-        plan: (tokens, batch size) -> the batches of a request that is alone.
-        warmup_batches: batch size -> a batch of every shape there is.
-        stream: makes the queue of tokenized pairs.
     """
 
     attention: str
     collator: Any
     forward: Callable[[Any], Tensor]
     compiled: PreparedForward | None
-    plan: Callable[[TokenizedPairs, int], Plan]
-    warmup_batches: Callable[[int], Iterator[Batch]]
-    stream: Callable[[], Stream]
 
+    def __init__(
+        self,
+        reranker: Reranker,
+        execution: Execution,
+        *,
+        model: PreTrainedModel | None = None,
+        compiled: PreparedForward | None = None,
+    ) -> None:
+        self._reranker, self._execution = reranker, execution
+        self._model = reranker.model if model is None else model
+        self._make(compiled)
 
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """What a layout is made from.
+    @abstractmethod
+    def _make(self, compiled: PreparedForward | None) -> None:
+        """Set the attributes."""
 
-    Attributes:
-        model: on its device.
-        tokenizer: the model's.
-        max_length: the most tokens a pair may have.
-        execution: what was chosen.
-        targets: token ids for a causal model; see `forward.head_logits`.
-        asked: what an encoder-decoder is asked; see `encoder_decoder.forward.score_first_step`.
-        compiled: graphs to go on using, if the execution compiles.
-    """
+    @abstractmethod
+    def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:
+        """The batches of a request that is alone."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int
-    execution: Execution
-    targets: tuple[int, ...] = ()
-    asked: FirstStepTensors | None = None
-    compiled: PreparedForward | None = None
+    @abstractmethod
+    def every_shape(self, batch_size: int) -> Iterator[Batch]:
+        """A batch of dummies in every shape that batches can have."""
 
-    def collating(self) -> dict[str, Any]:
+    def queue(self) -> BatchQueue:
+        """A new queue of what waits for the device."""
+        return RequestQueue(self.plan)
+
+    def _collating(self) -> dict[str, Any]:
         """What every collator is told about the model."""
-        pad_id = self.tokenizer.pad_token_id
+        tokenizer = self._reranker.tokenizer
+        pad_id = tokenizer.pad_token_id
         return {
             "pad_id": pad_id if isinstance(pad_id, int) else 0,
-            "has_token_types": "token_type_ids" in self.tokenizer.model_input_names,
-            "device": self.model.device,
+            "has_token_types": "token_type_ids" in tokenizer.model_input_names,
+            "device": self._reranker.model.device,
         }
 
-    def compiling(
-        self,
-        function: Callable[..., Tensor],
-        constants: tuple[object, ...] = (),
-        kind: type[CompiledForward] = CompiledForward,
-    ) -> PreparedForward | None:
-        """The forward, if the execution compiles it: the one at hand, or a new one."""
-        execution, compiled = self.execution, self.compiled
-        if execution.compile_mode is not None:
-            compiled = compiled or kind(function, self.model, execution, constants)
-        if compiled is not None:
-            compiled.strict = execution.strict
-        return compiled
-
-    def running(
-        self, function: Callable[..., Tensor], constants: tuple[object, ...] = ()
-    ) -> Callable[[Batch], Tensor]:
-        """The forward as it is, not compiled."""
-        return partial(_run_eagerly, function, self.model, constants)
+    def _run(
+        self, function: Callable[..., Tensor], constants: tuple[object, ...], compiled: PreparedForward | None
+    ) -> None:
+        """Have a function of (model, *batch.arguments, *constants) be the forward: compiled or as it is."""
+        if self._execution.compile_mode is None:
+            self.compiled = None
+            self.forward = partial(run_eagerly, function, self._model, constants)
+        else:
+            self.compiled = compiled or CompiledForward(function, self._model, self._execution, constants)
+            self.compiled.strict = self._execution.strict
+            self.forward = self.compiled
 
 
-def _run_eagerly(
+def run_eagerly(
     function: Callable[..., Tensor], model: PreTrainedModel, constants: tuple[object, ...], batch: Batch
 ) -> Tensor:
+    """The logits of a batch, by a function that is not compiled."""
     return function(model, *batch.arguments, *constants)

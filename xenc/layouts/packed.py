@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from ..attention import PACKED_ATTENTION
 from ..errors import ExecutionError
-from ..families import Packable, packable, position_offset, unnumbered_id
+from ..families import Packable, position_offset, unnumbered_id
 from ..forward import classify_packed
 from ..packed_collate import PackedCollator
-from ..packing import FEWEST_PER_SLOT, Budgets, plan_packed, token_budgets, warmup_plans
-from ..stream import PackedStream
-from .layout import Given, Layout
+from ..packing import FEWEST_PER_SLOT, plan_packed, token_budgets, warmup_plans
+from ..plan import Plan
+from ..prepared import PreparedForward
+from ..queue import BatchQueue, PackedQueue
+from ..tokens import TokenizedPairs
+from .layout import Layout
 
 USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
 """Tokens. On a CPU a batch's activations should fit its cache; a GPU needs many to be busy."""
@@ -25,75 +27,55 @@ TOKENS_PER_SLOT: Final = {"cpu": (FEWEST_PER_SLOT,), "cuda": (FEWEST_PER_SLOT, 6
 other."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PackedParts:
-    """What every packed layout of a model is made from.
-
-    Attributes:
-        traits: the family's.
-        budgets: the sizes of batches.
-        collator: lays them out.
-        targets: int64 [1] or [2], the token ids that a "vocabulary" head compares.
-    """
-
-    traits: Packable
-    budgets: Budgets
-    collator: PackedCollator
-    targets: Tensor | None
-
-    @property
-    def constants(self) -> tuple[object, ...]:
-        """What a packed forward takes last."""
-        return self.traits, self.targets
-
-
-def packed_parts(given: Given) -> PackedParts:
-    """The parts for a model.
+class PackedLayout(Layout):
+    """See `Layout`.
 
     Raises:
         ExecutionError: token budgets that do not hold max_length; a model that cannot be packed.
     """
-    model, execution, max_length = given.model, given.execution, given.max_length
-    traits = packable(model)
-    if not isinstance(traits, Packable):
-        raise ExecutionError(f"layout='packed': {traits}. Use layout='bucketed'.")
-    budgets = token_budgets(
-        execution.token_budgets, max_length, usual=USUAL_BUDGET.get(model.device.type, 2048),
-        single=execution.deterministic, tokens_per_slot=_tokens_per_slot(given),
-    )  # fmt: skip
-    collator = PackedCollator(
-        **given.collating(),
-        pooling=traits.pooling,
-        first_position=position_offset(model.config),
-        unnumbered_id=unnumbered_id(model.config),
-        unread_id=model.config.get_text_config().pad_token_id if traits.head == "score" else None,
-    )
-    targets = torch.tensor(given.targets, device=model.device) if given.targets else None
-    return PackedParts(traits=traits, budgets=budgets, collator=collator, targets=targets)
 
+    attention = PACKED_ATTENTION
 
-def _tokens_per_slot(given: Given) -> tuple[int, ...]:
-    """The device's choices; the first alone where one shape is asked for, or each might cost a graph."""
-    choices = TOKENS_PER_SLOT.get(given.model.device.type, (FEWEST_PER_SLOT,))
-    execution = given.execution
-    one_graph = execution.compile_mode is None or execution.dynamic is True
-    return choices if one_graph and not execution.deterministic else choices[:1]
+    def _make(self, compiled: PreparedForward | None) -> None:
+        self._prepare()
+        self._run(classify_packed, (self._traits, self._targets), compiled)
 
+    def _prepare(self) -> None:
+        """Set what every packed layout has: traits, targets, token budgets and the collator."""
+        reranker, execution, model = self._reranker, self._execution, self._model
+        if not isinstance(reranker.packing, Packable):
+            raise ExecutionError(f"layout='packed': {reranker.packing}. Use layout='bucketed'.")
+        self._traits = reranker.packing
+        self._targets = torch.tensor(reranker.targets, device=model.device) if reranker.targets else None
+        self._budgets = token_budgets(
+            execution.token_budgets, reranker.max_length, usual=USUAL_BUDGET.get(model.device.type, 2048),
+            single=execution.deterministic, tokens_per_slot=self._tokens_per_slot(),
+        )  # fmt: skip
+        text_config: Any = model.config.get_text_config()
+        self._packs = PackedCollator(
+            **self._collating(),
+            pooling=self._traits.pooling,
+            first_position=position_offset(model.config),
+            unnumbered_id=unnumbered_id(model.config),
+            unread_id=text_config.pad_token_id if self._traits.head == "score" else None,
+        )
+        self.collator = self._packs
 
-def packed(given: Given) -> Layout:
-    """The stages of a packed execution.
+    def _tokens_per_slot(self) -> tuple[int, ...]:
+        """The device's choices; the first alone where one shape is asked for, or each might cost a graph."""
+        choices = TOKENS_PER_SLOT.get(self._model.device.type, (FEWEST_PER_SLOT,))
+        execution = self._execution
+        one_graph = execution.compile_mode is None or execution.dynamic is True
+        return choices if one_graph and not execution.deterministic else choices[:1]
 
-    Raises:
-        ExecutionError: token budgets that do not hold max_length; a model that cannot be packed.
-    """
-    parts = packed_parts(given)
-    compiled = given.compiling(classify_packed, parts.constants)
-    return Layout(
-        attention=PACKED_ATTENTION,
-        collator=parts.collator,
-        forward=compiled or given.running(classify_packed, parts.constants),
-        compiled=compiled,
-        plan=lambda tokens, _: plan_packed([max(1, count) for count in tokens.counts], parts.budgets),
-        warmup_batches=lambda _: map(parts.collator.dummy, warmup_plans(parts.budgets)),
-        stream=lambda: PackedStream(parts.budgets),
-    )
+    def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:  # noqa: ARG002
+        """See `Layout`; packed batches have no batch size."""
+        return plan_packed([max(1, count) for count in tokens.counts], self._budgets)
+
+    def every_shape(self, batch_size: int) -> Iterator[Any]:  # noqa: ARG002
+        """See `Layout`."""
+        return map(self._packs.dummy, warmup_plans(self._budgets))
+
+    def queue(self) -> BatchQueue:
+        """A queue in which requests share batches."""
+        return PackedQueue(self._budgets)

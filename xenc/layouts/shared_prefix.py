@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 
 from ..compiled import CompiledForward
-from ..errors import ExecutionError
-from ..families import unshareable
 from ..packing import warmup_plans
 from ..plan import Plan
 from ..prefix.attention import PREFIXED_ATTENTION
@@ -15,64 +14,64 @@ from ..prefix.cache import CompiledPrefixForward, PrefixForward
 from ..prefix.collate import PrefixCollator, PrefixedBatch
 from ..prefix.common import plan_shared, prefix_budgets
 from ..prefix.forward import classify_after_prefix, read_prefix
-from ..stream import PlannedStream
+from ..prepared import PreparedForward
+from ..queue import BatchQueue, RequestQueue
 from ..tokens import TokenizedPairs
-from .layout import Given, Layout
-from .packed import PackedParts, packed_parts
+from .layout import run_eagerly
+from .packed import PackedLayout
 
 
-def shared_prefix(given: Given) -> Layout:
-    """The stages of a packed execution that shares prefixes.
-
-    Each request is read as a whole and planned by itself: its pairs share no batch with another's.
+class SharedPrefixLayout(PackedLayout):
+    """See `Layout`. A request is planned as a whole: its pairs share no batch with another's.
 
     Raises:
-        ExecutionError: token budgets that do not hold max_length; a model that cannot share a prefix.
+        ExecutionError: token budgets that do not hold max_length; a model that cannot be packed.
     """
-    reason = unshareable(given.model)
-    if reason is not None:
-        raise ExecutionError(f"share_prefix=True: {reason}. Use share_prefix=False.")
-    parts = packed_parts(given)
-    read_in = prefix_budgets(given.max_length)
-    collator = PrefixCollator(packed=parts.collator, read_in=read_in)
-    forward = _forward(given, parts, collator)
 
-    def plan(tokens: TokenizedPairs, _: int) -> Plan:
-        return plan_shared(tokens.input_ids, parts.budgets, read_in, parts.collator.unread_id)
+    attention = PREFIXED_ATTENTION
 
-    def warmup_batches(_: int) -> Iterator[PrefixedBatch]:
-        plans = warmup_plans(parts.budgets)
-        prefixes = (
-            collator.dummy(plans[-1], prefix_tokens=prefix.tokens) for prefix in warmup_plans(read_in)
-        )
-        return chain(map(collator.dummy, plans), prefixes)
+    def _make(self, compiled: PreparedForward | None) -> None:
+        self._prepare()
+        self._read_in = prefix_budgets(self._reranker.max_length)
+        self._collates = self.collator = PrefixCollator(packed=self._packs, read_in=self._read_in)
+        if self._execution.compile_mode is None:
+            self.compiled, self.forward = None, self._eager()
+        else:
+            self.compiled = self.forward = self._compile(compiled)
+            self.compiled.strict = self._execution.strict
 
-    return Layout(
-        attention=PREFIXED_ATTENTION,
-        collator=collator,
-        forward=forward,
-        compiled=forward if isinstance(forward, CompiledPrefixForward) else None,
-        plan=plan,
-        warmup_batches=warmup_batches,
-        stream=lambda: PlannedStream(plan),
-    )
-
-
-def _forward(given: Given, parts: PackedParts, collator: PrefixCollator) -> PrefixForward:
-    """Graphs at hand if the cache has their size, else new ones; or the functions as they are."""
-    model, execution, at_hand = given.model, given.execution, given.compiled
-    reading = (parts.traits,)
-    if execution.compile_mode is None:
+    def _eager(self) -> PrefixForward:
         return PrefixForward(
-            model, lay_out=collator.lay_out, max_tokens=given.max_length,
-            read=given.running(read_prefix, reading),
-            classify=given.running(classify_after_prefix, parts.constants),
+            self._model, lay_out=self._collates.lay_out, max_tokens=self._reranker.max_length,
+            read=partial(run_eagerly, read_prefix, self._model, (self._traits,)),
+            classify=partial(run_eagerly, classify_after_prefix, self._model, (self._traits, self._targets)),
         )  # fmt: skip
-    if not isinstance(at_hand, CompiledPrefixForward) or at_hand.max_tokens != given.max_length:
-        at_hand = CompiledPrefixForward(
-            model, lay_out=collator.lay_out, max_tokens=given.max_length,
-            read=CompiledForward(read_prefix, model, execution, reading),
-            classify=CompiledForward(classify_after_prefix, model, execution, parts.constants),
+
+    def _compile(self, at_hand: PreparedForward | None) -> CompiledPrefixForward:
+        """The graphs at hand if their cache has the size of max_length, else new ones."""
+        model, execution, max_tokens = self._model, self._execution, self._reranker.max_length
+        if isinstance(at_hand, CompiledPrefixForward) and at_hand.max_tokens == max_tokens:
+            return at_hand
+        constants = (self._traits, self._targets)
+        return CompiledPrefixForward(
+            model, lay_out=self._collates.lay_out, max_tokens=max_tokens,
+            read=CompiledForward(read_prefix, model, execution, (self._traits,)),
+            classify=CompiledForward(classify_after_prefix, model, execution, constants),
         )  # fmt: skip
-    at_hand.strict = execution.strict
-    return at_hand
+
+    def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:  # noqa: ARG002
+        """See `Layout`."""
+        return plan_shared(tokens.input_ids, self._budgets, self._read_in, self._packs.unread_id)
+
+    def every_shape(self, batch_size: int) -> Iterator[PrefixedBatch]:  # noqa: ARG002
+        """See `Layout`; and a batch after a prefix of each size in which prefixes are read."""
+        plans = warmup_plans(self._budgets)
+        prefixes = (
+            self._collates.dummy(plans[-1], prefix_tokens=prefix.tokens)
+            for prefix in warmup_plans(self._read_in)
+        )
+        return chain(map(self._collates.dummy, plans), prefixes)
+
+    def queue(self) -> BatchQueue:
+        """A queue in which each request has batches of its own."""
+        return RequestQueue(self.plan)

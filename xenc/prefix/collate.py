@@ -1,7 +1,8 @@
-"""SharedPlan + tokens -> PrefixedBatch: a packed batch of what pairs have beyond their request's prefix."""
+"""Tokens of a batch's pairs -> PrefixedBatch: a packed batch of what pairs have beyond their request's prefix."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from ..packed_collate import PackedBatch, PackedCollator
 from ..packing import Budgets, plan_packed
 from ..plan import PackedPlan
-from ..tokens import TokenizedPairs
+from ..tokens import PairTokens
 from .common import Prefix, SharedPlan
 
 
@@ -52,26 +53,18 @@ class PrefixCollator:
     packed: PackedCollator
     read_in: Budgets
 
-    def collate(self, tokens: TokenizedPairs, batch: SharedPlan) -> PrefixedBatch:
-        """Lay out what the batch's pairs have beyond its prefix; `tokens` are whole pairs."""
+    def collate(self, pairs: Sequence[PairTokens], batch: SharedPlan) -> PrefixedBatch:
+        """Lay out what pairs have beyond the batch's prefix; `pairs` are whole ones."""
         count = 0 if batch.prefix is None else len(batch.prefix.ids)
-        types = tokens.token_type_ids
-        own = TokenizedPairs(
-            input_ids=[tokens.input_ids[row][count:] for row in batch.rows],
-            token_type_ids=None if types is None else [types[row][count:] for row in batch.rows],
-            truncated_pairs=0,
-        )
+        own = [PairTokens(pair.ids[count:], pair.types and pair.types[count:]) for pair in pairs]
         collator = replace(self.packed, first_position=self.packed.first_position + count)
-        packed = collator.collate(own, replace(batch, rows=range(len(batch.rows))))
-        return PrefixedBatch(packed=packed, prefix=batch.prefix)
+        return PrefixedBatch(packed=collator.collate(own, batch), prefix=batch.prefix)
 
     def lay_out(self, prefix: Prefix) -> PackedBatch:
         """The prefix as a packed batch, whose first document it is."""
         [plan] = plan_packed([len(prefix.ids)], self.read_in).batches
         assert isinstance(plan, PackedPlan)
-        count = len(prefix.ids)
-        alone = TokenizedPairs(input_ids=[list(prefix.ids)], token_type_ids=[[0] * count], truncated_pairs=0)
-        return self.packed.collate(alone, plan)
+        return self.packed.collate([PairTokens(list(prefix.ids))], plan)
 
     def dummy(self, plan: PackedPlan, prefix_tokens: int = 0) -> PrefixedBatch:
         """A batch of dummy documents, after a prefix of padding if there is to be one."""

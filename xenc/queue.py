@@ -1,39 +1,40 @@
 """Tokenized pairs of all requests -> the next batch. What waits here waits for the device.
 
-`PlannedStream` plans each request by itself, once all its counts are known: padded and bucketed batches.
-`PackedStream` packs whatever waits, so that requests share batches and none waits for its own end.
+`RequestQueue` plans each request by itself, once all its tokens are known: padded and bucketed batches, and
+packed ones after a shared prefix. `PackedQueue` packs pairs of any requests together, in the order in which
+they came.
 """
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
 from .packing import MAX_CANDIDATES, Budgets, pack
 from .plan import BatchPlan, PackedPlan, Plan
 from .request import Request
-from .tokens import TokenizedPairs
+from .tokens import PairTokens, TokenizedPairs
 
 MOST_WAITING: Final = 64
-"""Usual budgets' worth of tokens that may wait before reading rests: memory is bounded, not the request."""
+"""The queue is bounded: no more is tokenized while more than this many token budgets wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One tokenized pair, and whose it is: row `row` of `request`."""
+    """One tokenized pair: row `row` of `request`."""
 
     request: Request
     row: int
-    ids: list[int]
-    types: list[int] | None
+    tokens: PairTokens
 
     @property
     def count(self) -> int:
         """Tokens it takes; a pair of none is shown one of padding."""
-        return max(1, len(self.ids))
+        return max(1, len(self.tokens.ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,40 +45,45 @@ class NextBatch:
     plan: BatchPlan | PackedPlan
 
     @property
-    def tokens(self) -> TokenizedPairs:
-        """The batch's pairs, in the order of its slots."""
-        types = [document.types for document in self.documents]
-        return TokenizedPairs(
-            input_ids=[document.ids for document in self.documents],
-            token_type_ids=None if types[0] is None else [row or [] for row in types],
-            truncated_pairs=0,
-        )
-
-
-class Stream(Protocol):
-    """Where readers put tokenized pairs and the device's thread takes batches."""
+    def tokens(self) -> list[PairTokens]:
+        """The pairs' tokens, in the order of the slots."""
+        return [document.tokens for document in self.documents]
 
     @property
-    def chunk(self) -> int | None:
-        """How many pairs to read at a time; None for a whole request."""
+    def requests(self) -> set[Request]:
+        """Whose pairs they are."""
+        return {document.request for document in self.documents}
 
+    def only(self, request: Request) -> NextBatch:
+        """The same batch with one request's pairs in it."""
+        return NextBatch([each for each in self.documents if each.request is request], self.plan)
+
+
+class BatchQueue(ABC):
+    """Readers put tokenized pairs in, the device's thread takes batches out."""
+
+    chunk: int | None = None
+    """How many pairs to tokenize at a time; None for a whole request."""
+
+    @abstractmethod
     def add(self, request: Request, tokens: TokenizedPairs) -> None:
-        """The next pairs of a request, in the caller's order."""
+        """Put in the next pairs of a request, in the caller's order."""
 
-    def take(self) -> NextBatch | None:
-        """The next batch, or None if there is none before more is read."""
+    @abstractmethod
+    def next_batch(self) -> NextBatch | None:
+        """The next batch, or None if there is none before more is tokenized."""
 
-    def pause(self, request: Request) -> bool:
-        """Whether so much waits that reading this request should rest until `resume` names it."""
+    def pause(self, request: Request) -> bool:  # noqa: ARG002
+        """Whether so much waits that tokenizing this request should rest until `resume` names it."""
+        return False
 
     def resume(self) -> Sequence[Request]:
-        """Requests to read on; call it after `take`."""
+        """Requests to go on tokenizing; ask after `next_batch`."""
+        return ()
 
 
-class PlannedStream:
+class RequestQueue(BatchQueue):
     """Whole requests, each planned by itself, first come, first served."""
-
-    chunk = None
 
     def __init__(self, plan: Callable[[TokenizedPairs, int], Plan]) -> None:
         self._plan = plan
@@ -89,10 +95,10 @@ class PlannedStream:
         waiting = _waiting(request, tokens, first=0)
         plan = self._plan(tokens, request.batch_size)
         request.note_shared(plan.shared_tokens)
-        batches = [_in_slots([waiting[row] for row in each.rows], each) for each in plan.batches]
+        batches = [NextBatch([waiting[row] for row in each.rows], each) for each in plan.batches]
         self._batches.extend(batches)  # all at once: they may share a prefix, which is read once
 
-    def take(self) -> NextBatch | None:
+    def next_batch(self) -> NextBatch | None:
         """The next batch of the oldest request that somebody still waits for."""
         while self._batches:
             batch = self._batches.popleft()
@@ -100,16 +106,8 @@ class PlannedStream:
                 return batch
         return None
 
-    def pause(self, request: Request) -> bool:  # noqa: ARG002
-        """Never: a request is planned as a whole."""
-        return False
 
-    def resume(self) -> Sequence[Request]:
-        """None."""
-        return ()
-
-
-class PackedStream:
+class PackedQueue(BatchQueue):
     """Pairs of all requests, packed together in the order in which they came.
 
     A batch is full, or holds all there is: while the oldest pair's request is still being read, a batch
@@ -133,7 +131,7 @@ class PackedStream:
             self._waiting.extend(waiting)
             self._tokens += sum(document.count for document in waiting)
 
-    def take(self) -> NextBatch | None:
+    def next_batch(self) -> NextBatch | None:
         """The batch of the pair that waits longest, with those others that fill it best."""
         with self._lock:
             candidates = self._candidates()
@@ -147,7 +145,7 @@ class PackedStream:
                 document for row, document in reversed([*enumerate(candidates)]) if row not in chosen
             )
             self._tokens -= sum(candidates[row].count for row in plan.rows)
-        return _in_slots([candidates[row] for row in plan.rows], plan)
+        return NextBatch([candidates[row] for row in plan.rows], plan)
 
     def _candidates(self) -> list[Waiting]:
         """Remove what a batch is chosen from, and on the way whatever nobody waits for any more."""
@@ -183,14 +181,5 @@ class PackedStream:
             return paused
 
 
-def _in_slots(documents: list[Waiting], plan: BatchPlan | PackedPlan) -> NextBatch:
-    """These documents' plan, its rows renumbered by the slots they stand in."""
-    return NextBatch(documents, replace(plan, rows=tuple(range(len(documents)))))
-
-
 def _waiting(request: Request, tokens: TokenizedPairs, first: int) -> list[Waiting]:
-    types = tokens.token_type_ids
-    return [
-        Waiting(request, first + row, ids, None if types is None else types[row])
-        for row, ids in enumerate(tokens.input_ids)
-    ]
+    return [Waiting(request, first + row, pair) for row, pair in enumerate(tokens.pairs)]
