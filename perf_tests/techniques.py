@@ -62,8 +62,6 @@ _LAYOUTS: Final = (
         "packed-static", "layout", "a long-lived process: minutes of warm-up, then a little faster", slow=True
     ),
     _preset("bucketed", "layout", "architectures that cannot be packed"),
-    _preset("nested", "layout", "hardly: an experiment with PyTorch's jagged tensors", not_everywhere=True),
-    _preset("nested-eager", "layout", "hardly: the same", not_everywhere=True),
 )
 
 _SHAPES: Final = (

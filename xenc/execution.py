@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 
 from .errors import ExecutionError
 
-Layout = Literal["padded", "bucketed", "packed", "nested"]
+Layout = Literal["padded", "bucketed", "packed"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
 Products = Literal["torch", "onednn", "xenc"]
@@ -30,11 +30,10 @@ class Execution:
     Attributes:
         layout: "padded" pads each batch to its longest pair; "bucketed" pads it up to the next allowed
             length and fills short batches with dummy rows, so that only a few shapes exist; "packed" lays
-            pairs end to end in batches of a fixed number of tokens, without padding between them; "nested"
-            is an experiment: batches of PyTorch's jagged tensors, without padding by themselves.
+            pairs end to end in batches of a fixed number of tokens, without padding between them.
         attention: transformers' attention implementation of padded and bucketed batches, "eager" or "sdpa"
-            (PyTorch's fused attention, FlashAttention where the device has it). Packed and nested
-            batches have an operator of their own.
+            (PyTorch's fused attention, FlashAttention where the device has it). Packed batches have
+            an operator of their own.
         sort: batch pairs of similar token counts together, longest first; packed batches need no sorting.
             Scores return in the caller's order either way.
         buckets: allowed padded lengths of bucketed batches, in tokens. An int means its multiples up to
@@ -102,8 +101,6 @@ class Execution:
         _check_lengths("token_budgets", self.token_budgets, also=(None,))
         self._check_batches()
         self._check_graph()
-        if self.layout == "nested":
-            self._check_nested()
         if self.runtime == "tensorrt":
             self._check_tensorrt()
 
@@ -163,21 +160,6 @@ class Execution:
                 "gives every batch a shape of its own, which cannot be warmed up. Use layout='bucketed', "
                 "or compile_mode=None."
             )
-
-    def _check_nested(self) -> None:
-        """A nested batch has a shape of its own, so one graph must hold for all: nothing is per shape."""
-        if self.compile_mode not in (None, "default", "max-autotune-no-cudagraphs"):
-            raise ExecutionError(
-                f"compile_mode={self.compile_mode!r} with layout='nested': every batch has a shape of its "
-                "own, for which a CUDA graph would be recorded. Use compile_mode='default'."
-            )
-        if self.compile_mode is not None and self.dynamic is not True:
-            raise ExecutionError(
-                f"dynamic={self.dynamic!r} with layout='nested': every batch has a shape of its own, for "
-                "which a graph would be compiled. Use dynamic=True."
-            )
-        if self.freeze:
-            raise ExecutionError("freeze=True is not for layout='nested'. Use layout='packed'.")
 
     def _check_tensorrt(self) -> None:
         chosen = "runtime='tensorrt'"

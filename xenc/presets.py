@@ -52,16 +52,13 @@ PRESETS: Final = MappingProxyType(
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
         "packed-max-autotune": Execution(compile_mode="max-autotune"),
         "packed-no-cudagraphs": Execution(compile_mode="max-autotune-no-cudagraphs"),
-        "nested": Execution(layout="nested"),
-        "nested-eager": Execution(layout="nested", compile_mode=None),
         # one engine per shape, so that there should be few
         "tensorrt": Execution(runtime="tensorrt", layout="bucketed", buckets="powers-of-two", dynamic=False),
     }
 )
 """The named executions. The first eight are the rows of the table: attention x compiled x sorted;
 "bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning, and those named after
-it differ from it in one thing; so do those named after "packed", which is the default. "nested" is an
-experiment with jagged tensors; "tensorrt" needs the extra of its name."""
+it differ from it in one thing; so do those named after "packed", which is the default. "tensorrt" needs the extra of its name."""
 
 DEFAULT_PRESET: Final = "packed"
 

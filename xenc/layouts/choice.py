@@ -9,10 +9,9 @@ from typing import Any, Final
 from ..errors import ExecutionError
 from ..execution import Execution
 from ..extras import missing_compiler, require_for
-from ..families import looks_up_eos, nestable, packable, unshareable, without_sdpa
+from ..families import looks_up_eos, packable, unshareable, without_sdpa
 from ..runtimes.tensorrt import check_tensorrt
 from .layout import Given, Layout
-from .nested import nested
 from .packed import packed
 from .padded import padded
 from .shared_prefix import shared_prefix
@@ -33,9 +32,6 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     Raises:
         ExecutionError: something beyond the layout was asked for that would be lost.
     """
-    unnestable = nestable(model) if execution.layout == "nested" else None
-    if isinstance(unnestable, str):
-        raise ExecutionError(f"layout='nested': {unnestable}. Use layout='packed'.")
     unshared = unshareable(model) if execution.share_prefix else None
     if unshared is not None:
         execution = replace(execution, share_prefix=False)
@@ -95,8 +91,8 @@ def layout_of(given: Given) -> Layout:
     """The stages of the execution's layout for a model.
 
     Raises:
-        ExecutionError: buckets or token budgets that do not hold max_length; a packed or nested layout of a
-            model that cannot be laid out so; a runtime that has not its device.
+        ExecutionError: buckets or token budgets that do not hold max_length; a packed layout of a
+            model that cannot be packed; a runtime that has not its device.
         NotInstalledError: a package that the execution needs is absent.
     """
     require_for(given.execution)
@@ -107,4 +103,4 @@ def layout_of(given: Given) -> Layout:
     return _LAYOUTS[given.execution.layout](given)
 
 
-_LAYOUTS: Final = {"padded": padded, "bucketed": padded, "packed": packed, "nested": nested}
+_LAYOUTS: Final = {"padded": padded, "bucketed": padded, "packed": packed}

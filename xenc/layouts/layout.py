@@ -74,15 +74,12 @@ class Given:
         }
 
     def compiling(
-        self,
-        function: Callable[..., Tensor],
-        constants: tuple[object, ...] = (),
-        kind: type[CompiledForward] = CompiledForward,
+        self, function: Callable[..., Tensor], constants: tuple[object, ...] = ()
     ) -> PreparedForward | None:
         """The forward, if the execution compiles it: the one at hand, or a new one."""
         execution, compiled = self.execution, self.compiled
         if execution.compile_mode is not None:
-            compiled = compiled or kind(function, self.model, execution, constants)
+            compiled = compiled or CompiledForward(function, self.model, execution, constants)
         if compiled is not None:
             compiled.strict = execution.strict
         return compiled
