@@ -23,7 +23,7 @@ ROOMS = (
     "encoder_decoder.first_step", "encoder_decoder.forward",
     "prefix.common", "prefix.collate", "prefix.attention", "prefix.forward",
     "watch", "weights", "twin", "quantize", "kernels.products", "kernels.layers", "kernels.replace",
-    "kernels.twin", "prepared", "cold_start", "runtimes.tensorrt", "compiled", "prefix.cache",
+    "kernels.twin", "prepared", "cold_start", "compiled", "prefix.cache",
     "admission", "request", "stream", "layouts.layout", "layouts.padded",
     "layouts.packed", "layouts.shared_prefix", "layouts.choice", "worker", "pipeline",
     "flops", "answer", "causal", "encoder_decoder.scorer", "slow_path", "executed", "cross_encoder",

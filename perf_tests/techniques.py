@@ -128,11 +128,7 @@ _PRECISIONS: Final = (
     ),
 )
 
-_RUNTIMES: Final = (
-    _preset("tensorrt", "runtime", "CUDA, and few shapes: one engine each", slow=True, not_everywhere=True),
-)
-
-TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS, *_RUNTIMES)
+TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS)
 
 
 def why_not(technique: Technique, device: str) -> str | None:

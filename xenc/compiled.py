@@ -23,7 +23,6 @@ from transformers import PreTrainedModel
 from .cold_start import load_graphs, save_graphs
 from .execution import Execution
 from .prepared import Batch, PreparedForward, WarmupReport
-from .runtimes.tensorrt import OPTIONS, tensorrt_backend
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 from .weights import sum_of_weights, weights_version
 
@@ -68,7 +67,7 @@ class CompiledForward(PreparedForward):
             "reduce-overhead",
             "max-autotune",
         )
-        self._holds_weights = execution.freeze or execution.runtime == "tensorrt"
+        self._holds_weights = execution.freeze
         self._warm_shapes: set[tuple[int, int]] = set()
         self._compile()
 
@@ -81,7 +80,6 @@ class CompiledForward(PreparedForward):
         self._compiled = torch.compile(
             self._own_function,
             fullgraph=True,
-            backend=tensorrt_backend() if execution.runtime == "tensorrt" else "inductor",
             mode=execution.compile_mode if options is None else None,
             options=options,
             dynamic=execution.dynamic,
@@ -184,8 +182,6 @@ def make_room_for_cudagraphs() -> None:
 
 def _options(execution: Execution) -> dict[str, Any] | None:
     """Options of the backend; None where Inductor's mode says it all."""
-    if execution.runtime == "tensorrt":
-        return dict(OPTIONS)
     if execution.freeze:
         return {**torch._inductor.list_mode_options(execution.compile_mode), "freezing": True}
     return None

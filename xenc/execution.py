@@ -12,15 +12,11 @@ Layout = Literal["padded", "bucketed", "packed"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
 Products = Literal["torch", "onednn", "xenc"]
-Runtime = Literal["torch", "tensorrt"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two", "max-length"] | tuple[int, ...]
 TokenBudgets = int | tuple[int, ...] | None
 
 _DEFAULT_BUCKETS: Final = 16
-
-_GONE: Final = ("onnxruntime", "openvino")
-"""Runtimes that there were, and presets of the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +57,6 @@ class Execution:
         products: what multiplies by the weights of the encoder's layers on a processor, in packed batches:
             "torch", "onednn", or "xenc" for kernels of our own, which hold a second copy of those weights in
             the order they read them. None takes the fastest here, measured once; the warm-up report says it.
-        runtime: what runs the forward pass. "torch" is PyTorch; "tensorrt" is torch.compile with another
-            backend, which takes bucketed batches and needs the extra of its name.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
         dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
             None to let PyTorch start static and generalise.
@@ -83,7 +77,6 @@ class Execution:
     freeze: bool = False
     quantize: Quantization | None = None
     products: Products | None = None
-    runtime: Runtime = "torch"
     compile_mode: CompileMode | None = "default"
     dynamic: bool | None = True
     strict: bool = False
@@ -93,16 +86,12 @@ class Execution:
         _check_choice("attention", self.attention, get_args(Attention))
         _check_choice("quantize", self.quantize, (None, *get_args(Quantization)))
         _check_choice("products", self.products, (None, *get_args(Products)))
-        refuse_what_is_gone("runtime", self.runtime)
-        _check_choice("runtime", self.runtime, get_args(Runtime))
         _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
         _check_choice("dynamic", self.dynamic, (True, False, None))
         _check_lengths("buckets", self.buckets, also=("powers-of-two", "max-length"))
         _check_lengths("token_budgets", self.token_budgets, also=(None,))
         self._check_batches()
         self._check_graph()
-        if self.runtime == "tensorrt":
-            self._check_tensorrt()
 
     def _check_batches(self) -> None:
         """What only one layout has."""
@@ -161,49 +150,14 @@ class Execution:
                 "or compile_mode=None."
             )
 
-    def _check_tensorrt(self) -> None:
-        chosen = "runtime='tensorrt'"
-        if self.layout not in ("padded", "bucketed"):
-            raise ExecutionError(
-                f"{chosen} with layout={self.layout!r}: what such batches need is PyTorch's alone. "
-                "Use layout='bucketed' or runtime='torch'; execution='tensorrt' is a preset."
-            )
-        if self.quantize is not None:
-            raise ExecutionError(
-                f"{chosen} with quantize={self.quantize!r}: torchao's layers are PyTorch's alone."
-            )
-        if self.compile_mode != "default" or self.freeze:
-            own = "freeze=True" if self.freeze else f"compile_mode={self.compile_mode!r}"
-            raise ExecutionError(
-                f"{chosen} with {own}: TensorRT is a compiler of its own, and its engines hold the weights "
-                "anyway. Use compile_mode='default', freeze=False."
-            )
-
     @property
     def graph_settings(self) -> tuple[object, ...]:
         """What the compiled graph depends on; executions that agree here can share one."""
         padded = self.layout in ("padded", "bucketed")
         return (
             padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,
-            self.dynamic, self.freeze, self.quantize, self.products, self.runtime,
+            self.dynamic, self.freeze, self.quantize, self.products,
         )  # fmt: skip
-
-
-def refuse_what_is_gone(field: str, value: object) -> None:
-    """Refuse the name of a runtime that is no longer here.
-
-    Args:
-        field: what was set to it.
-        value: the name, or anything else.
-
-    Raises:
-        ExecutionError: it is such a name; the message says what to use instead.
-    """
-    if isinstance(value, str) and value in _GONE:
-        raise ExecutionError(
-            f"{field}={value!r}: xenc no longer runs models in another CPU runtime. Leave it out: the "
-            "default, execution='packed', is faster on a CPU."
-        )
 
 
 def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:

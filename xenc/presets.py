@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from .errors import ExecutionError
-from .execution import Attention, Execution, refuse_what_is_gone
+from .execution import Attention, Execution
 
 
 def _compiled(attention: Attention, *, sort: bool) -> Execution:
@@ -52,15 +52,17 @@ PRESETS: Final = MappingProxyType(
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
         "packed-max-autotune": Execution(compile_mode="max-autotune"),
         "packed-no-cudagraphs": Execution(compile_mode="max-autotune-no-cudagraphs"),
-        # one engine per shape, so that there should be few
-        "tensorrt": Execution(runtime="tensorrt", layout="bucketed", buckets="powers-of-two", dynamic=False),
     }
 )
 """The named executions. The first eight are the rows of the table: attention x compiled x sorted;
 "bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning, and those named after
-it differ from it in one thing; so do those named after "packed", which is the default. "tensorrt" needs the extra of its name."""
+it differ from it in one thing; so do those named after "packed", which is the default."""
 
 DEFAULT_PRESET: Final = "packed"
+
+_GONE: Final = dict.fromkeys(
+    ("nested", "nested-eager", "tensorrt", "onnxruntime", "openvino"), "execution='packed'"
+)
 
 
 def resolve_execution(execution: Execution | str) -> Execution:
@@ -74,7 +76,8 @@ def resolve_execution(execution: Execution | str) -> Execution:
         return execution
     if isinstance(execution, str) and execution in PRESETS:
         return PRESETS[execution]
-    refuse_what_is_gone("execution", execution)
+    if isinstance(execution, str) and execution in _GONE:
+        raise ExecutionError(f"execution={execution!r} is gone. Use {_GONE[execution]}.")
     raise ExecutionError(
         f"execution={execution!r} is no Execution and no preset. Presets: {', '.join(PRESETS)}."
     )

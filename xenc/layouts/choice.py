@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from ..errors import ExecutionError
 from ..execution import Execution
-from ..extras import missing_compiler, require_for
+from ..extras import missing_compiler
 from ..families import looks_up_eos, packable, unshareable, without_sdpa
-from ..runtimes.tensorrt import check_tensorrt
 from .layout import Given, Layout
 from .packed import packed
 from .padded import padded
@@ -52,11 +51,6 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
     if isinstance(unpackable, str):
         execution = _plainer(execution, unpackable, layout="bucketed")
         logger.warning("%s: execution.layout is now 'bucketed'", unpackable)
-    if causal and execution.runtime != "torch":
-        raise ExecutionError(
-            f"runtime={execution.runtime!r}: a causal reranker runs packed, which is PyTorch's alone. "
-            "Use runtime='torch', layout='packed'."
-        )
     if causal and execution.layout != "packed":
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
@@ -74,16 +68,14 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
 
 def _why_uncompiled(model: Any, execution: Execution) -> str | None:
     """Why `torch.compile` cannot work here; None if it can, or need not."""
-    wanted = execution.compile_mode is not None and execution.runtime == "torch"
-    return missing_compiler() if wanted and model.device.type == "cpu" else None
+    wanted = execution.compile_mode is not None and model.device.type == "cpu"
+    return missing_compiler() if wanted else None
 
 
 def _plainer(execution: Execution, reason: str, **changes: Any) -> Execution:
     """The execution with other settings, unless what only packed batches have was asked for."""
     if execution.deterministic or execution.token_budgets is not None:
         raise ExecutionError(f"layout='packed': {reason}. Use layout={changes['layout']!r}.")
-    if execution.runtime == "tensorrt" and changes.get("compile_mode", "default") is None:
-        raise ExecutionError(f"runtime='tensorrt': {reason}, which cannot be compiled. Use runtime='torch'.")
     return replace(execution, **changes)
 
 
@@ -92,12 +84,8 @@ def layout_of(given: Given) -> Layout:
 
     Raises:
         ExecutionError: buckets or token budgets that do not hold max_length; a packed layout of a
-            model that cannot be packed; a runtime that has not its device.
-        NotInstalledError: a package that the execution needs is absent.
+            model that cannot be packed.
     """
-    require_for(given.execution)
-    if given.execution.runtime == "tensorrt":
-        check_tensorrt(given.model.device)
     if given.execution.share_prefix:
         return shared_prefix(given)
     return _LAYOUTS[given.execution.layout](given)
