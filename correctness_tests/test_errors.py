@@ -149,10 +149,6 @@ BAD_EXECUTIONS = {
         r"deterministic with token_budgets=\(512, 1024\).*Give one budget",
     ),
     "budgets that descend": ({"token_budgets": (1024, 512)}, r"\(1024, 512\) must strictly ascend"),
-    "freezing what is not compiled": (
-        {"freeze": True, "compile_mode": None},
-        r"freeze=True.*compile_mode=None",
-    ),
     "compiling what is padded": ({"layout": "padded"}, r"compile_mode='default'.*Use layout='bucketed'"),
 }
 

@@ -48,7 +48,7 @@ def test_a_ratio_is_the_median_of_each_rounds_own():
 
 
 def test_the_best_packed_row_of_the_tables_precision_is_compared():
-    slower, eight_bits = timed("packed-frozen", [3.0] * 3), timed("packed-float8", [0.1] * 3)
+    slower, eight_bits = timed("packed-eager", [3.0] * 3), timed("packed-float8", [0.1] * 3)
     found = results(RECIPE_ROW, slower, PACKED, eight_bits)
     assert goal("packed, time over the recipe").measured(found) == (pytest.approx(0.25), "packed")
     assert goal("packed, time over the recipe").verdict(found) == "reached, the stretch too"
@@ -248,7 +248,7 @@ def test_a_part_that_fails_or_has_no_time_is_a_problem_and_the_results_are_kept(
 def test_only_rows_whose_kernels_are_chosen_by_rule_are_compiled_ahead():
     ahead = compiled_by_rule(table_rows(ON_GPU))
     assert {"packed", "bucketed", "packed-float8", "sentence-transformers-compiled, batch 32"} <= set(ahead)
-    assert not {"packed-max-autotune", "packed-all", "compiled-sdpa-sorted", "sdpa-sorted"} & set(ahead)
+    assert not {"packed-max-autotune", "compiled-sdpa-sorted", "sdpa-sorted"} & set(ahead)
 
 
 def test_rows_have_names_of_their_own_and_the_recipe_has_six():

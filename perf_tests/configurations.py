@@ -13,7 +13,7 @@ from perf_tests.workloads import ON_CPU, ON_GPU, Workload
 ROWS: Final = (
     "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-unsorted",
     "compiled-eager-sorted", "compiled-sdpa-unsorted", "compiled-sdpa-sorted", "bucketed", "packed",
-    "packed-eager", "packed-deterministic", "packed-frozen", "packed-cudagraphs", "packed-max-autotune",
+    "packed-eager", "packed-deterministic", "packed-cudagraphs", "packed-max-autotune",
     "packed-int8", "packed-float8",
 )  # fmt: skip
 """The presets that are timed on every workload; `perf_tests.techniques` has the others."""
@@ -31,7 +31,7 @@ _ALWAYS_ON_CPU: Final = (
 )  # fmt: skip
 """On two cores the full table takes too long for `make bench`, except on the seed workload."""
 
-_LEFT_OUT: Final = ("packed-deterministic", "packed-frozen", "sentence-transformers-compiled")
+_LEFT_OUT: Final = ("packed-deterministic", "sentence-transformers-compiled")
 
 _ELSEWHERE: Final = {
     "cpu": ("packed-cudagraphs", "packed-max-autotune", "packed-int8", "packed-float8"),

@@ -57,7 +57,6 @@ _LAYOUTS: Final = (
     _preset("packed", "layout", "the default: no padding worth naming, one graph"),
     _preset("packed-eager", "layout", "a model used once or changed often: nothing to compile"),
     _preset("packed-deterministic", "layout", "scores must be the same to the last bit in any company"),
-    _preset("packed-frozen", "layout", "hardly: prepacked weights, held twice; measure it"),
     _preset(
         "packed-static", "layout", "a long-lived process: minutes of warm-up, then a little faster", slow=True
     ),

@@ -45,10 +45,6 @@ class Execution:
             causal model do not depend on the document. For packed batches; a request's pairs share a batch
             with no other's, and one request of several queries shares what those have in common. The keys
             and values of a prefix of max_length tokens are held in memory.
-        freeze: fold the weights into the compiled graph, prepacked for the CPU's matrix products. Doubles
-            the memory of the weights; a changed weight compiles anew, and nothing is saved in `warmup`'s
-            cache_dir. After writing through a tensor's `.data`, which leaves no trace, call `warmup` again.
-            In torch 2.11 let nothing else compile meanwhile: freezing is a setting of the process there.
         quantize: None for the model's own dtype; "int8" or "float8" for matrix products of the encoder's
             layers in eight bits, on weights scaled by row and on activations scaled by token as they come.
             "float8" needs CUDA, compute capability 8.9 and a model in bfloat16. The model itself stays as
@@ -74,7 +70,6 @@ class Execution:
     token_budgets: TokenBudgets = None
     deterministic: bool = False
     share_prefix: bool = False
-    freeze: bool = False
     quantize: Quantization | None = None
     products: Products | None = None
     compile_mode: CompileMode | None = "default"
@@ -119,24 +114,14 @@ class Execution:
 
     def _check_graph(self) -> None:
         """What only a compiled graph has, and what cannot be one."""
-        if self.freeze and self.compile_mode is None:
-            raise ExecutionError(
-                "freeze=True with compile_mode=None: only a compiled graph can hold weights."
-            )
-        if self.freeze and self.quantize is not None:
-            raise ExecutionError(
-                f"freeze=True with quantize={self.quantize!r}: a graph cannot hold quantised weights. "
-                "Choose one of the two."
-            )
         own = self.products in ("onednn", "xenc")
         if own and self.layout != "packed" and (self.quantize is None or self.products == "onednn"):
             raise ExecutionError(
                 f"products={self.products!r} is for layout='packed', not {self.layout!r}. Use products=None."
             )
-        if own and (self.freeze or self.quantize == "float8"):
-            other = "freeze=True" if self.freeze else f"quantize={self.quantize!r}"
+        if own and self.quantize == "float8":
             raise ExecutionError(
-                f"products={self.products!r} with {other}: both say what multiplies. Choose one."
+                f"products={self.products!r} with quantize='float8': both say what multiplies. Choose one."
             )
         if self.products == "onednn" and self.quantize is not None:
             raise ExecutionError(
@@ -156,7 +141,7 @@ class Execution:
         padded = self.layout in ("padded", "bucketed")
         return (
             padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,
-            self.dynamic, self.freeze, self.quantize, self.products,
+            self.dynamic, self.quantize, self.products,
         )  # fmt: skip
 
 

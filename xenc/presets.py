@@ -45,7 +45,6 @@ PRESETS: Final = MappingProxyType(
         "packed-eager": Execution(compile_mode=None),
         "packed-deterministic": Execution(deterministic=True),
         "packed-shared-prefix": Execution(share_prefix=True),
-        "packed-frozen": Execution(freeze=True),
         "packed-int8": Execution(quantize="int8"),
         "packed-float8": Execution(quantize="float8"),
         "packed-static": Execution(dynamic=False),

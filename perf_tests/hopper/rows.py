@@ -20,9 +20,6 @@ ORIGINAL: Final = (
 """The recipe's table: attention without and with a fused kernel, then bucketed and compiled; each unsorted
 and sorted."""
 
-ALL: Final = Execution(compile_mode="max-autotune", freeze=True)
-"""Everything at once: kernels chosen by measurement, CUDA graphs, merged products on folded weights."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -87,11 +84,10 @@ def _ours(setting: Setting) -> Iterator[Row]:
     )
     turns = {
         "bucketed": 3, "bucketed-cudagraphs": 6, "packed": 0, "packed-eager": 0, "packed-deterministic": 0,
-        "packed-cudagraphs": 1, "packed-frozen": 4, "packed-max-autotune": 2, "packed-float8": 3,
+        "packed-cudagraphs": 1, "packed-max-autotune": 2, "packed-float8": 3,
     }  # fmt: skip
     for name, turn in turns.items():
         yield replace(row, name=name, turn=turn, execution=PRESETS[name])
-    yield replace(row, name="packed-all", turn=5, execution=ALL)
     for budget in setting.token_budgets:
         yield replace(
             row, name=f"packed, {budget:,} tokens", turn=3, execution=Execution(token_budgets=budget)

@@ -42,7 +42,6 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
             reason,
             layout="padded",
             compile_mode=None,
-            freeze=False,
             buckets=Execution.buckets,
             fill=True,
         )
@@ -61,7 +60,7 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
         execution = replace(execution, attention="eager")
     uncompilable = _why_uncompiled(model, execution)
     if uncompilable is not None:
-        execution = replace(execution, compile_mode=None, freeze=False)
+        execution = replace(execution, compile_mode=None)
         logger.warning("%s: execution is now not compiled, which is slower", uncompilable)
     return execution
 
