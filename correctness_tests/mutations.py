@@ -62,8 +62,8 @@ MUTANTS = (
     mutant(
         "batch dimension varies",
         "plan.py",
-        "size = batch_size if fill else len(rows)",
-        "size = len(rows)",
+        "BatchPlan(rows, batch_size, ",
+        "BatchPlan(rows, len(rows), ",
         PLAN,
     ),
     mutant(

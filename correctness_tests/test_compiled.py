@@ -72,17 +72,13 @@ GRAPHS = {
     "bucketed-32": {1},
     "bucketed-powers-of-two": {1},
     "bucketed-max-length": {1},
-    "bucketed-unfilled": {2},  # one row is always a special case
     "bucketed-static": {4},  # one for each bucket up to 64 tokens
-    "bucketed-unfilled-static": {3 * 4},
     "bucketed-automatic": {1, 2},  # the first shape as it is, unless PyTorch remembers that others follow
 }
 """How many graphs a warm-up for batches of three may compile."""
 
-MANY = pytest.param("bucketed-unfilled-static", marks=pytest.mark.slow)
 
-
-@pytest.mark.parametrize("preset", [*(preset for preset in GRAPHS if max(GRAPHS[preset]) < 12), MANY])
+@pytest.mark.parametrize("preset", GRAPHS)
 def test_whatever_the_buckets_nothing_compiles_after_warm_up(one_layer, preset):
     model = made(one_layer, replace(PRESETS[preset], strict=True))
     report = model.warmup(batch_size=3, passes=1)

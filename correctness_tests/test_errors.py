@@ -135,7 +135,6 @@ BAD_EXECUTIONS = {
     "an unknown mode": ({"compile_mode": "fast"}, r"compile_mode='fast' is not one of None, 'default'"),
     "dynamic by a number": ({"dynamic": 1}, r"dynamic=1 is not one of True, False, None"),
     "buckets of a packed batch": ({"buckets": 32}, r"buckets=32 are for layout='bucketed', not 'packed'"),
-    "a packed batch not filled": ({"fill": False}, r"fill=False is for layout='bucketed', not 'packed'"),
     "budgets of a padded batch": (
         {"layout": "bucketed", "token_budgets": 512},
         r"token_budgets=512 is for layout='packed', not 'bucketed'",

@@ -67,17 +67,8 @@ _SHAPES: Final = (
     _preset("bucketed-32", "buckets", "half the shapes to record as CUDA graphs, for a little padding"),
     _preset("bucketed-powers-of-two", "buckets", "fewest shapes; lengths far apart pay up to twice"),
     _preset("bucketed-max-length", "buckets", "documents that all fill the model; else it pays for padding"),
-    _preset("bucketed-unfilled", "buckets", "requests that end in short batches, without CUDA graphs"),
     _preset("bucketed-static", "graphs", "hardly: a graph per bucket, compiled one by one", slow=True),
     _preset("bucketed-automatic", "graphs", "hardly: the first shape's graph may be compiled for nothing"),
-    Technique(
-        name="bucketed-unfilled-static, batch 4, buckets of 64",
-        chapter="graphs",
-        when="never: a graph for each number of rows in each bucket",
-        execution=replace(PRESETS["bucketed-unfilled-static"], buckets=64),
-        batch_size=4,
-        slow=True,
-    ),
 )
 
 _MODES: Final = (

@@ -35,8 +35,6 @@ class Execution:
         buckets: allowed padded lengths of bucketed batches, in tokens. An int means its multiples up to
             max_length, "powers-of-two" means 16, 32, 64 and so on, "max-length" means that one alone, and a
             tuple is taken as it is.
-        fill: fill short bucketed batches with dummy rows, so that every batch has batch_size rows. Without
-            it a graph must take any number of rows, or there is one for each.
         token_budgets: allowed sizes of packed batches, in tokens. An int is the largest, and smaller ones
             are derived from it; a tuple is taken as it is; None leaves the largest to the device.
         deterministic: packed batches of one size only, so that a pair's score is the same to the last bit
@@ -66,7 +64,6 @@ class Execution:
     attention: Attention = "sdpa"
     sort: bool = True
     buckets: Buckets = _DEFAULT_BUCKETS
-    fill: bool = True
     token_budgets: TokenBudgets = None
     deterministic: bool = False
     share_prefix: bool = False
@@ -92,8 +89,6 @@ class Execution:
         """What only one layout has."""
         if self.buckets != _DEFAULT_BUCKETS and self.layout != "bucketed":
             raise ExecutionError(f"buckets={self.buckets!r} are for layout='bucketed', not {self.layout!r}.")
-        if not self.fill and self.layout != "bucketed":
-            raise ExecutionError(f"fill=False is for layout='bucketed', not {self.layout!r}.")
         if self.layout != "packed" and (self.token_budgets is not None or self.deterministic):
             chosen = (
                 "deterministic" if self.token_budgets is None else f"token_budgets={self.token_budgets!r}"

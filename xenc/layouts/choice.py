@@ -43,7 +43,6 @@ def possible_execution(model: Any, execution: Execution, *, causal: bool) -> Exe
             layout="padded",
             compile_mode=None,
             buckets=Execution.buckets,
-            fill=True,
         )
         logger.warning("%s: execution is now padded and not compiled", reason)
     unpackable = packable(model) if execution.layout == "packed" else None
