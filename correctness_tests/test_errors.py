@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 import numpy as np
@@ -18,6 +19,7 @@ from xenc import (
     PairError,
     XencError,
 )
+from xenc.presets import REPLACED, resolve_execution
 
 FINE = ("a question", "a document")
 
@@ -164,6 +166,14 @@ def test_an_unknown_preset_lists_the_known_ones(tiny, model, works_on):
     with pytest.raises(ExecutionError, match=f"{', '.join(xenc.PRESETS)}"):
         model.execution = "fastest"
     assert model.execution == xenc.PRESETS["sdpa-sorted"]
+
+
+@pytest.mark.parametrize(("name", "instead"), REPLACED.items(), ids=REPLACED)
+def test_a_preset_of_an_earlier_version_is_refused_with_what_to_write_instead(name, instead):
+    with pytest.raises(ExecutionError, match=re.escape(f"execution={name!r} is")) as refused:
+        resolve_execution(name)
+    assert str(refused.value).endswith(f"Write execution={instead}.")
+    assert isinstance(resolve_execution(eval(instead, {"Execution": Execution})), Execution)
 
 
 def test_buckets_below_max_length_are_refused_and_the_execution_stays(tiny):

@@ -11,10 +11,9 @@ from perf_tests.peers import FACTORIES
 from perf_tests.workloads import ON_CPU, ON_GPU, Workload
 
 ROWS: Final = (
-    "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-unsorted",
-    "compiled-eager-sorted", "compiled-sdpa-unsorted", "compiled-sdpa-sorted", "bucketed", "packed",
-    "packed-eager", "packed-deterministic", "packed-cudagraphs", "packed-max-autotune",
-    "packed-int8", "packed-float8",
+    "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-sorted",
+    "compiled-sdpa-sorted", "bucketed", "packed",
+    "packed-eager", "packed-deterministic", "packed-cudagraphs", "packed-int8", "packed-float8",
 )  # fmt: skip
 """The presets that are timed on every workload; `perf_tests.techniques` has the others."""
 
@@ -34,7 +33,7 @@ _ALWAYS_ON_CPU: Final = (
 _LEFT_OUT: Final = ("packed-deterministic", "sentence-transformers-compiled")
 
 _ELSEWHERE: Final = {
-    "cpu": ("packed-cudagraphs", "packed-max-autotune", "packed-int8", "packed-float8"),
+    "cpu": ("packed-cudagraphs", "packed-int8", "packed-float8"),
     "cuda": ("packed-int8", "onnxruntime", "openvino"),
 }
 """Rows that would repeat another one on this device, take minutes, or have nothing to run on."""

@@ -146,17 +146,6 @@ class Pipeline:
 
         return self._worker.on_device(run).result()
 
-    def score(self, pairs: Sequence[tuple[str, str]], *, batch_size: int) -> Scored:
-        """Score N >= 1 pairs and wait for them.
-
-        Raises:
-            ExecutionError: a batch size below 1.
-            NonFiniteScoreError: NaN logits; the message says for which pairs.
-            CompileError: something compiled after warm-up, in strict mode.
-        """
-        scored: Scored = self.submit(pairs, batch_size=batch_size, convert=lambda scored: scored).result()
-        return scored
-
     def submit(
         self,
         pairs: Sequence[tuple[str, str]],
@@ -167,7 +156,14 @@ class Pipeline:
         tokenize: Callable[[Sequence[tuple[str, str]]], TokenizedPairs] | None = None,
         leave: Callable[[], object] = lambda: None,
     ) -> Future[Any]:
-        """Begin to score N >= 1 pairs; see `Request` for the arguments and `score` for the errors."""
+        """Begin to score N >= 1 pairs; see `Request` for the arguments.
+
+        The future fails with NonFiniteScoreError for NaN logits (the message says for which pairs), and with
+        CompileError if something compiled after warm-up in strict mode.
+
+        Raises:
+            ExecutionError: a batch size below 1.
+        """
         _check_batch_size(batch_size)
         request = Request(
             pairs, batch_size=batch_size, convert=convert, on_progress=on_progress, leave=leave,
