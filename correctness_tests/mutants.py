@@ -26,14 +26,13 @@ from correctness_tests.mutations_kernels import KERNEL_MUTANTS
 from correctness_tests.mutations_packed import PACKED_MUTANTS
 from correctness_tests.mutations_prefix import PREFIX_MUTANTS
 from correctness_tests.mutations_quantize import QUANTIZE_MUTANTS
-from correctness_tests.mutations_runtimes import RUNTIME_MUTANTS
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("xenc", "perf_tests", "correctness_tests")
 AT_A_TIME = 2
 
 EVERY = (
-    *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *ENCODER_DECODER_MUTANTS, *QUANTIZE_MUTANTS, *RUNTIME_MUTANTS,
+    *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *ENCODER_DECODER_MUTANTS, *QUANTIZE_MUTANTS,
     *GATE_MUTANTS, *CUDA_MUTANTS, *KERNEL_MUTANTS,
 )  # fmt: skip
 

@@ -62,22 +62,22 @@ MUTANTS = (
     mutant(
         "batch dimension varies",
         "plan.py",
-        "size = batch_size if fill else len(rows)",
-        "size = len(rows)",
+        "BatchPlan(rows, batch_size, ",
+        "BatchPlan(rows, len(rows), ",
         PLAN,
     ),
     mutant(
         "warm-up skips the longest bucket",
         "plan.py",
-        "sorted(buckets, reverse=True))",
-        "sorted(buckets)[:-1])",
+        "sorted(buckets, reverse=True)]",
+        "sorted(buckets)[:-1]]",
         PLAN,
     ),
     mutant(
         "warm-up skips the shortest bucket",
         "plan.py",
-        "sorted(buckets, reverse=True))",
-        "sorted(buckets, reverse=True)[:-1])",
+        "sorted(buckets, reverse=True)]",
+        "sorted(buckets, reverse=True)[:-1]]",
         PLAN,
     ),
     mutant(
@@ -170,6 +170,13 @@ MUTANTS = (
         '"CUDAGRAPH_RECORDING"',
         '"OTHER"',
         "test_watch.py::test_a_cuda_graph_recording_is_counted",
+    ),
+    mutant(
+        "a preset of an earlier version is refused without a word about its successor",
+        "presets.py",
+        "execution in REPLACED",
+        "False",
+        "test_errors.py::test_a_preset_of_an_earlier_version_is_refused_with_what_to_write_instead",
     ),
     mutant(
         "late compile not reported",

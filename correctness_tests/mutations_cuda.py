@@ -42,27 +42,6 @@ CUDA_MUTANTS = (
         f"{ONE_GRAPH}[qwen3]",
     ),
     mutant(
-        "nothing frozen",
-        "compiled.py",
-        "config.patch(freezing=True) if",
-        "config.patch(freezing=False) if",
-        "test_freeze.py::test_a_frozen_graph_is_given_the_batch_and_no_weights",
-    ),
-    mutant(
-        "buffers are no weights",
-        "weights.py",
-        "chain(model.parameters(), model.buffers())",
-        "model.parameters()",
-        "test_freeze.py::test_a_changed_buffer_is_a_changed_weight",
-    ),
-    mutant(
-        "a changed weight forgets no shape",
-        "compiled.py",
-        "        self._have_run: set[tuple[int, int]] = set()",
-        '        self._have_run: set[tuple[int, int]] = getattr(self, "_have_run", set())',
-        "test_freeze.py::test_every_shape_may_compile_anew_when_a_weight_has_changed",
-    ),
-    mutant(
         "the batch is written to",
         "forward.py",
         '"input_ids": input_ids[None]',

@@ -56,8 +56,8 @@ QUANTIZE_MUTANTS = (
     mutant(
         "one graph for every precision",
         "execution.py",
-        "self.freeze, self.quantize, ",
-        "self.freeze, ",
+        "self.dynamic, self.quantize, ",
+        "self.dynamic, ",
         f"{_TESTS}test_executions_of_different_precision_do_not_share_graphs",
     ),
     mutant(

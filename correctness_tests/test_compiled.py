@@ -18,7 +18,7 @@ from torch._inductor import cudagraph_trees
 import xenc
 import xenc.compiled as compiled_room
 from correctness_tests.waiting import SOON
-from xenc import PRESETS, CompileError, Execution, watch_compiles
+from xenc import CompileError, Execution, watch_compiles
 from xenc.collate import Collator
 from xenc.compiled import CompiledForward, make_room_for_cudagraphs
 from xenc.forward import classify
@@ -68,25 +68,22 @@ def test_warm_up_compiles_one_graph_for_all_shapes(one_layer):
 
 
 GRAPHS = {
-    "bucketed": {1},
-    "bucketed-32": {1},
-    "bucketed-powers-of-two": {1},
-    "bucketed-max-length": {1},
-    "bucketed-unfilled": {2},  # one row is always a special case
-    "bucketed-static": {4},  # one for each bucket up to 64 tokens
-    "bucketed-unfilled-static": {3 * 4},
-    "bucketed-automatic": {1, 2},  # the first shape as it is, unless PyTorch remembers that others follow
+    "buckets of 16": ({}, {1}),
+    "buckets of 32": ({"buckets": 32}, {1}),
+    "powers of two": ({"buckets": "powers-of-two"}, {1}),
+    "max length": ({"buckets": "max-length"}, {1}),
+    "a graph per bucket": ({"dynamic": False}, {4}),  # up to 64 tokens
+    # the first shape as it is, unless PyTorch remembers that others follow
+    "automatic": ({"dynamic": None}, {1, 2}),
 }
-"""How many graphs a warm-up for batches of three may compile."""
-
-MANY = pytest.param("bucketed-unfilled-static", marks=pytest.mark.slow)
+"""Fields of a bucketed execution, and how many graphs a warm-up for batches of three may compile."""
 
 
-@pytest.mark.parametrize("preset", [*(preset for preset in GRAPHS if max(GRAPHS[preset]) < 12), MANY])
-def test_whatever_the_buckets_nothing_compiles_after_warm_up(one_layer, preset):
-    model = made(one_layer, replace(PRESETS[preset], strict=True))
+@pytest.mark.parametrize(("fields", "graphs"), GRAPHS.values(), ids=GRAPHS)
+def test_whatever_the_buckets_nothing_compiles_after_warm_up(one_layer, fields, graphs):
+    model = made(one_layer, Execution(layout="bucketed", strict=True, **fields))
     report = model.warmup(batch_size=3, passes=1)
-    assert report.graphs in GRAPHS[preset]
+    assert report.graphs in graphs
     with watch_compiles() as watch:
         for count in range(1, 8):
             model.predict((PAIRS + PAIRS)[:count], batch_size=3)

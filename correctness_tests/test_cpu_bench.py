@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -225,15 +226,16 @@ def test_a_rehearsal_from_texts_to_report(tmp_path, capsys):
     )  # fmt: skip
     run = Run(setting, [*rehearsed_rows(), *others], tmp_path)
     run.workload(workload)
-    kept = Results.read(tmp_path / "results.json")
-    found = kept.workloads["seed"]
+    found = run.results.workloads["seed"]
     for row in found.rows[:-2]:
         assert (len(row.seconds), row.problem) == (3, None)
         assert row.stands, row
         assert row.largest_error < 1e-4
         assert row.kendall_tau == pytest.approx(1)
     assert found.absent == {"x absent": "not installed: a package"}
-    assert kept.problems == {"seed: x broken": "RuntimeError: no memory"}
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert kept["problems"] == {"seed: x broken": "RuntimeError: no memory"}
+    assert list(kept["workloads"]) == ["seed"]
     assert 0 < found.attention_share["xenc float32"] < 1
     assert found.products_share["xenc float32"] > 0
     report = (tmp_path / "report.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 import numpy as np
@@ -18,6 +19,7 @@ from xenc import (
     PairError,
     XencError,
 )
+from xenc.presets import REPLACED, resolve_execution
 
 FINE = ("a question", "a document")
 
@@ -135,7 +137,6 @@ BAD_EXECUTIONS = {
     "an unknown mode": ({"compile_mode": "fast"}, r"compile_mode='fast' is not one of None, 'default'"),
     "dynamic by a number": ({"dynamic": 1}, r"dynamic=1 is not one of True, False, None"),
     "buckets of a packed batch": ({"buckets": 32}, r"buckets=32 are for layout='bucketed', not 'packed'"),
-    "a packed batch not filled": ({"fill": False}, r"fill=False is for layout='bucketed', not 'packed'"),
     "budgets of a padded batch": (
         {"layout": "bucketed", "token_budgets": 512},
         r"token_budgets=512 is for layout='packed', not 'bucketed'",
@@ -149,10 +150,6 @@ BAD_EXECUTIONS = {
         r"deterministic with token_budgets=\(512, 1024\).*Give one budget",
     ),
     "budgets that descend": ({"token_budgets": (1024, 512)}, r"\(1024, 512\) must strictly ascend"),
-    "freezing what is not compiled": (
-        {"freeze": True, "compile_mode": None},
-        r"freeze=True.*compile_mode=None",
-    ),
     "compiling what is padded": ({"layout": "padded"}, r"compile_mode='default'.*Use layout='bucketed'"),
 }
 
@@ -169,6 +166,14 @@ def test_an_unknown_preset_lists_the_known_ones(tiny, model, works_on):
     with pytest.raises(ExecutionError, match=f"{', '.join(xenc.PRESETS)}"):
         model.execution = "fastest"
     assert model.execution == xenc.PRESETS["sdpa-sorted"]
+
+
+@pytest.mark.parametrize(("name", "instead"), REPLACED.items(), ids=REPLACED)
+def test_a_preset_of_an_earlier_version_is_refused_with_what_to_write_instead(name, instead):
+    with pytest.raises(ExecutionError, match=re.escape(f"execution={name!r} is")) as refused:
+        resolve_execution(name)
+    assert str(refused.value).endswith(f"Write execution={instead}.")
+    assert isinstance(resolve_execution(eval(instead, {"Execution": Execution})), Execution)
 
 
 def test_buckets_below_max_length_are_refused_and_the_execution_stays(tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_a_ratio_is_the_median_of_each_rounds_own():
 
 
 def test_the_best_packed_row_of_the_tables_precision_is_compared():
-    slower, eight_bits = timed("packed-frozen", [3.0] * 3), timed("packed-float8", [0.1] * 3)
+    slower, eight_bits = timed("packed-eager", [3.0] * 3), timed("packed-float8", [0.1] * 3)
     found = results(RECIPE_ROW, slower, PACKED, eight_bits)
     assert goal("packed, time over the recipe").measured(found) == (pytest.approx(0.25), "packed")
     assert goal("packed, time over the recipe").verdict(found) == "reached, the stretch too"
@@ -139,12 +140,6 @@ def test_a_floor_of_nought_is_a_floor():
 def test_a_rehearsal_reaches_no_goal():
     found = results(RECIPE_ROW, PACKED, rehearsal=True)
     assert {each.verdict(found) for each in GOALS} == {"rehearsal", "NOT MEASURED"}
-
-
-def test_results_come_back_from_their_file(tmp_path):
-    written = results(PACKED, RECIPE_ROW, differing_scores={"packed": 3}, problems={"landmark": "no memory"})
-    written.write(tmp_path / "results.json")
-    assert Results.read(tmp_path / "results.json") == written
 
 
 def test_the_report_says_what_is_wrong_with_a_row():
@@ -240,15 +235,15 @@ def test_a_part_that_fails_or_has_no_time_is_a_problem_and_the_results_are_kept(
     run.part("broken")
     run.seconds = 0.0
     run.part("late")
-    kept = Results.read(tmp_path / "results.json").problems
-    assert kept == {"broken": "RuntimeError: lost the device", "late": "no time was left"}
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert kept["problems"] == {"broken": "RuntimeError: lost the device", "late": "no time was left"}
     assert "lost the device" in (tmp_path / "report.md").read_text()
 
 
 def test_only_rows_whose_kernels_are_chosen_by_rule_are_compiled_ahead():
     ahead = compiled_by_rule(table_rows(ON_GPU))
     assert {"packed", "bucketed", "packed-float8", "sentence-transformers-compiled, batch 32"} <= set(ahead)
-    assert not {"packed-max-autotune", "packed-all", "compiled-sdpa-sorted", "sdpa-sorted"} & set(ahead)
+    assert not {"packed, max-autotune", "compiled-sdpa-sorted", "sdpa-sorted"} & set(ahead)
 
 
 def test_rows_have_names_of_their_own_and_the_recipe_has_six():

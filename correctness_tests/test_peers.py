@@ -66,13 +66,9 @@ def test_a_row_whose_packages_are_absent_names_the_remedy_and_no_other_row_does(
     monkeypatch.setattr("xenc.extras.find_spec", lambda module: None)
     for (configuration,) in (parameter.values for parameter in configurations()):
         execution = None if configuration.name in PEERS else PRESETS[configuration.name]
-        extra = None
-        if execution is not None and execution.quantize is not None:
-            extra = "torchao"
-        elif execution is not None and execution.runtime != "torch":
-            extra = execution.runtime
+        needy = execution is not None and execution.quantize is not None
         assert test_predict.why_not(configuration) == (
-            f"not installed: pip install 'xenc[{extra}]'" if extra else None
+            "not installed: pip install 'xenc[torchao]'" if needy else None
         )
 
 
@@ -104,7 +100,7 @@ def test_the_gate_asks_nothing_of_rows_whose_packages_are_absent(monkeypatch):
     for parameter in (*configurations(), *techniques()):
         row = parameter.values[0]
         execution = row.execution if isinstance(row, Technique) else PRESETS.get(row.name)
-        needy = execution is not None and (execution.quantize is not None or execution.runtime != "torch")
+        needy = execution is not None and execution.quantize is not None
         assert lacks(SimpleNamespace(callspec=SimpleNamespace(params={"row": row}))) == needy
     assert not lacks(SimpleNamespace())
 
@@ -113,4 +109,4 @@ def test_what_another_system_runs_is_not_judged_by_the_gate():
     for parameter in configurations():
         name = parameter.values[0].name
         judged = "peer" not in {mark.name for mark in parameter.marks}
-        assert judged == (name in PRESETS and PRESETS[name].runtime == "torch")
+        assert judged == (name not in PEERS)

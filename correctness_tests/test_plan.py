@@ -59,15 +59,6 @@ def test_the_batch_dimension_of_a_bucketed_plan_is_constant(counts, batch_size, 
 
 
 @given(counts, batch_sizes, st.booleans())
-@example([5, 5, 5], 2, True)
-def test_a_plan_that_is_not_filled_has_no_dummy_rows(counts, batch_size, sort):
-    filled = plan_batches(counts, batch_size=batch_size, sort=sort, buckets=BUCKETS).batches
-    plan = plan_batches(counts, batch_size=batch_size, sort=sort, buckets=BUCKETS, fill=False)
-    assert [(batch.rows, batch.length) for batch in plan.batches] == [(b.rows, b.length) for b in filled]
-    assert all(batch.batch_size == len(batch.rows) for batch in plan.batches)
-
-
-@given(counts, batch_sizes, st.booleans())
 @example([0], 3, False)
 def test_a_padded_batch_is_as_long_as_its_longest_pair_and_no_wider_than_its_rows(counts, batch_size, sort):
     for batch in plan_batches(counts, batch_size=batch_size, sort=sort, buckets=None).batches:
@@ -151,7 +142,7 @@ def test_explicit_buckets_below_max_length_are_refused():
 def test_warm_up_covers_every_shape_a_plan_can_have(spec, counts, batch_size, sort):
     lengths = bucket_lengths(spec, MAX_LENGTH)
     plan = plan_batches(counts, batch_size=batch_size, sort=sort, buckets=lengths)
-    warm = warmup_shapes(lengths, [batch_size])
+    warm = warmup_shapes(lengths, batch_size)
     assert {(batch.batch_size, batch.length) for batch in plan.batches} <= set(warm)
     assert len(set(warm)) == len(warm)
 
@@ -161,12 +152,8 @@ def test_warm_up_covers_every_shape_a_plan_can_have(spec, counts, batch_size, so
 @example(16, 16)
 @example(64, 64)
 def test_warm_up_starts_with_two_sizes_that_differ_if_it_can(spec, batch_size):
-    shapes = warmup_shapes(bucket_lengths(spec, MAX_LENGTH), [batch_size])
+    shapes = warmup_shapes(bucket_lengths(spec, MAX_LENGTH), batch_size)
     rows, length = shapes[0]
     assert rows != length or shapes == ((rows, length),)
     longest_first = [shape for shape in shapes if shape[0] != shape[1]]
     assert longest_first == sorted(longest_first, reverse=True)
-
-
-def test_warm_up_covers_every_number_of_rows_it_is_told_of():
-    assert warmup_shapes((16, 32), (1, 4)) == ((4, 32), (4, 16), (1, 32), (1, 16))

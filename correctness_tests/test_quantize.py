@@ -248,7 +248,6 @@ def test_an_execution_of_the_same_quantisation_keeps_the_twin(eager):
     ("settings", "message"),
     [
         ({"quantize": "int4"}, r"quantize='int4' is not one of None, 'int8', 'float8'"),
-        ({"quantize": "int8", "freeze": True}, r"freeze=True with quantize='int8'"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, message):

@@ -116,7 +116,7 @@ def quick_or_slow(preset: str):
     return pytest.param(preset, marks=pytest.mark.slow if tuned else ())
 
 
-HERE = [name for name in PRESETS if PRESETS[name].quantize is None and PRESETS[name].runtime == "torch"]
+HERE = [name for name in PRESETS if PRESETS[name].quantize is None]
 """Those that score as the oracle does with nothing but PyTorch."""
 
 

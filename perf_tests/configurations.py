@@ -9,13 +9,11 @@ import pytest
 
 from perf_tests.peers import FACTORIES
 from perf_tests.workloads import ON_CPU, ON_GPU, Workload
-from xenc import PRESETS
 
 ROWS: Final = (
-    "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-unsorted",
-    "compiled-eager-sorted", "compiled-sdpa-unsorted", "compiled-sdpa-sorted", "bucketed", "packed",
-    "packed-eager", "packed-deterministic", "packed-frozen", "packed-cudagraphs", "packed-max-autotune",
-    "packed-int8", "packed-float8", "tensorrt",
+    "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-sorted",
+    "compiled-sdpa-sorted", "bucketed", "packed",
+    "packed-eager", "packed-deterministic", "packed-cudagraphs", "packed-int8", "packed-float8",
 )  # fmt: skip
 """The presets that are timed on every workload; `perf_tests.techniques` has the others."""
 
@@ -32,10 +30,10 @@ _ALWAYS_ON_CPU: Final = (
 )  # fmt: skip
 """On two cores the full table takes too long for `make bench`, except on the seed workload."""
 
-_LEFT_OUT: Final = ("packed-deterministic", "packed-frozen", "sentence-transformers-compiled")
+_LEFT_OUT: Final = ("packed-deterministic", "sentence-transformers-compiled")
 
 _ELSEWHERE: Final = {
-    "cpu": ("packed-cudagraphs", "packed-max-autotune", "packed-int8", "packed-float8", "tensorrt"),
+    "cpu": ("packed-cudagraphs", "packed-int8", "packed-float8"),
     "cuda": ("packed-int8", "onnxruntime", "openvino"),
 }
 """Rows that would repeat another one on this device, take minutes, or have nothing to run on."""
@@ -60,7 +58,7 @@ def configurations() -> list[Any]:
                 short = name in _ALWAYS_ON_CPU or (workload.name == "seed" and name not in _LEFT_OUT)
                 if device == "cpu" and not short:
                     marks.append(pytest.mark.slow)
-                if name in PEERS or PRESETS[name].runtime != "torch":
+                if name in PEERS:
                     marks.append(pytest.mark.peer)
                 configuration = Configuration(name=name, device=device, workload=workload)
                 label = f"{marker}-{workload.name}-{name}"

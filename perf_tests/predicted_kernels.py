@@ -37,7 +37,7 @@ from xenc.layouts.layout import Given, Layout
 from xenc.prepared import Batch
 from xenc.quantize import TorchaoTwin
 
-PREDICTABLE: Final = ("packed", "packed-frozen", "packed-float8", "packed-int8", "bucketed")
+PREDICTABLE: Final = ("packed", "packed-float8", "packed-int8", "bucketed")
 """Presets whose kernels Inductor chooses without timing them."""
 
 GEOMETRIES: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
@@ -143,9 +143,8 @@ def _given(model: PreTrainedModel, execution: Execution, max_length: int) -> Giv
 
 
 def _what_fake_tensors_cannot_say() -> ExitStack:
-    """The sum of weights, which attention a GPU would choose, and that it multiplies in eight bits."""
+    """Which attention a GPU would choose, and that it multiplies in eight bits."""
     stack = ExitStack()
-    stack.enter_context(mock.patch("xenc.compiled.sum_of_weights", return_value=0.0))
     stack.enter_context(
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", _attention_on_cuda)
     )

@@ -1,7 +1,7 @@
 """The techniques that users hear of, each a row of one table: what it is worth here, and when to use it.
 
 All run on the same model and the same pairs, and are compared with plain `sdpa-sorted` in the device's own
-precision. A technique that loses keeps its row.
+precision. A technique that loses keeps its row as long as the library has it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -53,44 +54,70 @@ def _preset(name: str, chapter: str, when: str, **changes: Any) -> Technique:
     return Technique(name=name, chapter=chapter, when=when, execution=PRESETS[name], **changes)
 
 
+def _fields(name: str, chapter: str, when: str, *, slow: bool = False, **fields: Any) -> Technique:
+    """A row of an execution without a name, by its fields."""
+    return Technique(name=name, chapter=chapter, when=when, execution=Execution(**fields), slow=slow)
+
+
+_bucketed = partial(_fields, layout="bucketed")
+
+
 _LAYOUTS: Final = (
     _preset("packed", "layout", "the default: no padding worth naming, one graph"),
     _preset("packed-eager", "layout", "a model used once or changed often: nothing to compile"),
     _preset("packed-deterministic", "layout", "scores must be the same to the last bit in any company"),
-    _preset("packed-frozen", "layout", "hardly: prepacked weights, held twice; measure it"),
-    _preset(
-        "packed-static", "layout", "a long-lived process: minutes of warm-up, then a little faster", slow=True
+    _fields(
+        "packed, a graph per budget", "layout",
+        "a long-lived process: minutes of warm-up, then a little faster", slow=True, dynamic=False,
     ),
     _preset("bucketed", "layout", "architectures that cannot be packed"),
-    _preset("nested", "layout", "hardly: an experiment with PyTorch's jagged tensors", not_everywhere=True),
-    _preset("nested-eager", "layout", "hardly: the same", not_everywhere=True),
-)
+)  # fmt: skip
 
 _SHAPES: Final = (
-    _preset("bucketed-32", "buckets", "half the shapes to record as CUDA graphs, for a little padding"),
-    _preset("bucketed-powers-of-two", "buckets", "fewest shapes; lengths far apart pay up to twice"),
-    _preset("bucketed-max-length", "buckets", "documents that all fill the model; else it pays for padding"),
-    _preset("bucketed-unfilled", "buckets", "requests that end in short batches, without CUDA graphs"),
-    _preset("bucketed-static", "graphs", "hardly: a graph per bucket, compiled one by one", slow=True),
-    _preset("bucketed-automatic", "graphs", "hardly: the first shape's graph may be compiled for nothing"),
-    Technique(
-        name="bucketed-unfilled-static, batch 4, buckets of 64",
-        chapter="graphs",
-        when="never: a graph for each number of rows in each bucket",
-        execution=replace(PRESETS["bucketed-unfilled-static"], buckets=64),
-        batch_size=4,
-        slow=True,
+    _bucketed(
+        "bucketed, multiples of 32", "buckets",
+        "half the shapes to record as CUDA graphs, for a little padding", buckets=32,
     ),
-)
+    _bucketed(
+        "bucketed, powers of two", "buckets",
+        "fewest shapes; lengths far apart pay up to twice", buckets="powers-of-two",
+    ),
+    _bucketed(
+        "bucketed, max_length alone", "buckets",
+        "documents that all fill the model; else it pays for padding", buckets="max-length",
+    ),
+    _bucketed(
+        "bucketed, a graph per bucket", "graphs",
+        "hardly: compiled one by one", slow=True, dynamic=False,
+    ),
+    _bucketed(
+        "bucketed, dynamic=None", "graphs",
+        "hardly: the first shape's graph may be compiled for nothing", dynamic=None,
+    ),
+)  # fmt: skip
+
+_TUNED: Final = "max-autotune-no-cudagraphs"
 
 _MODES: Final = (
     _preset("packed-cudagraphs", "compile mode", "a GPU that waits for launches: small requests"),
-    _preset("packed-max-autotune", "compile mode", "a GPU and a long-lived process", slow=True),
-    _preset("packed-no-cudagraphs", "compile mode", "as packed-max-autotune, with less memory", slow=True),
-    _preset("bucketed-cudagraphs", "compile mode", "as packed-cudagraphs, for what cannot be packed"),
-    _preset("compiled-sdpa-sorted", "compile mode", "as packed-max-autotune, for the same", slow=True),
-    _preset("bucketed-no-cudagraphs", "compile mode", "as packed-no-cudagraphs, for the same", slow=True),
-)
+    _fields(
+        "packed, max-autotune", "compile mode",
+        "a GPU and a long-lived process", slow=True, compile_mode="max-autotune",
+    ),
+    _fields(
+        f"packed, {_TUNED}", "compile mode",
+        "as packed, max-autotune, with less memory", slow=True, compile_mode=_TUNED,
+    ),
+    _bucketed(
+        "bucketed, CUDA graphs", "compile mode",
+        "as packed-cudagraphs, for what cannot be packed", compile_mode="reduce-overhead",
+    ),
+    _preset("compiled-sdpa-sorted", "compile mode", "as packed, max-autotune, for the same", slow=True),
+    _bucketed(
+        f"bucketed, {_TUNED}", "compile mode",
+        f"as packed, {_TUNED}, for the same", slow=True, compile_mode=_TUNED,
+    ),
+)  # fmt: skip
 
 
 def _batches(preset: str, size: int, when: str) -> Technique:
@@ -130,11 +157,7 @@ _PRECISIONS: Final = (
     ),
 )
 
-_RUNTIMES: Final = (
-    _preset("tensorrt", "runtime", "CUDA, and few shapes: one engine each", slow=True, not_everywhere=True),
-)
-
-TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS, *_RUNTIMES)
+TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS)
 
 
 def why_not(technique: Technique, device: str) -> str | None:

@@ -19,18 +19,17 @@ logger = logging.getLogger(__name__)
 _FILE: Final = "compiled.bin"
 
 
-def load_graphs(folder: Path) -> bool:
-    """Make artifacts in `folder` known to torch.compile; whether there were any to load."""
+def load_graphs(folder: Path) -> None:
+    """Make artifacts in `folder` known to torch.compile, if there are any."""
     file, reason = folder / _FILE, "it is damaged, or another version's"
     try:
         if torch.compiler.load_cache_artifacts(file.read_bytes()) is not None:
-            return True
+            return
     except FileNotFoundError:
-        return False
+        return
     except Exception as error:  # whatever is wrong with it, compiling anew is right
         reason = str(error)
     logger.warning("%s cannot be used and will be replaced: %s", file, reason)
-    return False
 
 
 def save_graphs(folder: Path) -> None:

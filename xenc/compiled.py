@@ -10,7 +10,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Final
@@ -23,9 +22,7 @@ from transformers import PreTrainedModel
 from .cold_start import load_graphs, save_graphs
 from .execution import Execution
 from .prepared import Batch, PreparedForward, WarmupReport
-from .runtimes.tensorrt import OPTIONS, tensorrt_backend
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
-from .weights import sum_of_weights, weights_version
 
 with FakeTensorMode():
     """Tracing for CUDA where there is no GPU, torch 2.11 goes on using what the first thread to trace had for
@@ -62,32 +59,17 @@ class CompiledForward(PreparedForward):
         constants: tuple[object, ...] = (),
     ) -> None:
         super().__init__(strict=execution.strict)
-        self._function, self._model, self._constants = function, model, constants
-        self._execution = execution
+        self._model, self._constants = model, constants
         self._replays_cudagraphs = model.device.type == "cuda" and execution.compile_mode in (
             "reduce-overhead",
             "max-autotune",
         )
-        self._holds_weights = execution.freeze or execution.runtime == "tensorrt"
         self._warm_shapes: set[tuple[int, int]] = set()
-        self._compile()
-
-    def _compile(self) -> None:
-        """Begin anew: no graphs."""
-        execution = self._execution
-        self._own_function = _own_copy(self._function)
         self._have_run: set[tuple[int, int]] = set()
-        options = _options(execution)
+        self._own_function = _own_copy(function)
         self._compiled = torch.compile(
-            self._own_function,
-            fullgraph=True,
-            backend=tensorrt_backend() if execution.runtime == "tensorrt" else "inductor",
-            mode=execution.compile_mode if options is None else None,
-            options=options,
-            dynamic=execution.dynamic,
+            self._own_function, fullgraph=True, mode=execution.compile_mode, dynamic=execution.dynamic
         )
-        self._frozen_weights = weights_version(self._model) if self._holds_weights else None
-        self._frozen_sum = sum_of_weights(self._model) if self._holds_weights else 0.0
 
     @property
     def graphs(self) -> int:
@@ -100,16 +82,12 @@ class CompiledForward(PreparedForward):
         Raises:
             CompileError: something compiled after warm-up, in strict mode.
         """
-        thawed = self._frozen_weights is not None and self._frozen_weights != weights_version(self._model)
-        if thawed:
-            self._compile()
         if not self._warm_shapes:
             return self._run(batch)
         graphs_before = self.graphs
         logits = self._run(batch)
         if self.graphs > graphs_before:
-            reason = "a weight changed" if thawed else last_recompile_reason(self._own_function.__name__)
-            self._compiled_late(f"compiled: {reason}")
+            self._compiled_late(f"compiled: {last_recompile_reason(self._own_function.__name__)}")
         elif self._replays_cudagraphs and batch.shape not in self._warm_shapes:
             self._compiled_late("recorded a CUDA graph")
         return logits
@@ -121,8 +99,6 @@ class CompiledForward(PreparedForward):
         if folder is not None:
             load_graphs(folder)
         passes = passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)
-        if self._frozen_weights is not None and self._frozen_sum != sum_of_weights(self._model):
-            self._compile()
         started, graphs_before = time.perf_counter(), self.graphs
         shapes = []
         for batch in batches:
@@ -147,15 +123,11 @@ class CompiledForward(PreparedForward):
         if batch.shape in self._have_run:
             logits = self._call(batch)
         else:
-            with _SETTING, torch._dynamo.config.patch(**_COMPILING), self._freezing():
+            with _SETTING, torch._dynamo.config.patch(**_COMPILING):
                 logits = self._call(batch)
             self._have_run.add(batch.shape)
         # the next replay of a CUDA graph overwrites this one's output
         return logits.clone() if self._replays_cudagraphs else logits
-
-    def _freezing(self) -> AbstractContextManager[object]:
-        """Dynamo asks for this setting before the backend's options are in force."""
-        return torch._inductor.config.patch(freezing=True) if self._execution.freeze else nullcontext()
 
     def _call(self, batch: Batch) -> Tensor:
         logits: Tensor = self._compiled(self._model, *batch.arguments, *self._constants)
@@ -180,15 +152,6 @@ def make_room_for_cudagraphs() -> None:
     if not hasattr(trees.local, "tree_manager_containers"):
         trees.local.tree_manager_containers = {}
         trees.local.tree_manager_locks = defaultdict(threading.Lock)
-
-
-def _options(execution: Execution) -> dict[str, Any] | None:
-    """Options of the backend; None where Inductor's mode says it all."""
-    if execution.runtime == "tensorrt":
-        return dict(OPTIONS)
-    if execution.freeze:
-        return {**torch._inductor.list_mode_options(execution.compile_mode), "freezing": True}
-    return None
 
 
 def _own_copy(function: Callable[..., Any]) -> FunctionType:

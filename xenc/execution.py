@@ -8,19 +8,15 @@ from typing import Final, Literal, get_args
 
 from .errors import ExecutionError
 
-Layout = Literal["padded", "bucketed", "packed", "nested"]
+Layout = Literal["padded", "bucketed", "packed"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
 Products = Literal["torch", "onednn", "xenc"]
-Runtime = Literal["torch", "tensorrt"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two", "max-length"] | tuple[int, ...]
 TokenBudgets = int | tuple[int, ...] | None
 
 _DEFAULT_BUCKETS: Final = 16
-
-_GONE: Final = ("onnxruntime", "openvino")
-"""Runtimes that there were, and presets of the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +26,15 @@ class Execution:
     Attributes:
         layout: "padded" pads each batch to its longest pair; "bucketed" pads it up to the next allowed
             length and fills short batches with dummy rows, so that only a few shapes exist; "packed" lays
-            pairs end to end in batches of a fixed number of tokens, without padding between them; "nested"
-            is an experiment: batches of PyTorch's jagged tensors, without padding by themselves.
+            pairs end to end in batches of a fixed number of tokens, without padding between them.
         attention: transformers' attention implementation of padded and bucketed batches, "eager" or "sdpa"
-            (PyTorch's fused attention, FlashAttention where the device has it). Packed and nested
-            batches have an operator of their own.
+            (PyTorch's fused attention, FlashAttention where the device has it). Packed batches have
+            an operator of their own.
         sort: batch pairs of similar token counts together, longest first; packed batches need no sorting.
             Scores return in the caller's order either way.
         buckets: allowed padded lengths of bucketed batches, in tokens. An int means its multiples up to
             max_length, "powers-of-two" means 16, 32, 64 and so on, "max-length" means that one alone, and a
             tuple is taken as it is.
-        fill: fill short bucketed batches with dummy rows, so that every batch has batch_size rows. Without
-            it a graph must take any number of rows, or there is one for each.
         token_budgets: allowed sizes of packed batches, in tokens. An int is the largest, and smaller ones
             are derived from it; a tuple is taken as it is; None leaves the largest to the device.
         deterministic: packed batches of one size only, so that a pair's score is the same to the last bit
@@ -50,10 +43,6 @@ class Execution:
             causal model do not depend on the document. For packed batches; a request's pairs share a batch
             with no other's, and one request of several queries shares what those have in common. The keys
             and values of a prefix of max_length tokens are held in memory.
-        freeze: fold the weights into the compiled graph, prepacked for the CPU's matrix products. Doubles
-            the memory of the weights; a changed weight compiles anew, and nothing is saved in `warmup`'s
-            cache_dir. After writing through a tensor's `.data`, which leaves no trace, call `warmup` again.
-            In torch 2.11 let nothing else compile meanwhile: freezing is a setting of the process there.
         quantize: None for the model's own dtype; "int8" or "float8" for matrix products of the encoder's
             layers in eight bits, on weights scaled by row and on activations scaled by token as they come.
             "float8" needs CUDA, compute capability 8.9 and a model in bfloat16. The model itself stays as
@@ -62,8 +51,6 @@ class Execution:
         products: what multiplies by the weights of the encoder's layers on a processor, in packed batches:
             "torch", "onednn", or "xenc" for kernels of our own, which hold a second copy of those weights in
             the order they read them. None takes the fastest here, measured once; the warm-up report says it.
-        runtime: what runs the forward pass. "torch" is PyTorch; "tensorrt" is torch.compile with another
-            backend, which takes bucketed batches and needs the extra of its name.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
         dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
             None to let PyTorch start static and generalise.
@@ -77,14 +64,11 @@ class Execution:
     attention: Attention = "sdpa"
     sort: bool = True
     buckets: Buckets = _DEFAULT_BUCKETS
-    fill: bool = True
     token_budgets: TokenBudgets = None
     deterministic: bool = False
     share_prefix: bool = False
-    freeze: bool = False
     quantize: Quantization | None = None
     products: Products | None = None
-    runtime: Runtime = "torch"
     compile_mode: CompileMode | None = "default"
     dynamic: bool | None = True
     strict: bool = False
@@ -94,25 +78,17 @@ class Execution:
         _check_choice("attention", self.attention, get_args(Attention))
         _check_choice("quantize", self.quantize, (None, *get_args(Quantization)))
         _check_choice("products", self.products, (None, *get_args(Products)))
-        refuse_what_is_gone("runtime", self.runtime)
-        _check_choice("runtime", self.runtime, get_args(Runtime))
         _check_choice("compile_mode", self.compile_mode, (None, *get_args(CompileMode)))
         _check_choice("dynamic", self.dynamic, (True, False, None))
         _check_lengths("buckets", self.buckets, also=("powers-of-two", "max-length"))
         _check_lengths("token_budgets", self.token_budgets, also=(None,))
         self._check_batches()
         self._check_graph()
-        if self.layout == "nested":
-            self._check_nested()
-        if self.runtime == "tensorrt":
-            self._check_tensorrt()
 
     def _check_batches(self) -> None:
         """What only one layout has."""
         if self.buckets != _DEFAULT_BUCKETS and self.layout != "bucketed":
             raise ExecutionError(f"buckets={self.buckets!r} are for layout='bucketed', not {self.layout!r}.")
-        if not self.fill and self.layout != "bucketed":
-            raise ExecutionError(f"fill=False is for layout='bucketed', not {self.layout!r}.")
         if self.layout != "packed" and (self.token_budgets is not None or self.deterministic):
             chosen = (
                 "deterministic" if self.token_budgets is None else f"token_budgets={self.token_budgets!r}"
@@ -133,24 +109,14 @@ class Execution:
 
     def _check_graph(self) -> None:
         """What only a compiled graph has, and what cannot be one."""
-        if self.freeze and self.compile_mode is None:
-            raise ExecutionError(
-                "freeze=True with compile_mode=None: only a compiled graph can hold weights."
-            )
-        if self.freeze and self.quantize is not None:
-            raise ExecutionError(
-                f"freeze=True with quantize={self.quantize!r}: a graph cannot hold quantised weights. "
-                "Choose one of the two."
-            )
         own = self.products in ("onednn", "xenc")
         if own and self.layout != "packed" and (self.quantize is None or self.products == "onednn"):
             raise ExecutionError(
                 f"products={self.products!r} is for layout='packed', not {self.layout!r}. Use products=None."
             )
-        if own and (self.freeze or self.quantize == "float8"):
-            other = "freeze=True" if self.freeze else f"quantize={self.quantize!r}"
+        if own and self.quantize == "float8":
             raise ExecutionError(
-                f"products={self.products!r} with {other}: both say what multiplies. Choose one."
+                f"products={self.products!r} with quantize='float8': both say what multiplies. Choose one."
             )
         if self.products == "onednn" and self.quantize is not None:
             raise ExecutionError(
@@ -164,64 +130,14 @@ class Execution:
                 "or compile_mode=None."
             )
 
-    def _check_nested(self) -> None:
-        """A nested batch has a shape of its own, so one graph must hold for all: nothing is per shape."""
-        if self.compile_mode not in (None, "default", "max-autotune-no-cudagraphs"):
-            raise ExecutionError(
-                f"compile_mode={self.compile_mode!r} with layout='nested': every batch has a shape of its "
-                "own, for which a CUDA graph would be recorded. Use compile_mode='default'."
-            )
-        if self.compile_mode is not None and self.dynamic is not True:
-            raise ExecutionError(
-                f"dynamic={self.dynamic!r} with layout='nested': every batch has a shape of its own, for "
-                "which a graph would be compiled. Use dynamic=True."
-            )
-        if self.freeze:
-            raise ExecutionError("freeze=True is not for layout='nested'. Use layout='packed'.")
-
-    def _check_tensorrt(self) -> None:
-        chosen = "runtime='tensorrt'"
-        if self.layout not in ("padded", "bucketed"):
-            raise ExecutionError(
-                f"{chosen} with layout={self.layout!r}: what such batches need is PyTorch's alone. "
-                "Use layout='bucketed' or runtime='torch'; execution='tensorrt' is a preset."
-            )
-        if self.quantize is not None:
-            raise ExecutionError(
-                f"{chosen} with quantize={self.quantize!r}: torchao's layers are PyTorch's alone."
-            )
-        if self.compile_mode != "default" or self.freeze:
-            own = "freeze=True" if self.freeze else f"compile_mode={self.compile_mode!r}"
-            raise ExecutionError(
-                f"{chosen} with {own}: TensorRT is a compiler of its own, and its engines hold the weights "
-                "anyway. Use compile_mode='default', freeze=False."
-            )
-
     @property
     def graph_settings(self) -> tuple[object, ...]:
         """What the compiled graph depends on; executions that agree here can share one."""
         padded = self.layout in ("padded", "bucketed")
         return (
             padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,
-            self.dynamic, self.freeze, self.quantize, self.products, self.runtime,
+            self.dynamic, self.quantize, self.products,
         )  # fmt: skip
-
-
-def refuse_what_is_gone(field: str, value: object) -> None:
-    """Refuse the name of a runtime that is no longer here.
-
-    Args:
-        field: what was set to it.
-        value: the name, or anything else.
-
-    Raises:
-        ExecutionError: it is such a name; the message says what to use instead.
-    """
-    if isinstance(value, str) and value in _GONE:
-        raise ExecutionError(
-            f"{field}={value!r}: xenc no longer runs models in another CPU runtime. Leave it out: the "
-            "default, execution='packed', is faster on a CPU."
-        )
 
 
 def _check_choice(field: str, value: object, valid: tuple[object, ...]) -> None:

@@ -9,18 +9,8 @@ from typing import Final
 from .errors import NotInstalledError, first_line
 from .execution import Execution
 
-EXTRAS: Final = {
-    "torchao": ("torchao",),
-    "tensorrt": ("torch_tensorrt",),
-}
+EXTRAS: Final = {"torchao": ("torchao",)}
 """By extra, as in `pip install 'xenc[torchao]'`: the modules it brings."""
-
-NEEDED: Final = {
-    ("quantize", "int8"): "torchao",
-    ("quantize", "float8"): "torchao",
-    ("runtime", "tensorrt"): "tensorrt",
-}
-"""(field of an `Execution`, its value) -> the extra it needs."""
 
 
 def missing(extra: str) -> str | None:
@@ -47,20 +37,7 @@ def require(extra: str, purpose: str) -> None:
 
 def missing_for(execution: Execution) -> str | None:
     """Why an execution cannot run for want of packages, and the remedy; None if all of them are installed."""
-    absent = [extra for (field, value), extra in NEEDED.items() if getattr(execution, field) == value]
-    absent = [extra for extra in absent if missing(extra) is not None]
-    return f"not installed: pip install 'xenc[{','.join(absent)}]'" if absent else None
-
-
-def require_for(execution: Execution) -> None:
-    """Insist on the extras that an execution needs, but for its quantisation, whose twin knows what it needs.
-
-    Raises:
-        NotInstalledError: a package is absent; the message names the setting that needs it.
-    """
-    for (field, value), extra in NEEDED.items():
-        if field != "quantize" and getattr(execution, field) == value:
-            require(extra, f"{field}={value!r}")
+    return missing("torchao") if execution.quantize is not None else None
 
 
 @cache

@@ -83,21 +83,6 @@ def packable(model: PreTrainedModel) -> Packable | str:
     return traits
 
 
-_NESTABLE: Final = frozenset({"pooler", "features", "pre-classifier"})
-
-
-def nestable(model: PreTrainedModel) -> Packable | str:
-    """How to run a model on jagged tensors, or why it cannot be.
-
-    Those of a packable family whose code asks nothing of jagged tensors that they lack: ModernBERT unbinds
-    another dimension than the first, Qwen slices its positions.
-    """
-    traits = packable(model)
-    if isinstance(traits, Packable) and traits.head not in _NESTABLE:
-        return f"{type(model).__name__} is not among the architectures that run on jagged tensors"
-    return traits
-
-
 def unshareable(model: PreTrainedModel) -> str | None:
     """Why pairs on this model cannot share what they begin with; None if they can."""
     traits, name = packable(model), type(model).__name__

@@ -41,8 +41,6 @@ class Budgets:
         sizes: in tokens, ascending; the last holds any pair.
         usual: the size to fill; larger ones are for pairs that it does not hold.
         max_tokens: no pair has more tokens.
-        exact: a batch has no size but the sum of its pairs, at least 2 tokens (PyTorch compiles 1 anew), and
-            no place to spare.
         tokens_per_slot: a batch has about one place for a document in so many tokens; of several numbers,
             the largest that leaves a place for each.
     """
@@ -50,7 +48,6 @@ class Budgets:
     sizes: tuple[int, ...]
     usual: int
     max_tokens: int
-    exact: bool = False
     tokens_per_slot: tuple[int, ...] = (FEWEST_PER_SLOT,)
 
     @property
@@ -82,7 +79,7 @@ class Budgets:
     def plan(self, rows: Sequence[int], tokens: int, size: int) -> PackedPlan:
         """A batch of a size for rows of so many tokens together, in as few slots as hold it."""
         documents = len(rows) + self._dummies(size - tokens)
-        slots = documents if self.exact else next(each for each in self.slots(size) if each >= documents)
+        slots = next(each for each in self.slots(size) if each >= documents)
         return PackedPlan(tuple(rows), size, slots, self.max_tokens)
 
 
@@ -144,7 +141,6 @@ def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
     size = next(
         size for size in large_enough if len(chosen) <= budgets.most_documents(size) or size == target
     )
-    size = max(2, tokens) if budgets.exact else size
     return budgets.plan(sorted(chosen, key=lambda row: -counts[row]), tokens, size)
 
 

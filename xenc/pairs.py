@@ -8,8 +8,6 @@ from typing import Any
 
 from .errors import PairError
 
-Pair = tuple[str, str] | list[str]
-
 
 def as_list(inputs: Any, *, single: bool) -> list[Any]:
     """One pair, or a collection of them, as a list of pairs."""

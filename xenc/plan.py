@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from .errors import ExecutionError
 from .execution import Buckets
@@ -98,7 +97,7 @@ def bucket_lengths(buckets: Buckets, max_length: int) -> tuple[int, ...]:
 
 
 def plan_batches(
-    counts: Sequence[int], *, batch_size: int, sort: bool, buckets: Sequence[int] | None, fill: bool = True
+    counts: Sequence[int], *, batch_size: int, sort: bool, buckets: Sequence[int] | None
 ) -> Plan:
     """Group pairs into batches of a fixed count.
 
@@ -106,9 +105,8 @@ def plan_batches(
         counts: [N] true token counts.
         batch_size: pairs per batch.
         sort: longest first, ties in the caller's order; otherwise the caller's order as it is.
-        buckets: allowed padded lengths, ascending; None pads to the longest pair of each batch and
-            leaves the last batch short.
-        fill: whether a short batch gets dummy rows up to batch_size, where there are buckets.
+        buckets: allowed padded lengths, ascending, of batches that all have batch_size rows, dummy rows among
+            them; None pads to the longest pair of each batch and leaves the last batch short.
     """
     order = range(len(counts))
     rows_in_order = sorted(order, key=lambda row: -counts[row]) if sort else list(order)
@@ -119,16 +117,15 @@ def plan_batches(
         if buckets is None:
             batches.append(BatchPlan(rows, len(rows), longest))
         else:
-            size = batch_size if fill else len(rows)
-            batches.append(BatchPlan(rows, size, buckets[bisect_left(buckets, longest)]))
+            batches.append(BatchPlan(rows, batch_size, buckets[bisect_left(buckets, longest)]))
     return Plan(tuple(batches), sum(counts))
 
 
-def warmup_shapes(buckets: Sequence[int], batch_sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def warmup_shapes(buckets: Sequence[int], batch_size: int) -> tuple[tuple[int, int], ...]:
     """Every shape [batch size, length] that a bucketed plan can produce.
 
     Largest first, so that memory is reserved once, and starting with one whose two sizes differ:
     torch.compile(dynamic=True) ties two sizes together that are equal when it first traces them.
     """
-    shapes = product(sorted(batch_sizes, reverse=True), sorted(buckets, reverse=True))
+    shapes = [(batch_size, length) for length in sorted(buckets, reverse=True)]
     return tuple(sorted(shapes, key=lambda shape: shape[0] == shape[1]))

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from .collate import PaddedBatch
 from .errors import CompileError
-from .nested.collate import NestedBatch
 from .packed_collate import PackedBatch
 from .prefix.collate import PrefixedBatch
 
 logger = logging.getLogger(__name__)
 
-Batch = PaddedBatch | PackedBatch | NestedBatch | PrefixedBatch
+Batch = PaddedBatch | PackedBatch | PrefixedBatch
 
 
 @dataclass(frozen=True, kw_only=True)

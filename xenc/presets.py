@@ -1,24 +1,20 @@
-"""The executions that have a name, one per technique."""
+"""The executions that have a name."""
 
 from __future__ import annotations
 
-from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from .errors import ExecutionError
-from .execution import Attention, Execution, refuse_what_is_gone
-
-
-def _compiled(attention: Attention, *, sort: bool) -> Execution:
-    return Execution(layout="bucketed", attention=attention, sort=sort, compile_mode="max-autotune")
+from .execution import Attention, Execution
 
 
 def _eager(attention: Attention, *, sort: bool) -> Execution:
     return Execution(layout="padded", attention=attention, sort=sort, compile_mode=None)
 
 
-_bucketed = partial(Execution, layout="bucketed")
+def _compiled(attention: Attention) -> Execution:
+    return Execution(layout="bucketed", attention=attention, compile_mode="max-autotune")
 
 
 PRESETS: Final = MappingProxyType(
@@ -27,57 +23,68 @@ PRESETS: Final = MappingProxyType(
         "eager-sorted": _eager("eager", sort=True),
         "sdpa-unsorted": _eager("sdpa", sort=False),
         "sdpa-sorted": _eager("sdpa", sort=True),
-        "compiled-eager-unsorted": _compiled("eager", sort=False),
-        "compiled-eager-sorted": _compiled("eager", sort=True),
-        "compiled-sdpa-unsorted": _compiled("sdpa", sort=False),
-        "compiled-sdpa-sorted": _compiled("sdpa", sort=True),
-        "bucketed": _bucketed(),
-        "bucketed-32": _bucketed(buckets=32),
-        "bucketed-powers-of-two": _bucketed(buckets="powers-of-two"),
-        "bucketed-max-length": _bucketed(buckets="max-length"),
-        "bucketed-unfilled": _bucketed(fill=False),
-        "bucketed-static": _bucketed(dynamic=False),
-        "bucketed-unfilled-static": _bucketed(fill=False, dynamic=False),
-        "bucketed-automatic": _bucketed(dynamic=None),
-        "bucketed-cudagraphs": _bucketed(compile_mode="reduce-overhead"),
-        "bucketed-no-cudagraphs": _bucketed(compile_mode="max-autotune-no-cudagraphs"),
+        "compiled-eager-sorted": _compiled("eager"),
+        "compiled-sdpa-sorted": _compiled("sdpa"),
+        "bucketed": Execution(layout="bucketed"),
         "packed": Execution(),
         "packed-eager": Execution(compile_mode=None),
         "packed-deterministic": Execution(deterministic=True),
         "packed-shared-prefix": Execution(share_prefix=True),
-        "packed-frozen": Execution(freeze=True),
         "packed-int8": Execution(quantize="int8"),
         "packed-float8": Execution(quantize="float8"),
-        "packed-static": Execution(dynamic=False),
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
-        "packed-max-autotune": Execution(compile_mode="max-autotune"),
-        "packed-no-cudagraphs": Execution(compile_mode="max-autotune-no-cudagraphs"),
-        "nested": Execution(layout="nested"),
-        "nested-eager": Execution(layout="nested", compile_mode=None),
-        # one engine per shape, so that there should be few
-        "tensorrt": Execution(runtime="tensorrt", layout="bucketed", buckets="powers-of-two", dynamic=False),
     }
 )
-"""The named executions. The first eight are the rows of the table: attention x compiled x sorted;
-"bucketed" is compiled as "compiled-sdpa-sorted" is, without the minutes of autotuning, and those named after
-it differ from it in one thing; so do those named after "packed", which is the default. "nested" is an
-experiment with jagged tensors; "tensorrt" needs the extra of its name."""
+"""The first six are the rows of the original recipe. "bucketed" is compiled as "compiled-sdpa-sorted" is,
+without the minutes of autotuning; "packed" is the default, and those named after it differ from it in one
+field."""
 
 DEFAULT_PRESET: Final = "packed"
+
+REPLACED: Final = MappingProxyType(
+    {
+        "compiled-eager-unsorted": (
+            'Execution(layout="bucketed", attention="eager", sort=False, compile_mode="max-autotune")'
+        ),
+        "compiled-sdpa-unsorted": 'Execution(layout="bucketed", sort=False, compile_mode="max-autotune")',
+        "bucketed-32": 'Execution(layout="bucketed", buckets=32)',
+        "bucketed-powers-of-two": 'Execution(layout="bucketed", buckets="powers-of-two")',
+        "bucketed-max-length": 'Execution(layout="bucketed", buckets="max-length")',
+        "bucketed-unfilled": "'bucketed'",
+        "bucketed-static": 'Execution(layout="bucketed", dynamic=False)',
+        "bucketed-unfilled-static": 'Execution(layout="bucketed", dynamic=False)',
+        "bucketed-automatic": 'Execution(layout="bucketed", dynamic=None)',
+        "bucketed-cudagraphs": 'Execution(layout="bucketed", compile_mode="reduce-overhead")',
+        "bucketed-no-cudagraphs": ('Execution(layout="bucketed", compile_mode="max-autotune-no-cudagraphs")'),
+        "packed-frozen": "'packed'",
+        "packed-static": "Execution(dynamic=False)",
+        "packed-max-autotune": 'Execution(compile_mode="max-autotune")',
+        "packed-no-cudagraphs": 'Execution(compile_mode="max-autotune-no-cudagraphs")',
+        "nested": "'packed'",
+        "nested-eager": "'packed-eager'",
+        "tensorrt": "'packed'",
+        "onnxruntime": "'packed'",
+        "openvino": "'packed'",
+    }
+)
+"""Presets of earlier versions, and the Python to write instead."""
 
 
 def resolve_execution(execution: Execution | str) -> Execution:
     """The `Execution` a caller means by a record or by a preset's name.
 
     Raises:
-        ExecutionError: an unknown name (the message lists the known ones, or says what to use instead of
-            one that is gone), or neither of the two types.
+        ExecutionError: neither of the two types, or an unknown name. The message lists the presets, or says
+            what to write instead of one of an earlier version.
     """
     if isinstance(execution, Execution):
         return execution
     if isinstance(execution, str) and execution in PRESETS:
         return PRESETS[execution]
-    refuse_what_is_gone("execution", execution)
+    if isinstance(execution, str) and execution in REPLACED:
+        raise ExecutionError(
+            f"execution={execution!r} is no preset any more. Write execution={REPLACED[execution]}."
+        )
     raise ExecutionError(
         f"execution={execution!r} is no Execution and no preset. Presets: {', '.join(PRESETS)}."
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Self
 
 from torch import Tensor
@@ -16,15 +15,10 @@ from .kernels.library import library
 _PLAIN: Final = (bool, int, float, str, type(None))
 
 
-def weights_version(model: PreTrainedModel) -> tuple[object, ...]:
-    """Changes whenever a weight or buffer is replaced or written to, unless through `.data`."""
-    return tuple(
-        (tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in _tensors(model)
-    )
-
-
 def versions_of(modules: Iterable[Module]) -> tuple[object, ...]:
-    """The same of the modules' own weights and buffers, without looking for modules."""
+    """Changes whenever a weight or buffer of the modules themselves is replaced or written to, unless through
+    `.data`.
+    """
     return tuple(
         (tensor.data_ptr(), None if tensor.is_inference() else tensor._version)
         for module in modules
@@ -32,15 +26,6 @@ def versions_of(modules: Iterable[Module]) -> tuple[object, ...]:
         for tensor in tensors.values()
         if tensor is not None
     )
-
-
-def sum_of_weights(model: PreTrainedModel) -> float:
-    """Changes with any weight or buffer, at the cost of reading them all."""
-    return sum(float(tensor.detach().double().sum()) for tensor in _tensors(model))
-
-
-def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
-    return chain(model.parameters(), model.buffers())
 
 
 def settings_of(model: PreTrainedModel) -> tuple[object, ...]:

@@ -99,7 +99,6 @@ def test_every_way_there_is_runs(dtype, kernels):
     [
         ({"layout": "bucketed"}, "layout='packed'"),
         ({"layout": "padded", "compile_mode": None}, "layout='packed'"),
-        ({"freeze": True}, "freeze=True"),
         ({"quantize": "float8"}, "quantize='float8'"),
     ],
 )

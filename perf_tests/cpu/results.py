@@ -80,13 +80,3 @@ class Results:
     def write(self, path: Path) -> None:
         """Leave everything in a file."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Results:
-        """What `write` left."""
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        found = {
-            name: Found(**{**each, "rows": [Timed(**row) for row in each["rows"]]})
-            for name, each in fields["workloads"].items()
-        }
-        return cls(**{**fields, "workloads": found})

@@ -27,9 +27,7 @@ def compiled_by_rule(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         execution = row.execution
         compiles = row.peer == "sentence-transformers-compiled" or (
-            execution is not None
-            and execution.compile_mode in ("default", "reduce-overhead")
-            and not execution.freeze  # which no cache holds
+            execution is not None and execution.compile_mode in ("default", "reduce-overhead")
         )
         if compiles:
             chosen.setdefault(row.model_key, row.name)

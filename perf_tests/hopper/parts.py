@@ -20,7 +20,7 @@ from perf_tests.hopper.landmark import sequences_per_second
 from perf_tests.hopper.one_by_one import equal_requests, random_requests
 from perf_tests.hopper.report import markdown
 from perf_tests.hopper.results import Results
-from perf_tests.hopper.rows import Row, table_rows
+from perf_tests.hopper.rows import TUNED, Row, table_rows
 from perf_tests.hopper.setting import Setting
 from perf_tests.side_by_side.contestant import Contestant
 from perf_tests.side_by_side.turns import Timed, time_in_turns
@@ -172,7 +172,7 @@ def _describe(run: Run, rounds: list[list[Pair]]) -> None:
 def requests(run: Run) -> None:
     """One request again and again, then of random sizes."""
     packed = run.named("packed")
-    for name in ("packed", "packed-cudagraphs", "packed-max-autotune"):
+    for name in ("packed", "packed-cudagraphs", TUNED):
         if name in run.ready and run.left > 0:
             run.results.equal_requests.append(equal_requests(run.ready[name], run.setting))
     run.results.random_requests = random_requests(packed, run.setting, lambda: run.left > 0)
@@ -189,7 +189,7 @@ def profiles(run: Run) -> None:
     """Where the time goes, under the executions that matter."""
     pairs = run.setting.workload.round(0)
     run.named("packed")
-    for name in ("packed", "packed-max-autotune", "packed-float8", "compiled-sdpa-sorted", "bucketed"):
+    for name in ("packed", TUNED, "packed-float8", "compiled-sdpa-sorted", "bucketed"):
         contestant = run.ready.get(name)
         if contestant is None or contestant.model is None or run.left <= 0:
             continue
@@ -199,7 +199,8 @@ def profiles(run: Run) -> None:
         run.results.profiles[name] = {
             kind: seconds / whole for kind, (_, seconds) in by_class(found.traced.kernels).items()
         }
-        (run.out / f"profile-{name}.md").write_text(profile_markdown(found), encoding="utf-8")
+        file = run.out / f"profile-{name.replace(', ', '-')}.md"
+        file.write_text(profile_markdown(found), encoding="utf-8")
 
 
 def landmark(run: Run) -> None:

@@ -50,12 +50,6 @@ class Results:
         """Leave everything in a file."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
-    @classmethod
-    def read(cls, path: Path) -> Results:
-        """What `write` left."""
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**fields, "rows": [Timed(**row) for row in fields["rows"]]})
-
     def row(self, name: str) -> Timed | None:
         """The row of a name, if it proves anything."""
         return next((row for row in self.rows if row.name == name and row.stands), None)

@@ -85,7 +85,7 @@ REHEARSAL: Final = Setting(
     lengths=(48, 64),
     sequences=16,
     left_out=(
-        "packed-cudagraphs", "bucketed-cudagraphs", "packed-max-autotune", "packed-float8", "packed-all",
+        "packed-cudagraphs", "bucketed, CUDA graphs", "packed, max-autotune", "packed-float8",
     ),
 )  # fmt: skip
 """Proves that every part runs; its numbers mean nothing."""

@@ -132,8 +132,8 @@ def _why_plain(model: PreTrainedModel, execution: Execution) -> str | None:
     """
     if model.device.type != "cpu":
         return f"on {model.device.type}"
-    if execution.layout != "packed" or execution.freeze:
-        return "our kernels are for packed batches without freeze"
+    if execution.layout != "packed":
+        return "our kernels are for packed batches"
     if model.dtype not in DTYPES:
         return f"no kernel for {model.dtype}"
     return foreign_code(model) or library().missing

@@ -1,1 +1,0 @@
-"""PyTorch's jagged tensors, an experiment: batches without padding whose tensors know it."""

@@ -1,1 +1,0 @@
-"""What else than PyTorch runs a model's forward pass, one room for each."""
