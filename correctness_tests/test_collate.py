@@ -16,12 +16,15 @@ PAD_ID = 7
 CPU = torch.device("cpu")
 
 
-def collator(*, has_token_types: bool = True) -> Collator:
-    return Collator(pad_id=PAD_ID, has_token_types=has_token_types, device=CPU)
+def collator(**changes: object) -> Collator:
+    return Collator(**{"pad_id": PAD_ID, "has_token_types": True, "device": CPU, **changes})
 
 
-def tokens_of(rows: list[list[int]], types: list[list[int]] | None = None) -> TokenizedPairs:
-    return TokenizedPairs(input_ids=rows, token_type_ids=types, truncated_pairs=0)
+def collated(
+    rows: list[list[int]], plan: BatchPlan, types: list[list[int]] | None = None, **changes: object
+) -> PaddedBatch:
+    tokens = TokenizedPairs(input_ids=rows, token_type_ids=types, truncated_pairs=0)
+    return collator(**changes).collate(tokens.of_rows(plan.rows), plan)
 
 
 def padded(rows: list[list[int]], batch: BatchPlan, fill: int) -> list[list[int]]:
@@ -51,7 +54,7 @@ def batches(draw: st.DrawFn) -> tuple[list[list[int]], BatchPlan]:
 def test_the_collate_equals_padding_by_hand(case):
     rows, plan = case
     types = [[position % 2 for position in range(len(row))] for row in rows]
-    batch = collator().collate(tokens_of(rows, types), plan)
+    batch = collated(rows, plan, types)
     assert batch.input_ids.tolist() == padded(rows, plan, PAD_ID)
     assert batch.attention_mask.tolist() == attended(rows, plan)
     assert batch.token_type_ids.tolist() == padded(types, plan, 0)
@@ -60,7 +63,7 @@ def test_the_collate_equals_padding_by_hand(case):
 @given(batches())
 def test_every_tensor_is_int64_in_the_planned_shape(case):
     rows, plan = case
-    batch = collator().collate(tokens_of(rows), plan)
+    batch = collated(rows, plan)
     for tensor in (batch.input_ids, batch.attention_mask, batch.token_type_ids):
         assert tensor.shape == batch.shape == (plan.batch_size, plan.length)
         assert tensor.dtype == torch.int64
@@ -70,18 +73,18 @@ def test_every_tensor_is_int64_in_the_planned_shape(case):
 @given(batches())
 def test_no_row_attends_to_nothing(case):
     rows, plan = case
-    mask = collator().collate(tokens_of(rows), plan).attention_mask
+    mask = collated(rows, plan).attention_mask
     assert mask[:, 0].tolist() == [1] * plan.batch_size
     assert mask[len(plan.rows) :].sum(dim=1).tolist() == [1] * (plan.batch_size - len(plan.rows))
 
 
 def test_token_types_are_zero_where_the_tokenizer_gave_none():
-    batch = collator().collate(tokens_of([[1, 2, 3]]), BatchPlan((0,), 2, 4))
+    batch = collated([[1, 2, 3]], BatchPlan((0,), 2, 4))
     assert batch.token_type_ids.tolist() == [[0] * 4] * 2
 
 
 def test_a_model_without_token_types_gets_none():
-    batch = collator(has_token_types=False).collate(tokens_of([[1]], [[1]]), BatchPlan((0,), 1, 1))
+    batch = collated([[1]], BatchPlan((0,), 1, 1), [[1]], has_token_types=False)
     assert batch.token_type_ids is None
 
 
@@ -96,16 +99,15 @@ def test_warm_up_runs_on_rows_as_long_as_the_batch(shape):
 
 def test_the_collate_leaves_its_input_alone():
     rows, types = [[1, 2], [3]], [[0, 1], [1]]
-    collator().collate(tokens_of(rows, types), BatchPlan((1, 0), 3, 4))
+    collated(rows, BatchPlan((1, 0), 3, 4), types)
     assert (rows, types) == ([[1, 2], [3]], [[0, 1], [1]])
 
 
 def test_a_dummy_row_is_made_of_the_token_that_every_pair_must_have():
-    choosy = Collator(pad_id=PAD_ID, has_token_types=True, device=CPU, required_id=3)
-    batch = choosy.collate(tokens_of([[1, 3], [3]], [[1, 1], [1]]), BatchPlan((0, 1), 3, 3))
+    batch = collated([[1, 3], [3]], BatchPlan((0, 1), 3, 3), [[1, 1], [1]], required_id=3)
     assert batch.input_ids.tolist() == [[1, 3, PAD_ID], [3, PAD_ID, PAD_ID], [3, PAD_ID, PAD_ID]]
     assert batch.attention_mask.tolist() == [[1, 1, 0], [1, 0, 0], [1, 0, 0]]
     assert batch.token_type_ids.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]
-    assert choosy.dummy((2, 3)).input_ids.unique().tolist() == [3]
+    assert collator(required_id=3).dummy((2, 3)).input_ids.unique().tolist() == [3]
     with pytest.raises(ModelError, match=r"no <eos> \(3\)"):
-        choosy.collate(tokens_of([[1, 2]]), BatchPlan((0,), 1, 2))
+        collated([[1, 2]], BatchPlan((0,), 1, 2), required_id=3)

@@ -25,11 +25,11 @@ from xenc import Execution
 from xenc import attention as packed
 from xenc import pooled_attention as pooled
 from xenc.encoder_decoder.first_step import FirstStepIds
-from xenc.encoder_decoder.forward import FirstStepTensors
+from xenc.families import packable
 from xenc.layouts.choice import layout_of
-from xenc.layouts.layout import Given
 from xenc.prefix import attention as prefixed
 from xenc.quantize import TorchaoTwin, encoder_layers
+from xenc.reranker import Reranker
 
 LAYERS, MAX_LENGTH, BATCH_SIZE = 2, 128, 4
 PACKED = Execution(token_budgets=(256, 512))
@@ -79,24 +79,25 @@ def made(family: str, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
         return kind.from_config(config, dtype=dtype).eval()
 
 
-def given(model: PreTrainedModel, execution: Execution, **others: Any) -> Given:
+def reranker(model: PreTrainedModel, **others: Any) -> Reranker:
     """What a layout asks of a tokenizer, and nothing else of it."""
     names = ["input_ids", "token_type_ids"] if model.config.model_type == "bert" else ["input_ids"]
     tokenizer: Any = SimpleNamespace(pad_token_id=model.config.pad_token_id, model_input_names=names)
     targets = (10, 11) if type(model).__name__.endswith("CausalLM") else ()
-    return Given(
-        model=model, tokenizer=tokenizer, max_length=MAX_LENGTH, execution=execution, targets=targets,
+    return Reranker(
+        model=model, tokenizer=tokenizer, max_length=MAX_LENGTH, packing=packable(model), targets=targets,
         **others,
     )  # fmt: skip
 
 
 def traced(monkeypatch, model: PreTrainedModel, execution: Execution, **others: Any) -> Traced:
     """Warmed up as on a GPU, up to where Inductor would generate code."""
-    layout = layout_of(given(model, execution, **others))
+    with torch.inference_mode(False):
+        layout = layout_of(reranker(model, **others), execution)
     if model.config.model_type != "t5":
         model.set_attn_implementation(layout.attention)
     with fake_cuda.recorded(monkeypatch) as graphs:
-        layout.compiled.warmup(layout.warmup_batches(BATCH_SIZE), passes=1)
+        layout.compiled.warmup(layout.every_shape(BATCH_SIZE), passes=1)
     return Traced(layout.compiled, graphs)
 
 
@@ -146,9 +147,8 @@ def test_the_first_step_of_a_decoder_is_one_graph_that_a_cuda_graph_can_hold(dev
     config = AutoConfig.for_model("t5", num_layers=LAYERS)
     with DEVICE, no_init_weights(), torch.inference_mode(False), torch.no_grad():
         model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.bfloat16).eval()
-    with torch.inference_mode(False):
-        asked = FirstStepTensors(FirstStepIds(prefixes=((0,),), targets=((10, 11),), scale=1.0), model)
-    run = traced(monkeypatch, model, BUCKETED, asked=asked)
+    first_step = FirstStepIds(prefixes=((0,),), targets=((10, 11),), scale=1.0)
+    run = traced(monkeypatch, model, BUCKETED, first_step_ids=first_step)
     assert len(run.graphs) == run.compiled.graphs == 1
     assert_a_cuda_graph_can_hold(run.graphs[0])
 
@@ -225,8 +225,8 @@ def described(tensor: torch.Tensor) -> tuple[object, ...]:
 @pytest.mark.parametrize("execution", [PACKED, BUCKETED], ids=["packed", "bucketed"])
 def test_batches_stand_on_the_device_in_the_shapes_and_dtypes_that_the_forward_takes(execution, device):
     model = made("bert")
-    layout = layout_of(given(model, execution))
-    for batch in layout.warmup_batches(BATCH_SIZE):
+    layout = layout_of(reranker(model), execution)
+    for batch in layout.every_shape(BATCH_SIZE):
         tensors = {
             name: value
             for name in type(batch).__dataclass_fields__

@@ -50,15 +50,15 @@ def broken(*_, **__):
 
 @pytest.mark.parametrize(
     "stage",
-    ["_tokenize", "collator", "forward", "_use_attention", "_stream.add", "_stream.take", "_stream.resume"],
+    ["reader", "collator", "forward", "_use_attention", "add", "next_batch", "resume"],
 )
 @pytest.mark.parametrize("execution", ["packed-eager", "sdpa-sorted"])
 def test_whichever_stage_breaks_all_that_waits_is_told(tiny, monkeypatch, stage, execution):
     with xenc.CrossEncoder(str(tiny), device="cpu", execution=execution) as model:
-        owner, _, name = ("pipeline." + stage).rpartition(".")
-        owner = model.pipeline if owner == "pipeline" else model.pipeline._stream
+        queue = model.pipeline._scheduler.queue
+        owner = queue if hasattr(queue, stage) else model.pipeline
         with monkeypatch.context() as patch:
-            patch.setattr(owner, name, broken)
+            patch.setattr(owner, stage, broken)
             asked = [model.submit([PAIR] * 3), model.submit([PAIR])]
             for future in asked:
                 assert isinstance(future.exception(SOON), (MemoryError, AttributeError))

@@ -29,7 +29,7 @@ def collator(**changes: object) -> PackedCollator:
 def collated(case: Case, types: list[list[int]] | None = None, **changes: object) -> PackedBatch:
     rows, plan = case
     tokens = TokenizedPairs(input_ids=rows, token_type_ids=types, truncated_pairs=0)
-    return collator(**changes).collate(tokens, plan)
+    return collator(**changes).collate(tokens.of_rows(plan.rows), plan)
 
 
 @st.composite

@@ -16,7 +16,7 @@ from xenc import ExecutionError
 from xenc.layouts.packed import TOKENS_PER_SLOT
 from xenc.packing import Budgets, _fullest, _fullest_in_order, pack, plan_packed, token_budgets, warmup_plans
 from xenc.plan import PackedPlan
-from xenc.stream import MOST_WAITING
+from xenc.queue import MOST_WAITING
 
 USUAL_BUDGETS = (2048, 16_384)
 

@@ -9,7 +9,7 @@ import pytest
 
 import xenc
 from correctness_tests.waiting import SOON, held, run_python, until
-from xenc.stream import MOST_WAITING
+from xenc.queue import MOST_WAITING
 
 FINE = ("a question", "a document")
 CHUNK = 64
@@ -22,7 +22,7 @@ def model(tiny):
 
 
 def test_what_waits_is_bounded_while_a_large_request_is_read(model, monkeypatch):
-    stream, waiting = model.pipeline._stream, []
+    stream, waiting = model.pipeline._scheduler.queue, []
     add, bound = stream.add, MOST_WAITING * stream._budgets.usual
     monkeypatch.setattr(stream, "add", lambda *args: add(*args) or waiting.append(stream._tokens))
     pairs = [("a", "b " * 8)] * 20_000
@@ -45,7 +45,7 @@ def test_a_small_request_does_not_wait_for_a_huge_one_to_end(model):
 
 
 def test_each_text_of_a_request_is_tokenized_once(model, monkeypatch):
-    tokenize, texts = model.pipeline._tokenize, []
+    tokenize, texts = model.pipeline.reader._tokenize, []
     ids = tokenize._ids
     monkeypatch.setattr(tokenize, "_ids", lambda asked: texts.extend(asked) or ids(asked))
     model.predict([("one query", f"document {index}") for index in range(5 * CHUNK)])

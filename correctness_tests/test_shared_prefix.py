@@ -176,7 +176,7 @@ def submit(model: xenc.CrossEncoder, rows: Rows):
     """Score token ids; the future of what `Scored` holds."""
     tokens = TokenizedPairs(input_ids=rows, token_type_ids=None, truncated_pairs=0)
     return model.pipeline.submit(
-        [("", "")] * len(rows), batch_size=1, convert=lambda scored: scored, tokenize=lambda _: tokens
+        [("", "")] * len(rows), batch_size=1, answer=lambda scored: scored, tokenize=lambda _: tokens
     )
 
 

@@ -31,11 +31,13 @@ from transformers.initialization import no_init_weights
 
 from perf_tests import absent_gpu
 from perf_tests.launches import Launch, launches_of
-from xenc import PRESETS, Execution
+from xenc import PRESETS
+from xenc.families import packable
 from xenc.layouts.choice import layout_of
-from xenc.layouts.layout import Given, Layout
+from xenc.layouts.layout import Layout
 from xenc.prepared import Batch
 from xenc.quantize import TorchaoTwin
+from xenc.reranker import Reranker
 
 PREDICTABLE: Final = ("packed", "packed-float8", "packed-int8", "bucketed")
 """Presets whose kernels Inductor chooses without timing them."""
@@ -105,7 +107,7 @@ def predict(
         model = _model(geometry, layers)
         if execution.quantize is not None:
             model = TorchaoTwin(model, execution.quantize).model
-        layout = layout_of(_given(model, replace(execution, **sizes), pair_tokens))
+        layout = layout_of(_reranker(model, pair_tokens), replace(execution, **sizes))
         model.set_attn_implementation(layout.attention)
         batch = _batch(layout, max(2, tokens // pair_tokens))
 
@@ -130,16 +132,17 @@ def _model(geometry: str, layers: int | None) -> PreTrainedModel:
 
 def _batch(layout: Layout, pairs: int) -> Batch:
     """A padded batch of so many pairs; of packed ones of the largest budget that of the fewest slots."""
-    batches = list(layout.warmup_batches(pairs))
+    batches = list(layout.every_shape(pairs))
     tokens = batches[0].shape[0]
     fitting = [batch for batch in batches if batch.shape[0] == tokens and batch.shape[1] >= pairs]
     return min(fitting, key=lambda batch: batch.shape[1], default=batches[0])
 
 
-def _given(model: PreTrainedModel, execution: Execution, max_length: int) -> Given:
+def _reranker(model: PreTrainedModel, max_length: int) -> Reranker:
     names = ["input_ids", "token_type_ids"] if model.config.model_type == "bert" else ["input_ids"]
     tokenizer: Any = SimpleNamespace(pad_token_id=model.config.pad_token_id, model_input_names=names)
-    return Given(model=model, tokenizer=tokenizer, max_length=max_length, execution=execution)
+    packing = packable(model)
+    return Reranker(model=model, tokenizer=tokenizer, max_length=max_length, packing=packing)
 
 
 def _what_fake_tensors_cannot_say() -> ExitStack:

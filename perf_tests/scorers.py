@@ -161,7 +161,7 @@ def laid_out(model: CrossEncoder, pairs: Sequence[Pair], batch_size: int) -> tup
     pipeline = model.pipeline
     tokens = pipeline.tokenize(pairs)
     plan = pipeline.plan(tokens, batch_size=batch_size)
-    return tokens, [pipeline.collator.collate(tokens, batch) for batch in plan.batches]
+    return tokens, [pipeline.collator.collate(tokens.of_rows(batch.rows), batch) for batch in plan.batches]
 
 
 @dataclass(frozen=True, kw_only=True)

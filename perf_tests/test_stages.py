@@ -59,4 +59,5 @@ def test_collate(benchmark: Any, tokenizer: PreTrainedTokenizerBase, tokens: Tok
     collator = Collator(pad_id=tokenizer.pad_token_id, has_token_types=True, device=torch.device("cpu"))
     buckets = bucket_lengths(16, SEED.max_length)
     plan = plan_batches(tokens.counts, batch_size=SEED.batch_size, sort=True, buckets=buckets)
-    measure(benchmark, lambda _: [collator.collate(tokens, batch) for batch in plan.batches])
+    batches = [(tokens.of_rows(batch.rows), batch) for batch in plan.batches]
+    measure(benchmark, lambda _: [collator.collate(*batch) for batch in batches])

@@ -319,8 +319,9 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     def _answer(
         self, single: bool, tensor: bool, array: bool, activation_fn: Any, apply_softmax: bool | None
     ) -> Callable[[Scored], Any]:
+        activation: Any = self.activation_fn if activation_fn is None else activation_fn
         answer = Answer(
-            activation_fn=self.activation_fn if activation_fn is None else activation_fn,
+            activation_fn=activation,
             apply_softmax=bool(apply_softmax), num_labels=self.num_labels, single=single, tensor=tensor,
             array=array, one_by_one=self.execution.deterministic,
         )  # fmt: skip

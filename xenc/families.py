@@ -83,9 +83,9 @@ def packable(model: PreTrainedModel) -> Packable | str:
     return traits
 
 
-def unshareable(model: PreTrainedModel) -> str | None:
-    """Why pairs on this model cannot share what they begin with; None if they can."""
-    traits, name = packable(model), type(model).__name__
+def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:
+    """Why pairs on a model with these traits cannot share what they begin with; None if they can."""
+    name = type(model).__name__
     if not isinstance(traits, Packable):
         return traits
     if traits.pooling != "last":

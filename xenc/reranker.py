@@ -1,8 +1,8 @@
 """What a sentence-transformers CrossEncoder is at this moment, as far as its scores depend on it.
 
-People change models after loading: they move them, swap tokenizers, set another max_length, add modules. So it
-is asked anew for each call, once, and whoever keeps something that was made for a model compares what it was
-with what it is.
+People change models after loading: they move them, swap tokenizers, set another max_length, add modules. So
+each call asks anew, once, and whoever keeps something that was made for a model compares what it was with
+what it is.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def _log_odds(cross_encoder: Any, packing: Packable | str) -> LogitScore | None:
     if len(cross_encoder) != 2 or not isinstance(cross_encoder[1], LogitScore):
         return None
     plain = cross_encoder[1].module_input_name == "causal_logits"
-    return cross_encoder[1] if plain and isinstance(packing, Packable) and packing.head == "vocabulary" else None
+    return (
+        cross_encoder[1] if plain and isinstance(packing, Packable) and packing.head == "vocabulary" else None
+    )
 
 
 def _targets(log_odds: LogitScore | None) -> tuple[int, ...]:

@@ -93,7 +93,7 @@ def profiled(model):
     """One pass of four batches, and their logits."""
     tokens = model.pipeline.tokenize(PAIRS)
     plan = model.pipeline.plan(tokens, batch_size=2)
-    batches = [model.pipeline.collator.collate(tokens, batch) for batch in plan.batches]
+    batches = [model.pipeline.collator.collate(tokens.of_rows(batch.rows), batch) for batch in plan.batches]
     run = partial(model.pipeline.run, batches)
     return profile_pass(run, device="cpu", on_device=on_device_thread(model)), run(), len(batches)
 

@@ -135,7 +135,7 @@ def profiled_prediction(model):
     """Batches on the device's thread: how requests are cut into batches is not this test's affair."""
     tokens = model.pipeline.tokenize(PAIRS)
     batches = [
-        model.pipeline.collator.collate(tokens, batch)
+        model.pipeline.collator.collate(tokens.of_rows(batch.rows), batch)
         for batch in model.pipeline.plan(tokens, batch_size=4).batches
     ]
     return profile_pass(lambda: model.pipeline.run(batches), device="cpu", on_device=on_device_thread(model))

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ExecutionError
 from ..execution import Execution
-from ..extras import missing_compiler, require_for
+from ..extras import missing_compiler
 from ..families import looks_up_eos, unshareable, without_sdpa
 from ..prepared import PreparedForward
 from ..reranker import Reranker
@@ -29,6 +29,10 @@ class _Limit:
     reason: str
     said: str
     instead: dict[str, Any]
+
+
+def _limit(reason: str | None, said: str, **instead: Any) -> _Limit | None:
+    return None if reason is None else _Limit(reason, said, instead)
 
 
 def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
@@ -56,36 +60,33 @@ def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
 
 def _sharing(reranker: Reranker, execution: Execution) -> _Limit | None:
     reason = unshareable(reranker.model, reranker.packing) if execution.share_prefix else None
-    return reason and _Limit(reason, "execution.share_prefix is now False", {"share_prefix": False})
+    return _limit(reason, "execution.share_prefix is now False", share_prefix=False)
 
 
 def _filling(reranker: Reranker, execution: Execution) -> _Limit | None:
     plain = execution.layout == "padded" and execution.compile_mode is None
-    if plain or not looks_up_eos(reranker.model):
-        return None
-    return _Limit(
-        f"{type(reranker.model).__name__} looks up <eos> as it runs",
-        "execution is now padded and not compiled",
-        {"layout": "padded", "compile_mode": None, "buckets": Execution.buckets},
-    )
+    limited = looks_up_eos(reranker.model) and not plain
+    reason = f"{type(reranker.model).__name__} looks up <eos> as it runs" if limited else None
+    said = "execution is now padded and not compiled"
+    return _limit(reason, said, layout="padded", compile_mode=None, buckets=Execution.buckets)
 
 
 def _packing(reranker: Reranker, execution: Execution) -> _Limit | None:
-    if execution.layout != "packed" or not isinstance(reranker.packing, str):
-        return None
-    return _Limit(reranker.packing, "execution.layout is now 'bucketed'", {"layout": "bucketed"})
+    unpackable = execution.layout == "packed" and isinstance(reranker.packing, str)
+    reason = str(reranker.packing) if unpackable else None
+    return _limit(reason, "execution.layout is now 'bucketed'", layout="bucketed")
 
 
 def _attending(reranker: Reranker, execution: Execution) -> _Limit | None:
     with_sdpa = execution.layout != "packed" and execution.attention == "sdpa"
     reason = without_sdpa(reranker.model) if with_sdpa else None
-    return reason and _Limit(reason, "execution.attention is now 'eager'", {"attention": "eager"})
+    return _limit(reason, "execution.attention is now 'eager'", attention="eager")
 
 
 def _compiling(reranker: Reranker, execution: Execution) -> _Limit | None:
     compiles = execution.compile_mode is not None and reranker.model.device.type == "cpu"
     reason = missing_compiler() if compiles else None
-    return reason and _Limit(reason, "execution is now not compiled, which is slower", {"compile_mode": None})
+    return _limit(reason, "execution is now not compiled, which is slower", compile_mode=None)
 
 
 def _refuse_to_lose(execution: Execution, limit: _Limit) -> None:
@@ -106,9 +107,7 @@ def layout_of(
 
     Raises:
         ExecutionError: buckets or token budgets that do not hold max_length; a model that cannot be packed.
-        NotInstalledError: a package that the execution needs is absent.
     """
-    require_for(execution)
     kind = SharedPrefixLayout if execution.share_prefix else _LAYOUTS[execution.layout]
     return kind(reranker, execution, model=model, compiled=compiled)
 

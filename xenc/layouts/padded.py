@@ -38,9 +38,7 @@ class PaddedLayout(Layout):
     def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:
         """See `Layout`."""
         buckets = self._buckets if self._execution.layout == "bucketed" else None
-        return plan_batches(
-            tokens.counts, batch_size=batch_size, sort=self._execution.sort, buckets=buckets
-        )
+        return plan_batches(tokens.counts, batch_size=batch_size, sort=self._execution.sort, buckets=buckets)
 
     def every_shape(self, batch_size: int) -> Iterator[PaddedBatch]:
         """See `Layout`; padded batches, which are never compiled, have any shape: none is made of them."""

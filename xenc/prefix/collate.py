@@ -1,4 +1,4 @@
-"""Tokens of a batch's pairs -> PrefixedBatch: a packed batch of what pairs have beyond their request's prefix."""
+"""Tokens of a batch's pairs -> PrefixedBatch: packed, without the prefix that the pairs share."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from ..flops import device_peak, gemm_seconds_per_token, workload_flops
 from ..precision import fastest_dtype
 from ..presets import PRESETS
 from ..request import PredictReport
-from ..slow_path import slow_model
+from ..reranker import current_reranker
 from ..watch import CompileReport, watch_compiles
 from .facts import Compilation, Limit, Profile, Subject, Traced, Work
 from .kernels import profile_pass
@@ -57,8 +57,8 @@ def profile_model(
         CompileError: a forward pass that does not compile as one graph, or something that compiled while
             it was measured.
     """
-    slow = slow_model(model)
-    if slow is not None:
+    slow = current_reranker(model)
+    if isinstance(slow, str):
         raise ModelError(f"sentence-transformers scores this model by itself ({slow}): profile that instead.")
     transformer: Any = model.transformers_model
 
@@ -179,7 +179,7 @@ def _work(model: CrossEncoder, report: PredictReport, batches: int) -> Work:
     return Work(
         pairs=report.pairs,
         truncated_pairs=report.truncated_pairs,
-        max_length=model.pipeline.max_length,
+        max_length=model.pipeline.reranker.max_length,
         tokens=sum(report.token_counts),
         all_tokens=report.all_tokens,
         batches=batches,
