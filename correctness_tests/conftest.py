@@ -85,7 +85,7 @@ def dynamo_alone(monkeypatch):
     """Dynamo's graphs run as they are, since generating code for each would take a minute."""
     compile_ = torch.compile
 
-    def with_eager_backend(function, *, backend, mode, options, **others):
+    def with_eager_backend(function, *, mode, **others):
         return compile_(function, backend="eager", **others)
 
     monkeypatch.setattr(torch, "compile", with_eager_backend)
