@@ -15,7 +15,7 @@ import xenc
 from correctness_tests import oracle, strategies
 from correctness_tests.conftest import BATCH_SIZE
 from perf_tests import workloads
-from xenc import PRESETS, watch_compiles
+from xenc import PRESETS, Execution, watch_compiles
 
 TOLERANCE = 1e-4
 """On float32 logits of unit spread."""
@@ -97,33 +97,41 @@ def test_duplicates_score_the_same(warm, pair, times, others):
 
 @pytest.fixture(scope="module")
 def executed(tiny):
-    """One model per set of graph settings, so that presets which may share graphs do."""
+    """One model per set of graph settings, so that executions which may share graphs do."""
     made: dict[object, xenc.CrossEncoder] = {}
 
-    def execute(preset: str) -> xenc.CrossEncoder:
-        execution = PRESETS[preset]
+    def execute(execution: Execution) -> xenc.CrossEncoder:
         if execution.graph_settings not in made:
-            made[execution.graph_settings] = xenc.CrossEncoder(str(tiny), device="cpu", execution=preset)
+            made[execution.graph_settings] = xenc.CrossEncoder(str(tiny), device="cpu", execution=execution)
         made[execution.graph_settings].execution = execution
         return made[execution.graph_settings]
 
     return execute
 
 
-def quick_or_slow(preset: str):
+OTHERS = {
+    "buckets of 32": Execution(layout="bucketed", buckets=32),
+    "buckets of powers of two": Execution(layout="bucketed", buckets="powers-of-two"),
+    "one bucket": Execution(layout="bucketed", buckets="max-length"),
+    "a graph per bucket": Execution(layout="bucketed", dynamic=False),
+    "a graph per budget": Execution(dynamic=False),
+}
+
+
+def quick_or_slow(name: str, execution: Execution):
     """Modes that tune or record take a minute each, and are other graphs of the same arithmetic."""
-    tuned = "autotune" in str(PRESETS[preset].compile_mode)
-    return pytest.param(preset, marks=pytest.mark.slow if tuned else ())
+    tuned = "autotune" in str(execution.compile_mode)
+    return pytest.param(execution, id=name, marks=pytest.mark.slow if tuned else ())
 
 
-HERE = [name for name in PRESETS if PRESETS[name].quantize is None]
+HERE = {name: execution for name, execution in PRESETS.items() if execution.quantize is None}
 """Those that score as the oracle does with nothing but PyTorch."""
 
 
-@pytest.mark.parametrize("preset", [*map(quick_or_slow, HERE)])
-def test_every_preset_scores_as_the_oracle(executed, tiny, preset):
+@pytest.mark.parametrize("execution", [quick_or_slow(*each) for each in (HERE | OTHERS).items()])
+def test_every_execution_scores_as_the_oracle(executed, tiny, execution):
     pairs = [*SKEWED, *EDGES, *some_prose(5)]
-    model = executed(preset)
+    model = executed(execution)
     expected = oracle.logits(tiny, pairs, max_length=64)
     np.testing.assert_allclose(logits(model, pairs), expected, rtol=0, atol=TOLERANCE)
     report = model.last_report
@@ -133,7 +141,7 @@ def test_every_preset_scores_as_the_oracle(executed, tiny, preset):
 
 def test_a_request_that_fills_many_packed_batches_scores_as_the_oracle(tiny):
     pairs = [*SKEWED, *EDGES, *some_prose(24)]
-    execution = xenc.Execution(token_budgets=(64, 128), compile_mode=None)
+    execution = Execution(token_budgets=(64, 128), compile_mode=None)
     with xenc.CrossEncoder(str(tiny), device="cpu", execution=execution) as model:
         scores = logits(model, pairs)
     assert model.last_report.batches > 5
@@ -192,7 +200,7 @@ def assert_bfloat16_law(model: xenc.CrossEncoder, checkpoint, device: str) -> No
     assert np.corrcoef(fast, exact)[0, 1] > 0.99
 
 
-def bfloat16_model(checkpoint, device: str, execution: str | xenc.Execution) -> xenc.CrossEncoder:
+def bfloat16_model(checkpoint, device: str, execution: str | Execution) -> xenc.CrossEncoder:
     return xenc.CrossEncoder(
         str(checkpoint), device=device, execution=execution, model_kwargs={"dtype": torch.bfloat16}
     )
@@ -209,6 +217,6 @@ def test_bfloat16_errs_at_most_twice_as_much_as_plain_eager_execution(tiny, exec
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 @pytest.mark.parametrize("layout", ["bucketed", "packed"])
 def test_compiled_on_a_gpu_bfloat16_errs_at_most_twice_as_much_as_plain_eager_execution(tiny, layout, mode):
-    model = bfloat16_model(tiny, "cuda", xenc.Execution(layout=layout, compile_mode=mode))
+    model = bfloat16_model(tiny, "cuda", Execution(layout=layout, compile_mode=mode))
     model.warmup(BATCH_SIZE)
     assert_bfloat16_law(model, tiny, "cuda")
