@@ -41,7 +41,7 @@ def mutated(mutant: Mutant, among: Sequence[Place]) -> tuple[Path, str]:
     try:
         place = find_place(mutant.where, mutant.old, among)
     except LookupError as error:
-        raise LookupError(f"mutant {mutant.name!r}: {error}") from None
+        raise LookupError(f"{mutant.name}: {error}") from None
     text, end = place.path.read_text(), place.start + len(place.source)
     return place.path, text[: place.start] + place.source.replace(mutant.old, mutant.new) + text[end:]
 
