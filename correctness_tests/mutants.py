@@ -2,8 +2,8 @@
 
     python -m correctness_tests.mutants [NAME ...]
 
-Each mutant is a change of text in a copy of the tree. First the copy runs unchanged: a law that is broken
-already would "notice" anything. Exits 1 if a mutant survives.
+Each mutant is a change of text in a copy of the tree; `mutations` lists them. First the copy runs unchanged:
+a law that is broken already would "notice" anything. Exits 1 if a mutant survives.
 """
 
 from __future__ import annotations
@@ -18,23 +18,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from correctness_tests.mutations import MUTANTS, Mutant
-from correctness_tests.mutations_cuda import CUDA_MUTANTS
-from correctness_tests.mutations_encoder_decoder import ENCODER_DECODER_MUTANTS
-from correctness_tests.mutations_gate import GATE_MUTANTS
-from correctness_tests.mutations_kernels import KERNEL_MUTANTS
-from correctness_tests.mutations_packed import PACKED_MUTANTS
-from correctness_tests.mutations_prefix import PREFIX_MUTANTS
-from correctness_tests.mutations_quantize import QUANTIZE_MUTANTS
+from correctness_tests.mutations import EVERY, Mutant
+from correctness_tests.mutations.find import Place, files_of_tests, find_place, find_test, places
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("xenc", "perf_tests", "correctness_tests")
 AT_A_TIME = 2
-
-EVERY = (
-    *MUTANTS, *PACKED_MUTANTS, *PREFIX_MUTANTS, *ENCODER_DECODER_MUTANTS, *QUANTIZE_MUTANTS,
-    *GATE_MUTANTS, *CUDA_MUTANTS, *KERNEL_MUTANTS,
-)  # fmt: skip
 
 
 def copy_tree(directory: Path) -> Path:
@@ -47,22 +36,25 @@ def copy_tree(directory: Path) -> Path:
     return directory
 
 
+def mutated(mutant: Mutant, among: Sequence[Place]) -> tuple[Path, str]:
+    """The file that a mutant changes, and what becomes of its text."""
+    try:
+        place = find_place(mutant.where, mutant.old, among)
+    except LookupError as error:
+        raise LookupError(f"{mutant.name}: {error}") from None
+    text, end = place.path.read_text(), place.start + len(place.source)
+    return place.path, text[: place.start] + place.source.replace(mutant.old, mutant.new) + text[end:]
+
+
 def apply(mutant: Mutant, tree: Path) -> None:
-    path = tree / "xenc" / mutant.file
-    path.write_text(mutated(mutant, path.read_text()))
-
-
-def mutated(mutant: Mutant, text: str) -> str:
-    """What becomes of a file's text."""
-    for old, new in mutant.edits:
-        assert text.count(old) == 1, f"{mutant.name}: {old!r} stands {text.count(old)} times in {mutant.file}"
-        text = text.replace(old, new)
-    return text
+    path, text = mutated(mutant, places(tree / "xenc"))
+    path.write_text(text)
 
 
 def run_tests(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
     """Pytest's exit status, and the first test that failed (or the end of what it printed)."""
-    nodes = [f"correctness_tests/{test}" for test in tests]
+    files = files_of_tests(tree)
+    nodes = [find_test(test, files) for test in tests]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(tree), "COLUMNS": "200"}
     done = subprocess.run([*command, *nodes], cwd=tree, env=environment, capture_output=True, text=True)
@@ -95,6 +87,9 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
 
 
 def main(names: Sequence[str]) -> int:
+    if unknown := set(names) - {mutant.name for mutant in EVERY}:
+        print(f"no mutant is called {', '.join(sorted(unknown))}")
+        return 1
     chosen = [mutant for mutant in EVERY if not names or mutant.name in names]
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_tree(Path(directory))

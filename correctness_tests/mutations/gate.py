@@ -1,0 +1,32 @@
+"""Mutants of how the gate judges."""
+
+# fmt: off
+ROWS = (
+    "test_paired_rule.py",
+    ("looks are not paid", "Rule.critical", "(comparisons * len(self.looks))", "comparisons"),
+    ("comparisons are not paid", "Rule.critical", "(comparisons * len(self.looks))", "len(self.looks)"),
+    ("one degree of freedom too many", "Rule.critical", "1 - share, processes - 1", "1 - share, processes"),
+    ("a mean instead of a median", "change_in_process", "statistics.median(kept)", "statistics.fmean(kept)"),
+    ("the wrong bound", "_verdict",
+     "mean - half > math.log1p(rule.margin)", "mean > math.log1p(rule.margin)"),
+    ("passing on the mean", "_verdict",
+     "mean + half < math.log1p(rule.must_see)", "mean < math.log1p(rule.must_see)"),
+    ("the head's throttling excused", "change_in_process",
+     'block["arm"] == base and block["throttled"]', 'block["throttled"]'),
+    ("any remainder will do", "change_in_process", "2 * len(kept) < len(usable)", "not kept"),
+    "test_paired_verdict.py",
+    ("controls do not count", "judge_campaign", "if not control.held\n", "if False\n"),
+    ("no control is no failure", "judge_campaign", 'failed = ["no control ran"]', "failed = []"),
+    ("facts of the last process", "_worst_facts",
+     "max(worst.get(name), value, key=partial(badness, name))", "value"),
+    ("NaN is nothing", "badness", "math.isnan(value)", "False"),
+    ("the best ranking counts", "badness", "return -value if name", "return value if name"),
+    ("the A/A control costs nothing", "comparisons", "(configurations + 1)", "configurations"),
+    "test_exact.py",
+    ("a floor is a ceiling", "_within", "value >= bound", "value <= bound"),
+    ("what has no bound is fine", "broken_laws", "if why:", "if why and fact.bound in info:"),
+    ("whatever shrinks is a break", "_grew", "return new - old >", "return abs(new - old) >"),
+    "test_paired.py",
+    ("no way back", "order", "[*there, *reversed(there)]", "[*there, *there]"),
+    ("always the same arm first", "order", "palindrome % len(arms)", "0"),
+)
