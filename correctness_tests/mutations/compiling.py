@@ -31,7 +31,7 @@ ROWS = (
     "test_quantize.py::test_a_processor_whose_int8_sums_overflow_is_refused",
     ("overflow unseen", "check_device", "not _products_are_exact()", "False"),
     "test_cuda_traced.py::test_padded_batches_of_all_buckets_are_one_graph_that_a_cuda_graph_can_hold",
-    ("a graph for each bucket", "CompiledForward._compile", "dynamic=execution.dynamic", "dynamic=False"),
+    ("a graph for each bucket", "CompiledForward.__init__", "dynamic=execution.dynamic", "dynamic=False"),
     "test_cuda_traced.py::test_packed_batches_of_all_sizes_are_one_graph_that_a_cuda_graph_can_hold[qwen3]",
     ("floats are inputs", "_COMPILING", '"specialize_float": True', '"specialize_float": False'),
     "test_cuda_traced.py::test_every_product_of_a_quantised_encoder_is_one_in_eight_bits",

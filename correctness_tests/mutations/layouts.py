@@ -3,9 +3,9 @@
 # fmt: off
 ROWS = (
     "test_slots.py",
-    ("several shapes where each is a graph", "_tokens_per_slot",
+    ("several shapes where each is a graph", "PackedLayout._tokens_per_slot",
      "execution.compile_mode is None or execution.dynamic is True", "True"),
-    ("several shapes where there is to be one", "_tokens_per_slot",
+    ("several shapes where there is to be one", "PackedLayout._tokens_per_slot",
      "one_graph and not execution.deterministic", "one_graph"),
     "test_shared_prefix.py::test_sharing_changes_no_score",
     ("positions do not go on after the prefix", "PrefixCollator.collate",
