@@ -50,11 +50,11 @@ def test_what_one_device_may_another_may_not(written):
         ({"cpu": {"a": {"kernels": 212}}}, "has no reason"),
         ({"cpu": {"a": {"kernels": 212, "reason": "  "}}}, "has no reason"),
         ({"cpu": {"a": {"kernels": 212, "reason": None}}}, "has no reason"),
-        ({"cpu": {"a": {**ENTRY, "kernels": True}}}, "kernels=True is no number"),
-        ({"cpu": {"a": {**ENTRY, "kernels": "212"}}}, "kernels='212' is no number"),
-        ({"cpu": {"a": {**ENTRY, "kernels": None}}}, "kernels=None is no number"),
-        ('{"cpu": {"a": {"kernels": NaN, "reason": "x"}}}', "kernels=nan is no number"),
-        ('{"cpu": {"a": {"kernels": 1e999, "reason": "x"}}}', "kernels=inf is no number"),
+        ({"cpu": {"a": {**ENTRY, "kernels": True}}}, "kernels=True is not a finite number"),
+        ({"cpu": {"a": {**ENTRY, "kernels": "212"}}}, "kernels='212' is not a finite number"),
+        ({"cpu": {"a": {**ENTRY, "kernels": None}}}, "kernels=None is not a finite number"),
+        ('{"cpu": {"a": {"kernels": NaN, "reason": "x"}}}', "kernels=nan is not a finite number"),
+        ('{"cpu": {"a": {"kernels": 1e999, "reason": "x"}}}', "kernels=inf is not a finite number"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_file_the_reason_and_a_remedy(written, content, why):

@@ -68,7 +68,7 @@ def test_a_faster_head_passes_and_is_told_to_record(against, compare):
     assert status == 0
     assert failures == {FIRST: "", SECOND: ""}
     assert "1 IMPROVED" in output
-    assert "record the new baseline: `make baseline`" in output
+    assert "record a new baseline with `make baseline`" in output
 
 
 def test_one_kernel_more_is_a_regression_until_it_is_accepted(against, compare):
@@ -128,7 +128,7 @@ def test_what_stays_undecided_is_inconclusive(against, compare):
     assert status == 1
     assert all(message.startswith("Failed: INCONCLUSIVE: wall time") for message in failures.values())
     assert len(against.pids) == 8
-    assert "repeat it on a quieter machine" in output
+    assert "repeat on a quieter machine" in output
 
 
 def test_uncommitted_changes_are_compared_and_named(against, compare):
@@ -187,7 +187,7 @@ def test_pairs_on_a_gpu_without_a_gpu_are_not_measured(against, compare):
     [
         (("--against", "base"), "needs --benchmark-compare"),
         (("--against", "base", "--record-baseline"), "needs --benchmark-compare"),
-        (("--accept-unpaired", "why", "--benchmark-compare"), "is for --against REF"),
+        (("--accept-unpaired", "why", "--benchmark-compare"), "needs --against REF"),
         (("--against", "base", "--accept-unpaired", " ", "--benchmark-compare"), "needs a reason"),
     ],
     ids=["no comparison", "a recording", "no revision", "a blank reason"],

@@ -56,7 +56,7 @@ def test_a_revision_without_the_package(against, stopped):
     against.git("-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--no-gpg-sign", "-m", "x")
     against.git("tag", "empty")
     against.head()
-    assert "has no xenc/: name one that has" in stopped(ref="empty")
+    assert "has no xenc/: choose one that has it" in stopped(ref="empty")
     assert against.pids == []
 
 
@@ -78,7 +78,7 @@ def test_an_accepted_reason_lets_the_stored_baseline_judge_instead(against, comp
     assert failures == {"test_ordinary": ""}
     assert "gate GREEN: 1 PASS" in output
     for said in (output, (against.path / "summary.md").read_text()):
-        assert "UNPAIRED, judged by the stored baseline alone" in said
+        assert "NOT PAIRED: judged by the stored baseline alone" in said
         assert "No module named 'no_such_module'" in said
         assert "Accepted: the base needs an old torch" in said
     assert against.state() == before
@@ -119,7 +119,7 @@ def test_an_accepted_reason_excuses_no_revision_that_is_not_there(against, compa
         (
             "import sys; print('the disk is on fire'); sys.stdout.flush()\n"
             "open(sys.argv[2], 'w').write('{\"machine\":'); import os; os._exit(0)",
-            "not JSON or was cut short",
+            "not complete JSON",
         ),
         (
             "import sys; print('the disk is on fire'); sys.stdout.flush()\nimport os; os._exit(0)",

@@ -138,11 +138,11 @@ def test_every_process_of_a_campaign_is_fresh(script):
         ("write_result(result, {})\nos.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL"),
         ("raise ValueError('why')", "ended with exit status 1; .*ValueError: why"),
         ("print('nothing to do')", "ended without a result; its last lines:\n  nothing to do"),
-        ("result.write_text('{\"machine\": ')", "not JSON or was cut short"),
-        ("result.write_bytes(b'\\xff\\xfe')", "not JSON or was cut short"),
-        ("result.write_text('')", "not JSON or was cut short"),
+        ("result.write_text('{\"machine\": ')", "not complete JSON"),
+        ("result.write_bytes(b'\\xff\\xfe')", "not complete JSON"),
+        ("result.write_text('')", "not complete JSON"),
         ("result.write_text('[1]')", "wrote a list, not an object"),
-        ("result.mkdir()", "no measuring process can be run .*directory"),
+        ("result.mkdir()", "no measuring process can run .*directory"),
     ],
 )
 def test_a_process_without_a_result_says_what_happened(run, body, message):

@@ -111,12 +111,12 @@ def test_a_fact_that_the_head_lacks_is_unmeasured(name, value):
 
 def test_an_output_error_without_a_number_or_a_tolerance_is_unmeasured():
     assert compared(output_error=None).unmeasured == ("output error: 1e-06 -> none",)
-    assert "no tolerance is known" in compared(output_tolerance=None).unmeasured[0]
+    assert "no tolerance is given" in compared(output_tolerance=None).unmeasured[0]
 
 
 def test_a_ranking_without_a_floor_is_unmeasured_and_breaks_a_law():
-    assert "no floor is known" in compared(kendall_floor=None).unmeasured[0]
-    assert broken_laws({"kendall_tau": 1.0}) == ["Kendall's tau 1, no floor is known"]
+    assert "no floor is given" in compared(kendall_floor=None).unmeasured[0]
+    assert broken_laws({"kendall_tau": 1.0}) == ["Kendall's tau 1, no floor is given"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_ranking_that_does_not_hold_breaks_a_law(held, broken):
 
 def test_a_fact_that_the_base_lacks_is_noted():
     comparison = changed_facts(BASE, {**BASE, "kernels": None})
-    assert comparison.notes == ("kernels: none -> 210, nothing to compare with",)
+    assert comparison.notes == ("kernels: none -> 210, not measured on the base",)
     assert comparison.worse == ()
 
 

@@ -34,7 +34,7 @@ def told(verdicts, **changes):
 
 def single(verdict, reason="", exact=(), name="seed-packed"):
     control = Control(
-        name="the base against itself", configuration=name, channel="wall_s", arms=("same", "base"),
+        name="base against itself", configuration=name, channel="wall_s", arms=("same", "base"),
         expected=Verdict.PASS, judgement=Judgement(verdict=Verdict.PASS, reason=""),
     )  # fmt: skip
     judgement = Judgement(verdict=verdict, reason=reason, exact=exact)
@@ -56,7 +56,7 @@ def row_of(markdown, name):
             "inconclusive",
             "**NOT GREEN: short_documents-bucketed INCONCLUSIVE, between -11.9% and +19.6% (device time)**",
         ),
-        ("failed", "**NOT GREEN: the controls failed, so no time counts**"),
+        ("failed", "**NOT GREEN: the controls failed, so times are not judged**"),
     ],
 )
 def test_the_first_line_is_the_verdict_of_the_whole(run, first):
@@ -76,7 +76,7 @@ def test_nothing_judged_is_not_green():
 
 def test_no_control_is_not_green():
     verdicts = replace(of_run("pass"), controls=())
-    assert headline(verdicts) == "NOT GREEN: no control ran, so no time counts"
+    assert headline(verdicts) == "NOT GREEN: no control ran, so times are not judged"
     assert "**No control ran**" in told(verdicts)
 
 
@@ -89,17 +89,17 @@ def test_the_worst_comes_first_and_the_rest_is_counted():
 
 def test_failed_controls_are_said_first_and_what_is_exact_is_said_all_the_same():
     markdown = told(of_run("failed", graphs=2))
-    assert markdown.startswith("**NOT GREEN: the controls failed, so no time counts; ")
+    assert markdown.startswith("**NOT GREEN: the controls failed, so times are not judged; ")
     assert "seed-packed REGRESSED, graphs: 1 -> 2**" in markdown.splitlines()[0]
     assert "**Controls FAILED**" in markdown
-    assert "had to be REGRESSED: **wall time PASS" in markdown
+    assert "(expected REGRESSED): **wall time PASS" in markdown
     assert "NOT MEASURED" in row_of(markdown, "skewed-packed")
 
 
 def test_controls_that_held_are_named_with_what_they_were():
     markdown = told(of_run("pass"))
-    assert "Controls held: the base against itself had to be PASS: wall time PASS +0.2% ± 2.1%" in markdown
-    assert "a slowdown made on purpose had to be REGRESSED: wall time REGRESSED +9.9% ± 0.9%" in markdown
+    assert "Controls held: base against itself (expected PASS): wall time PASS +0.2% ± 2.1%" in markdown
+    assert "deliberate slowdown (expected REGRESSED): wall time REGRESSED +9.9% ± 0.9%" in markdown
 
 
 def test_a_row_holds_both_times_and_what_would_have_been_seen():
@@ -140,7 +140,7 @@ def test_what_became_faster_says_how_it_is_held():
 
 
 def test_what_is_undecided_says_between_what():
-    assert "wall time between -10.9% and +18.2%: too wide to decide" in told(of_run("inconclusive"))
+    assert "wall time between -10.9% and +18.2%: too noisy to decide" in told(of_run("inconclusive"))
 
 
 def test_what_was_not_measured_says_why():
@@ -174,12 +174,12 @@ def test_the_machine_is_folded_away_and_no_fact_of_it_is_needed():
 
 def test_times_that_could_not_be_used_are_dashes():
     verdicts = of_run("pass")
-    unusable = Judgement(verdict=Verdict.INCONCLUSIVE, reason="wall time: 0 of 5 processes could be used")
+    unusable = Judgement(verdict=Verdict.INCONCLUSIVE, reason="wall time: 0 of 5 processes are usable")
     verdicts.timed[CONFIGURATIONS[0], "wall_s"] = unusable
     verdicts.configurations[CONFIGURATIONS[0]] = unusable
     markdown = told(verdicts)
     assert "| **-** " in row_of(markdown, CONFIGURATIONS[0])
-    assert f"- {CONFIGURATIONS[0]}: wall time: 0 of 5 processes could be used" in markdown
+    assert f"- {CONFIGURATIONS[0]}: wall time: 0 of 5 processes are usable" in markdown
 
 
 def test_a_run_without_a_difference_or_with_a_fault_says_so():
@@ -188,5 +188,5 @@ def test_a_run_without_a_difference_or_with_a_fault_says_so():
     assert "Both are the same code" in paired_markdown(verdicts, **said, same_code=True)
     assert "same code" not in paired_markdown(verdicts, **said)
     broken = paired_markdown(verdicts, **said, same_code=True, fault="slow:0.05")
-    assert "put into the head on purpose: slow:0.05" in broken
+    assert "contains a deliberate fault: slow:0.05" in broken
     assert "same code" not in broken

@@ -89,7 +89,7 @@ def test_every_judgement_says_the_smallest_slowdown_that_it_would_have_seen():
     for mean in (-0.04, 0.0, 0.04):
         judgement = judged(around(mean))
         assert judgement.detectable == pytest.approx(RULE.detectable(TAU, 8, 10))
-        assert f"a slowdown of {judgement.detectable:.1%} would have been seen" in judgement.reason
+        assert f"a slowdown of {judgement.detectable:.1%} would have been detected" in judgement.reason
 
 
 @pytest.mark.parametrize("channel", ["wall_s", "device_s"])
@@ -206,7 +206,7 @@ def test_a_process_of_which_more_than_half_is_left_out_is_unusable():
 def test_too_few_usable_processes_never_pass(unusable):
     judgement = judged([None] * unusable + [0.0001 * each for each in range(8 - unusable)])
     assert judgement.verdict is Verdict.INCONCLUSIVE
-    assert f"{8 - unusable} of 8 processes could be used, 5 are needed" in judgement.reason
+    assert f"{8 - unusable} of 8 processes are usable, 5 are needed" in judgement.reason
 
 
 def test_enough_usable_processes_are_judged_without_the_others():

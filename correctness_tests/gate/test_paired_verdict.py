@@ -180,8 +180,8 @@ def test_without_controls_that_held_no_time_counts_and_what_is_exact_does(broken
     set_facts(results, SECOND, recompiles=1)
     verdicts = judged(results)
     assert words(verdicts) == all_but(Verdict.REGRESSED, [SECOND], Verdict.NOT_MEASURED)
-    why = "no control ran" if "control" in broken else "the base against itself"
-    why = "a slowdown made on purpose: PASS" if "slowed" in broken else why
+    why = "no control ran" if "control" in broken else "base against itself"
+    why = "deliberate slowdown: PASS" if "slowed" in broken else why
     assert why in verdicts.configurations[FIRST].reason
 
 
@@ -192,7 +192,7 @@ def test_controls_that_hold_are_the_twin_passed_and_the_seeded_slowdown_seen():
     for (name, _), control in found.items():
         assert control.held
         assert control.configuration == FIRST
-        seeded = name == "a slowdown made on purpose"
+        seeded = name == "deliberate slowdown"
         assert control.arms == (("slowed", "same") if seeded else ("same", "base"))
         assert control.judgement.ratio == pytest.approx(1.05 if seeded else 1.0, abs=0.01)
 
@@ -218,7 +218,7 @@ def test_a_device_that_was_throttled_all_the_time_is_inconclusive_and_never_pass
         block["throttled"] = process > 3 and block["arm"] == "base"
     verdicts = judged(results)
     assert words(verdicts) == all_but(Verdict.INCONCLUSIVE, [SECOND])
-    assert "4 of 8 processes could be used" in verdicts.configurations[SECOND].reason
+    assert "4 of 8 processes are usable" in verdicts.configurations[SECOND].reason
 
 
 def test_a_regression_names_its_stage_and_its_kernels_and_a_pass_names_none():

@@ -128,7 +128,7 @@ def test_a_truncated_baseline_stops_the_run(recorded, gate):
     recorded.write_text(recorded.read_text()[:80])
     status, output, _ = gate("--benchmark-compare")
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "not JSON or was cut short" in output
+    assert "not complete JSON" in output
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_comparison_never_writes_the_baseline(recorded, gate, suite):
 def test_judging_and_recording_at_once_is_refused(recorded, gate):
     status, output, _ = gate("--record-baseline", "--benchmark-compare")
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "judged or stored" in output
+    assert "either judged or stored" in output
 
 
 @pytest.mark.parametrize("swallowed", ["test_timed.py", "0001", "nothing.json"])
