@@ -1,21 +1,20 @@
-"""Stored baselines: what is written is read back, and what is damaged says so."""
+"""Stored baselines, and facts that may grow: what is written is read back, and what is damaged is refused."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import resource
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from correctness_tests.gate.test_campaign import files_of_at_most
 from xenc import BaselineError
+from xenc.gate.paired.accepted import NAME, read_accepted
 from xenc.gate.stored.baseline import Baseline, SchemaError, baseline_path, read_baseline, write_baseline
 from xenc.gate.stored.entry import Entry, Speedup
-
-names = st.text(min_size=1, max_size=30)
 
 
 def entry(seconds=(1.0, 2.0, 3.0), spread=0.01, **more):
@@ -35,29 +34,27 @@ def stored(tmp_path):
     return path
 
 
-@given(st.dictionaries(names, st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=5), max_size=4))
-def test_what_is_written_is_read_back(tmp_path_factory, seconds_by_name):
-    path = tmp_path_factory.mktemp("baseline") / "device.json"
-    written = baseline({name: entry(seconds) for name, seconds in seconds_by_name.items()})
-    write_baseline(path, written)
+samples = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=5)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=30), samples, max_size=4))
+def test_names_and_seconds_are_read_back_one_line_each(tmp_path_factory, seconds_by_name):
+    path = tmp_path_factory.getbasetemp() / "read-back.json"
+    write_baseline(path, baseline({name: entry(seconds) for name, seconds in seconds_by_name.items()}))
     read = read_baseline(path)
-    assert (read.device, read.versions, read.commit) == (written.device, written.versions, written.commit)
-    assert set(read.entries) == set(written.entries)
-    for name, samples in read.entries.items():
-        assert samples.seconds == pytest.approx(written.entries[name].seconds, rel=1e-5)
+    assert {name: pytest.approx(each.seconds, rel=1e-5) for name, each in read.entries.items()} == {
+        name: tuple(seconds) for name, seconds in seconds_by_name.items()
+    }
+    assert sum('"seconds"' in line for line in path.read_text().splitlines()) == len(seconds_by_name)
 
 
 @pytest.mark.parametrize(("sessions", "spread"), [(1, None), (4, 0.0125)])
-def test_sessions_spreads_speed_ups_and_counts_are_read_back_as_they_were(tmp_path, sessions, spread):
+def test_everything_else_is_read_back_as_it_was(tmp_path, sessions, spread):
     speedup = Speedup(reference="plain", times=1.5, spread=spread)
     exact = {"graphs": 1, "peak_bytes": 123456789, "waste": 0.016949152542372881}
     written = baseline({"a": entry(spread=spread, speedup=speedup, exact=exact)}, sessions)
     write_baseline(tmp_path / "device.json", written)
     assert read_baseline(tmp_path / "device.json") == written
-
-
-def test_one_benchmark_is_one_line_so_that_diffs_can_be_reviewed(stored):
-    assert sum("a.py::test" in line for line in stored.read_text().splitlines()) == 2
 
 
 def test_devices_have_files_of_their_own(tmp_path):
@@ -66,93 +63,81 @@ def test_devices_have_files_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 1, 40, 150])
-def test_a_truncated_file_is_refused_by_name(stored, keep):
+def test_a_truncated_file_is_refused_with_its_name_and_a_remedy(stored, keep):
     stored.write_text(stored.read_text()[:keep])
     with pytest.raises(BaselineError, match=r"device\.json.*restore it from git"):
         read_baseline(stored)
 
 
 @pytest.mark.parametrize("content", ["no json", "\x00\x01", "[]", "null", "3"])
-def test_what_is_not_a_baseline_is_refused(stored, content):
+def test_a_file_that_is_no_baseline_is_refused_with_its_name(stored, content):
     stored.write_text(content)
     with pytest.raises(BaselineError, match=r"device\.json"):
-        read_baseline(stored)
-
-
-def test_another_schema_is_refused_and_named(stored):
-    content = json.loads(stored.read_text())
-    stored.write_text(json.dumps({**content, "schema": 99}))
-    with pytest.raises(SchemaError, match="schema 99"):
         read_baseline(stored)
 
 
 SOUND = {"seconds": [1.0], "margin": 0.1, "protocol": {}, "spread": 0.1}
 
 
+def with_entry(**changes):
+    return {"entries": {"a": {**SOUND, **changes}}}
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         {"entries": {"a": {}}},
-        {"entries": {"a": {**SOUND, "seconds": [-1.0]}}},
-        {"entries": {"a": {**SOUND, "seconds": [float("nan")]}}},
-        {"entries": {"a": {**SOUND, "seconds": []}}},
-        {"entries": {"a": {**SOUND, "seconds": [10**400]}}},
-        {"entries": {"a": {**SOUND, "margin": 7}}},
-        {"entries": {"a": {**SOUND, "spread": -0.1}}},
-        {"entries": {"a": {**SOUND, "spread": None}}},
-        {"entries": {"a": {**SOUND, "speedup": {"reference": "plain", "times": -2, "spread": 0.1}}}},
-        {"entries": {"a": {**SOUND, "exact": {"kernels": -1}}}},
+        *(with_entry(seconds=seconds) for seconds in ([-1.0], [float("nan")], [], [10**400])),
+        with_entry(margin=7),
+        with_entry(spread=-0.1),
+        with_entry(spread=None),
+        with_entry(speedup={"reference": "plain", "times": -2, "spread": 0.1}),
+        with_entry(exact={"kernels": -1}),
         {"entries": []},
         {"versions": None},
-        {"sessions": 0},
-        {"sessions": "3"},
-        {"sessions": 1},
+        *({"sessions": sessions} for sessions in (0, "3", 1)),
     ],
-    ids=str,
+    ids=lambda damage: str(damage)[:80],
 )
-def test_damaged_content_is_refused(stored, damage):
-    stored.write_text(json.dumps({**json.loads(stored.read_text()), **damage}))
+def test_damaged_content_is_refused_and_sound_content_is_read(stored, damage):
+    content = {**json.loads(stored.read_text()), **with_entry()}
+    stored.write_text(json.dumps(content))
+    assert set(read_baseline(stored).entries) == {"a"}
+    stored.write_text(json.dumps({**content, **damage}))
     with pytest.raises(BaselineError, match="is damaged"):
         read_baseline(stored)
 
 
-def test_sound_content_is_read(stored):
-    content = json.loads(stored.read_text())
-    stored.write_text(json.dumps({**content, "entries": {"a": SOUND}}))
-    assert set(read_baseline(stored).entries) == {"a"}
+def test_another_schema_is_refused_and_named(stored):
+    stored.write_text(json.dumps({**json.loads(stored.read_text()), "schema": 99}))
+    with pytest.raises(SchemaError, match="schema 99"):
+        read_baseline(stored)
 
 
-def test_an_interrupted_write_leaves_the_old_baseline(stored, monkeypatch):
+def raises(error):
+    def raiser(*_):
+        raise error
+
+    return raiser
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "raised", "said"),
+    [
+        ("os.replace", KeyboardInterrupt(), KeyboardInterrupt, None),
+        ("os.fsync", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), BaselineError, r"\(No space left"),
+        (None, None, BaselineError, r"\(File too large\).*free some disk space"),
+    ],
+    ids=["interrupted", "the disk is full", "the system cuts the write short"],
+)
+def test_a_write_that_fails_leaves_the_old_baseline_and_nothing_partial(
+    stored, monkeypatch, broken, error, raised, said
+):
     before = stored.read_text()
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        write_baseline(stored, baseline({}))
-    assert stored.read_text() == before
-    assert list(stored.parent.iterdir()) == [stored]
-
-
-def test_a_full_disk_leaves_the_old_baseline_and_nothing_partial(stored, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    before = stored.read_text()
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(BaselineError, match=r"device\.json cannot be written \(No space left.*make room"):
-        write_baseline(stored, baseline({}))
-    assert stored.read_text() == before
-    assert list(stored.parent.iterdir()) == [stored]
-
-
-def test_a_write_that_the_system_cuts_short_leaves_the_old_baseline(stored):
-    """A real one: no file may grow beyond 100 bytes."""
-    before = stored.read_text()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    try:
-        with pytest.raises(BaselineError, match=r"cannot be written \(File too large\)"):
-            write_baseline(stored, baseline({"a": entry([1.0] * 100)}))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if broken:
+        monkeypatch.setattr(broken, raises(error))
+    with pytest.raises(raised, match=said), files_of_at_most(10_000 if broken else 100):
+        write_baseline(stored, baseline({"a": entry([1.0] * 100)}))
     assert stored.read_text() == before
     assert list(stored.parent.iterdir()) == [stored]
 
@@ -161,3 +146,46 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BaselineError, match="cannot be written"):
         write_baseline(tmp_path / "file" / "device.json", baseline({}))
+
+
+ENTRY = {"kernels": 212, "reason": "one more fused kernel"}
+
+
+def written(folder, content):
+    text = content if isinstance(content, (str, bytes)) else json.dumps(content)
+    folder.joinpath(NAME).write_bytes(text.encode() if isinstance(text, str) else text)
+    return folder
+
+
+def test_accepted_facts_are_read_for_their_own_device_without_their_reason(tmp_path):
+    assert read_accepted(tmp_path, "cpu") == {}
+    written(tmp_path, {"cpu": {"a": ENTRY, "b": {"padded_share": 0.02, "graphs": 2, "reason": "x"}}})
+    assert read_accepted(tmp_path, "cpu") == {"a": {"kernels": 212}, "b": {"padded_share": 0.02, "graphs": 2}}
+    assert read_accepted(tmp_path, "cuda") == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{", "Expecting"),
+        ("", "Expecting"),
+        (b"\xff\xfe{}", "codec can't decode"),
+        ([], "no attribute"),
+        ({"cpu": [ENTRY]}, "no attribute"),
+        ({"cpu": {"a": 212}}, "no attribute"),
+        ({"cpu": {"a": {**ENTRY, "launches": 3}}}, "launches is not one of graphs, "),
+        ({"cpu": {"a": {"kernels": 212}}}, "has no reason"),
+        *(({"cpu": {"a": {**ENTRY, "reason": reason}}}, "has no reason") for reason in ("  ", None)),
+        *(
+            ({"cpu": {"a": {**ENTRY, "kernels": value}}}, f"kernels={value!r} is not a finite number")
+            for value in (True, "212", None, float("nan"))
+        ),
+        ('{"cpu": {"a": {"kernels": 1e999, "reason": "x"}}}', "kernels=inf is not a finite number"),
+    ],
+)
+def test_accepted_facts_that_cannot_be_used_are_refused_with_file_reason_and_remedy(tmp_path, content, why):
+    written(tmp_path, content)
+    with pytest.raises(BaselineError, match="restore it from git") as refused:
+        read_accepted(tmp_path, "cpu")
+    assert why in str(refused.value)
+    assert str(tmp_path / NAME) in str(refused.value)

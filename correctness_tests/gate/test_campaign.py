@@ -35,14 +35,16 @@ CHILD = WITHOUT_TORCH + "request, result = Path(sys.argv[1]), Path(sys.argv[2])\
 PATIENCE_S = 30.0
 """How long a test waits for what must happen; it happens in well under a second."""
 
-HANGING = """
+HANGING = dedent("""
     noted = Path(json.loads(request.read_text())["pids"])
     started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     noted.with_suffix(".partial").write_text(f"{os.getpid()} {started.pid} {request.parent}")
     noted.with_suffix(".partial").rename(noted)
     time.sleep(600)
-"""
-"""A child that starts another, says who both are and where they work, and hangs."""
+""")
+"""A child that starts another, notes the pids of both and their folder, and hangs."""
+
+STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HANGING
 
 
 @pytest.fixture
@@ -66,6 +68,12 @@ def run(script):
             return campaign.run_process(request)
 
     return ran
+
+
+@pytest.fixture
+def enter(tmp_path):
+    """Makes a campaign that holds a lock and runs nothing."""
+    return lambda lock=tmp_path / "lock": Campaign(["unused"], timeout_s=1, lock=lock)
 
 
 @pytest.fixture
@@ -109,25 +117,38 @@ def alive(pid: int) -> bool:
         return False
 
 
-def folders() -> set[str]:
-    return {str(folder) for folder in Path(tempfile.gettempdir()).glob("xenc-gate-process-*")}
+def all_end(pids: list[int]) -> None:
+    eventually(lambda: not any(map(alive, pids)))
 
 
-def test_a_request_comes_back_as_a_result(run):
-    body = "write_result(result, {'asked': json.loads(request.read_text()), 'pid': os.getpid()})"
+@pytest.fixture
+def no_folder_left() -> Iterator[None]:
+    def folders() -> set[Path]:
+        return set(Path(tempfile.gettempdir()).glob("xenc-gate-process-*"))
+
     before = folders()
-    answer = run(body, seeds=[1, 2], name="ü")
-    assert answer["asked"] == {"seeds": [1, 2], "name": "ü"}
-    assert answer["pid"] != os.getpid()
+    yield
     assert folders() <= before
 
 
-def test_every_process_of_a_campaign_is_fresh(script):
-    body = "write_result(result, {'pid': os.getpid(), 'found': len(list(result.parent.iterdir()))})"
+def test_every_process_of_a_campaign_is_fresh_and_answers_its_request(script, no_folder_left):
+    body = """
+        found = len(list(result.parent.iterdir()))  # the request and the output
+        write_result(result, {"asked": json.loads(request.read_text()), "pid": os.getpid(), "found": found})
+    """
+    requests = [{"seeds": [1, 2], "name": "ü"}, {}, {}]
     with Campaign(script(body), timeout_s=PATIENCE_S, lock=None) as campaign:
-        answers = [campaign.run_process({}) for _ in range(3)]
-    assert len({answer["pid"] for answer in answers}) == 3
-    assert [answer["found"] for answer in answers] == [2, 2, 2]  # the request and the output
+        answers = [campaign.run_process(request) for request in requests]
+    assert [answer["asked"] for answer in answers] == requests
+    assert len({os.getpid(), *(answer["pid"] for answer in answers)}) == 4
+    assert [answer["found"] for answer in answers] == [2, 2, 2]
+
+
+LONG = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+    write_result(result, {"long": "a" * 10_000})
+"""
 
 
 @pytest.mark.parametrize(
@@ -138,18 +159,17 @@ def test_every_process_of_a_campaign_is_fresh(script):
         ("write_result(result, {})\nos.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL"),
         ("raise ValueError('why')", "ended with exit status 1; .*ValueError: why"),
         ("print('nothing to do')", "ended without a result; its last lines:\n  nothing to do"),
-        ("result.write_text('{\"machine\": ')", "not JSON or was cut short"),
-        ("result.write_bytes(b'\\xff\\xfe')", "not JSON or was cut short"),
-        ("result.write_text('')", "not JSON or was cut short"),
+        ("result.write_text('{\"machine\": ')", "not complete JSON"),
+        ("result.write_bytes(b'\\xff\\xfe')", "not complete JSON"),
+        ("result.write_text('')", "not complete JSON"),
         ("result.write_text('[1]')", "wrote a list, not an object"),
-        ("result.mkdir()", "no measuring process can be run .*directory"),
+        ("result.mkdir()", "no measuring process can run .*directory"),
+        (LONG, r"exit status 1;.*RESULT\.json .*is the disk full"),
     ],
 )
-def test_a_process_without_a_result_says_what_happened(run, body, message):
-    before = folders()
+def test_a_process_without_a_result_says_what_happened(run, no_folder_left, body, message):
     with pytest.raises(CampaignError, match=f"(?s){message}"):
         run(body)
-    assert folders() <= before
 
 
 def test_only_the_last_lines_of_a_long_output_are_shown(run):
@@ -167,20 +187,12 @@ def test_a_program_that_cannot_start_is_named(tmp_path):
         campaign.run_process({})
 
 
-def test_a_process_that_hangs_is_killed_with_all_it_started(run, tmp_path):
-    with pytest.raises(CampaignError, match=r"hung, and was killed after 1 s; its last lines:\n  working"):
-        run("print('working', flush=True)\n" + dedent(HANGING), timeout_s=1, pids=str(tmp_path / "pids"))
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()[:2]]
-    eventually(lambda: not any(map(alive, pids)))
-
-
-def test_a_process_that_refuses_to_end_is_killed(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("body", [HANGING, STUBBORN], ids=["asleep", "deaf to SIGTERM"])
+def test_a_process_that_hangs_is_killed_with_all_it_started(run, tmp_path, monkeypatch, body):
     monkeypatch.setattr("xenc.gate.paired.campaign.GRACE_S", 0.1)
-    stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + dedent(HANGING)
-    with pytest.raises(CampaignError, match="hung"):
-        run(stubborn, timeout_s=1, pids=str(tmp_path / "pids"))
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()[:2]]
-    eventually(lambda: not any(map(alive, pids)))
+    with pytest.raises(CampaignError, match=r"hung, and was killed after 1 s; its last lines:\n  working"):
+        run("print('working', flush=True)\n" + body, timeout_s=1, pids=str(tmp_path / "pids"))
+    all_end([int(pid) for pid in (tmp_path / "pids").read_text().split()[:2]])
 
 
 def test_what_a_process_leaves_behind_is_killed(run):
@@ -188,13 +200,12 @@ def test_what_a_process_leaves_behind_is_killed(run):
         left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         write_result(result, {"left": left.pid})
     """
-    left = run(body)["left"]
-    eventually(lambda: not alive(left))
+    all_end([run(body)["left"]])
 
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """A disk that is as good as full."""
+    """Like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -203,25 +214,13 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_request_that_does_not_fit_the_disk_is_named(script):
-    before = folders()
+def test_a_request_that_does_not_fit_the_disk_is_an_error(script, no_folder_left):
     with (
         Campaign(script(""), timeout_s=PATIENCE_S, lock=None) as campaign,
         pytest.raises(CampaignError, match=f"{tempfile.gettempdir()} .*is the disk full"),
         files_of_at_most(1000),
     ):
         campaign.run_process({"long": "a" * 10_000})
-    assert folders() <= before
-
-
-def test_a_result_that_does_not_fit_the_disk_is_named(run):
-    body = """
-        import resource
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-        write_result(result, {"long": "a" * 10_000})
-    """
-    with pytest.raises(CampaignError, match=r"(?s)exit status 1;.*RESULT\.json .*is the disk full"):
-        run(body)
 
 
 def test_a_result_is_written_whole_or_not_at_all(tmp_path):
@@ -233,64 +232,47 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path):
     assert json.loads(path.read_text()) == {"old": 1}
 
 
-def test_ctrl_c_leaves_no_process_and_no_folder(campaign_process):
-    parent, pids, folder = campaign_process()
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_ctrl_c_leaves_no_process_and_no_folder_and_a_second_only_hastens_the_end(campaign_process, again):
+    slow = "signal.signal(signal.SIGTERM, lambda *_: request.with_name('asked').touch())\n"
+    parent, pids, folder = campaign_process(slow * again + HANGING)
     assert all(map(alive, pids))
     assert folder.exists()
     parent.send_signal(signal.SIGINT)
+    if again:
+        eventually((folder / "asked").exists)
+        parent.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in parent.communicate(timeout=PATIENCE_S)[1]
-    eventually(lambda: not any(map(alive, pids)))
+    all_end(pids)
     assert not folder.exists()
 
 
-def test_a_second_ctrl_c_only_hastens_the_end(campaign_process):
-    parent, pids, folder = campaign_process(
-        "signal.signal(signal.SIGTERM, lambda *_: request.with_name('asked').touch())\n" + dedent(HANGING)
-    )
-    parent.send_signal(signal.SIGINT)
-    eventually((folder / "asked").exists)
-    parent.send_signal(signal.SIGINT)
-    parent.communicate(timeout=PATIENCE_S)
-    eventually(lambda: not any(map(alive, pids)))
-    assert not folder.exists()
-
-
-def test_when_the_gate_is_killed_its_children_end_and_the_next_can_measure(
-    campaign_process, script, tmp_path
+def test_a_second_gate_is_told_who_measures_and_may_measure_once_that_is_killed(
+    campaign_process, enter, tmp_path
 ):
     parent, pids, _ = campaign_process()
+    with pytest.raises(CampaignError, match=rf"another gate is measuring .*process {parent.pid}, since 20"):
+        enter().__enter__()
     parent.kill()
     parent.communicate()
-    eventually(lambda: not any(map(alive, pids)))
-    with Campaign(
-        script("write_result(result, {})"), timeout_s=PATIENCE_S, lock=tmp_path / "lock"
-    ) as next_one:
-        assert next_one.run_process({}) == {}
-
-
-def test_a_second_gate_is_told_who_measures(campaign_process, tmp_path):
-    parent, _, _ = campaign_process()
-    second = Campaign(["unused"], timeout_s=1, lock=tmp_path / "lock")
-    with pytest.raises(CampaignError, match=rf"another gate is measuring .*process {parent.pid}, since 20"):
-        second.__enter__()
-    parent.kill()
-    parent.wait()
-    with second:
+    all_end(pids)
+    with enter():
         assert str(os.getpid()) in (tmp_path / "lock").read_text()
+        assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o666  # for other users
     assert (tmp_path / "lock").read_text() == ""
 
 
-def test_two_campaigns_of_one_process_exclude_each_other_until_the_first_ends(tmp_path):
-    first, second = (Campaign(["unused"], timeout_s=1, lock=tmp_path / "lock") for _ in range(2))
-    with first, pytest.raises(CampaignError, match=f"process {os.getpid()}"):
+def test_two_campaigns_of_one_process_exclude_each_other_until_the_first_ends(enter):
+    second = enter()
+    with enter(), pytest.raises(CampaignError, match=f"process {os.getpid()}"):
         second.__enter__()
     with second:
         pass
 
 
-def test_a_campaign_that_was_not_entered_measures_nothing(tmp_path):
+def test_a_campaign_that_was_not_entered_measures_nothing(enter):
     with pytest.raises(RuntimeError, match="entered"):
-        Campaign(["unused"], timeout_s=1, lock=tmp_path / "lock").run_process({})
+        enter().run_process({})
 
 
 @contextmanager
@@ -306,34 +288,29 @@ def another_user() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_lock_of_another_user_is_named():
+def test_a_lock_of_another_user_is_named(enter):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lock"
         path.touch()
         path.chmod(0)
         Path(folder).chmod(0o755)
         with another_user(), pytest.raises(CampaignError, match=f"{path} belongs to another user"):
-            Campaign(["unused"], timeout_s=1, lock=path).__enter__()
+            enter(path).__enter__()
 
 
-def test_users_can_share_the_lock(tmp_path):
-    with Campaign(["unused"], timeout_s=1, lock=tmp_path / "lock"):
-        assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o666
-
-
-def test_a_lock_that_cannot_be_is_named(tmp_path):
+def test_a_lock_that_cannot_be_taken_is_named(enter, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
     for path in (tmp_path, tmp_path / "file" / "lock", tmp_path / "link"):
         with pytest.raises(CampaignError, match=f"{path} cannot be taken"):
-            Campaign(["unused"], timeout_s=1, lock=path).__enter__()
+            enter(path).__enter__()
 
 
 def test_every_gate_of_a_machine_takes_the_same_lock():
     assert Path(tempfile.gettempdir()) / "xenc-gate.lock" == LOCK
 
 
-def test_a_child_that_nobody_waits_for_runs_on(script, tmp_path):
+def test_a_child_without_a_pipe_from_a_parent_runs_on(script, tmp_path):
     command = script("time.sleep(0.1)\nwrite_result(result, {'ended': 'well'})")
     subprocess.run([*command, "unused", tmp_path / "result"], stdin=subprocess.DEVNULL, check=True)
     assert json.loads((tmp_path / "result").read_text()) == {"ended": "well"}

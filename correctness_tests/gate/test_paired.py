@@ -1,4 +1,4 @@
-"""Interleaving: who runs when, what is timed, and what is left as it was."""
+"""Interleaved blocks: their order, what is timed, and garbage collection."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ ARMS = ("base", "head", "same")
 
 
 class Clock:
-    """Seconds that pass only where `spend` says so."""
+    """Seconds that pass only in `spend`."""
 
-    def __init__(self):
-        self.now = 0.0
-
-    def seconds(self):
-        return self.now
+    now = 0.0
 
     def spend(self, seconds):
         self.now += seconds
@@ -29,25 +25,23 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
+    """The clock of `run_blocks`, which collects no garbage here: that takes a second."""
     clock = Clock()
-    monkeypatch.setattr(paired, "synchronised_seconds", clock.seconds)
+    monkeypatch.setattr(paired, "synchronised_seconds", lambda: clock.now)
+    monkeypatch.setattr(gc, "collect", lambda: 0)
     return clock
 
 
 @pytest.mark.parametrize("arms", [ARMS[:2], ARMS])
-@pytest.mark.parametrize("palindrome", range(4))
-def test_every_arm_runs_twice_in_a_palindrome_and_the_way_back_mirrors_the_way_there(arms, palindrome):
-    ran = order(arms, palindrome)
-    assert Counter(ran) == dict.fromkeys(arms, 2)
-    assert ran == ran[::-1]
+def test_every_arm_runs_twice_in_a_palindrome_and_begins_equally_often(arms):
+    palindromes = [order(arms, number) for number in range(4 * len(arms))]
+    for ran in palindromes:
+        assert Counter(ran) == dict.fromkeys(arms, 2)
+        assert ran == ran[::-1]
+    assert Counter(ran[0] for ran in palindromes) == dict.fromkeys(arms, 4)
 
 
-@pytest.mark.parametrize("arms", [ARMS[:2], ARMS])
-def test_every_arm_begins_equally_often(arms):
-    assert Counter(order(arms, number)[0] for number in range(4 * len(arms))) == dict.fromkeys(arms, 4)
-
-
-def test_blocks_run_each_arm_twice_on_each_input_in_that_order(clock):
+def test_blocks_run_each_arm_twice_on_each_input_in_the_order_of_palindromes(clock):
     ran = []
 
     def arm(name):
@@ -61,11 +55,7 @@ def test_blocks_run_each_arm_twice_on_each_input_in_that_order(clock):
 
 def test_a_block_holds_the_seconds_of_its_own_arm_on_its_own_input(clock):
     def arm(factor):
-        def run(seconds):
-            clock.spend(factor * seconds)
-            return 0.5 * seconds
-
-        return run
+        return lambda seconds: clock.spend(factor * seconds) or 0.5 * seconds
 
     for block in run_blocks({"base": arm(1.0), "head": arm(3.0)}, [1.0, 4.0]):
         seconds = [1.0, 4.0][block.palindrome]
@@ -73,7 +63,8 @@ def test_a_block_holds_the_seconds_of_its_own_arm_on_its_own_input(clock):
         assert block.device_s == 0.5 * seconds
 
 
-def test_around_wraps_each_block_and_neither_it_nor_the_question_of_throttling_is_timed(clock):
+def test_each_block_is_wrapped_and_asked_for_throttling_outside_its_time(clock):
+    answers = [False, True, False, False, True, False, False, False]
     events = []
 
     @contextmanager
@@ -86,7 +77,7 @@ def test_around_wraps_each_block_and_neither_it_nor_the_question_of_throttling_i
 
     def throttled():
         clock.spend(100)
-        return False
+        return answers[events.count("run") - 1]
 
     def run(value):
         clock.spend(1)
@@ -95,26 +86,12 @@ def test_around_wraps_each_block_and_neither_it_nor_the_question_of_throttling_i
 
     blocks = run_blocks({"base": run, "head": run}, [0, 0], throttled=throttled, around=around)
     assert [block.wall_s for block in blocks] == [1.0] * 8
+    assert [block.throttled for block in blocks] == answers
     ran = [(arm, number) for number in range(2) for arm in order(("base", "head"), number)]
     assert events == [event for at in ran for event in (("enter", *at), "run", ("exit", *at))]
 
 
-def test_throttling_is_asked_for_after_each_block_and_told_of_that_block_alone(clock):
-    answers = [False, True, False, False, True, False, False, False]
-    done = []
-
-    def throttled():
-        return answers[len(done) - 1]
-
-    def run(value):
-        done.append(value)
-        return 0.0
-
-    blocks = run_blocks({"base": run, "head": run}, [0, 1], throttled=throttled)
-    assert [block.throttled for block in blocks] == answers
-
-
-def test_what_was_imported_is_frozen_while_blocks_run_and_thawed_even_after_an_error(clock):
+def test_objects_are_frozen_while_blocks_run_and_thawed_even_after_an_error():
     frozen = []
 
     def run(value):
@@ -132,7 +109,7 @@ def test_what_was_imported_is_frozen_while_blocks_run_and_thawed_even_after_an_e
     assert min(frozen) > before[0]
 
 
-def test_a_block_is_plain_values_with_five_digits():
+def test_a_block_as_json_is_plain_values_with_five_digits():
     block = Block(arm="head", palindrome=3, wall_s=0.0123456789, device_s=12.3456789, throttled=True)
     assert block.as_json() == {
         "arm": "head", "palindrome": 3, "wall_s": 0.012346, "device_s": 12.346, "throttled": True,

@@ -1,4 +1,4 @@
-"""What a reviewer is told of a paired run."""
+"""The Markdown report of a paired run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from correctness_tests.gate.paired_runs import (
-    CONFIGURATIONS,
-    RUNS,
-    made_results,
-    made_verdicts,
-    set_facts,
-)
+from correctness_tests.gate.paired_runs import CONFIGURATIONS, RUNS, made_results, made_verdicts, set_facts
 from xenc.gate.paired.report import headline, paired_markdown
 from xenc.gate.paired.verdicts import Control, PairedVerdicts
 from xenc.gate.verdict import Judgement, Verdict
@@ -21,7 +15,7 @@ BASE, HEAD = "b" * 40, "0123456789abcdef" + "0" * 24
 
 
 def of_run(name, **facts):
-    """A run, some facts of its head changed on seed-packed."""
+    """A run, with some facts of seed-packed changed in its head."""
     results = made_results(**RUNS[name])
     set_facts(results, "seed-packed", **facts)
     return made_verdicts(results)
@@ -34,7 +28,7 @@ def told(verdicts, **changes):
 
 def single(verdict, reason="", exact=(), name="seed-packed"):
     control = Control(
-        name="the base against itself", configuration=name, channel="wall_s", arms=("same", "base"),
+        name="base against itself", configuration=name, channel="wall_s", arms=("same", "base"),
         expected=Verdict.PASS, judgement=Judgement(verdict=Verdict.PASS, reason=""),
     )  # fmt: skip
     judgement = Judgement(verdict=verdict, reason=reason, exact=exact)
@@ -46,37 +40,39 @@ def row_of(markdown, name):
     return row
 
 
+NOISY = "NOT GREEN: short_documents-bucketed INCONCLUSIVE, between -11.9% and +19.6% (device time)"
+FASTER = "GREEN: 3 PASS, 1 IMPROVED; skewed-packed IMPROVED, 12.1% faster (wall time)"
+
+
 @pytest.mark.parametrize(
-    ("run", "first"),
+    ("run", "first", "note"),
     [
-        ("pass", "**GREEN: 4 PASS**"),
-        ("regressed", "**NOT GREEN: seed-packed REGRESSED, 7.0% slower (wall time)**"),
-        ("improved", "**GREEN: 3 PASS, 1 IMPROVED; skewed-packed IMPROVED, 12.1% faster (wall time)**"),
-        (
-            "inconclusive",
-            "**NOT GREEN: short_documents-bucketed INCONCLUSIVE, between -11.9% and +19.6% (device time)**",
-        ),
-        ("failed", "**NOT GREEN: the controls failed, so no time counts**"),
+        ("pass", "GREEN: 4 PASS", ""),
+        ("regressed", "NOT GREEN: seed-packed REGRESSED, 7.0% slower (wall time)", ""),
+        ("improved", FASTER, "record a new baseline with `make baseline`"),
+        ("inconclusive", NOISY, "wall time between -10.9% and +18.2%: too noisy to decide"),
+        ("failed", "NOT GREEN: the controls failed, so times are not judged", ""),
     ],
 )
-def test_the_first_line_is_the_verdict_of_the_whole(run, first):
-    assert told(of_run(run)).splitlines()[0] == first
+def test_the_first_line_is_the_verdict_on_the_run_and_a_note_says_what_to_do(run, first, note):
+    markdown = told(of_run(run))
+    assert markdown.splitlines()[0] == f"**{first}**"
+    assert note in markdown
+    assert ("`make baseline`" in markdown) == (run == "improved")
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
-def test_every_verdict_has_its_word_and_only_the_green_are_green(verdict):
+def test_every_verdict_is_named_and_only_the_green_are_green(verdict):
     markdown = told(single(verdict, "because of this"))
     assert f"{verdict}" in row_of(markdown, "seed-packed")
     assert markdown.startswith("**GREEN" if verdict.green else "**NOT GREEN")
+    assert verdict is not Verdict.NOT_MEASURED or "because of this" in markdown
 
 
-def test_nothing_judged_is_not_green():
+def test_without_a_judgement_or_a_control_a_run_is_not_green():
     assert headline(replace(single(Verdict.PASS), configurations={})) == "NOT GREEN: nothing was measured"
-
-
-def test_no_control_is_not_green():
     verdicts = replace(of_run("pass"), controls=())
-    assert headline(verdicts) == "NOT GREEN: no control ran, so no time counts"
+    assert headline(verdicts) == "NOT GREEN: no control ran, so times are not judged"
     assert "**No control ran**" in told(verdicts)
 
 
@@ -87,22 +83,22 @@ def test_the_worst_comes_first_and_the_rest_is_counted():
     assert line == "NOT GREEN: e REGRESSED, graphs: 1 -> 2; a INCONCLUSIVE; b INCONCLUSIVE; 2 more"
 
 
-def test_failed_controls_are_said_first_and_what_is_exact_is_said_all_the_same():
+def test_failed_controls_come_first_and_exact_facts_are_reported_all_the_same():
     markdown = told(of_run("failed", graphs=2))
-    assert markdown.startswith("**NOT GREEN: the controls failed, so no time counts; ")
+    assert markdown.startswith("**NOT GREEN: the controls failed, so times are not judged; ")
     assert "seed-packed REGRESSED, graphs: 1 -> 2**" in markdown.splitlines()[0]
     assert "**Controls FAILED**" in markdown
-    assert "had to be REGRESSED: **wall time PASS" in markdown
+    assert "(expected REGRESSED): **wall time PASS" in markdown
     assert "NOT MEASURED" in row_of(markdown, "skewed-packed")
 
 
-def test_controls_that_held_are_named_with_what_they_were():
+def test_controls_that_held_are_shown_with_their_outcome():
     markdown = told(of_run("pass"))
-    assert "Controls held: the base against itself had to be PASS: wall time PASS +0.2% ± 2.1%" in markdown
-    assert "a slowdown made on purpose had to be REGRESSED: wall time REGRESSED +9.9% ± 0.9%" in markdown
+    assert "Controls held: base against itself (expected PASS): wall time PASS +0.2% ± 2.1%" in markdown
+    assert "deliberate slowdown (expected REGRESSED): wall time REGRESSED +9.9% ± 0.9%" in markdown
 
 
-def test_a_row_holds_both_times_and_what_would_have_been_seen():
+def test_a_row_holds_both_times_and_the_detectable_slowdowns():
     row = row_of(told(of_run("regressed")), "seed-packed")
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
@@ -110,7 +106,7 @@ def test_a_row_holds_both_times_and_what_would_have_been_seen():
     ]  # fmt: skip
 
 
-def test_exact_changes_stand_in_the_row_worse_or_better():
+def test_changes_of_exact_facts_stand_in_the_row_worse_or_better():
     results = made_results()
     set_facts(results, "seed-packed", graphs=2)
     set_facts(results, "skewed-packed", padded_share=0.012)
@@ -120,7 +116,7 @@ def test_exact_changes_stand_in_the_row_worse_or_better():
     assert "REGRESSED, graphs: 1 -> 2**" in markdown.splitlines()[0]
 
 
-def test_the_stage_and_the_kernels_are_named_and_a_kernels_template_survives_markdown():
+def test_a_regression_names_stage_and_kernels_and_a_kernels_template_survives_markdown():
     results = made_results(**RUNS["regressed"])
     results[0]["configurations"]["seed-packed"] |= {
         "stages": {"head": {"forward": 0.066}, "base": {"forward": 0.06}},
@@ -134,19 +130,6 @@ def test_the_stage_and_the_kernels_are_named_and_a_kernels_template_survives_mar
     assert "stage" not in row_of(markdown, "seed-packed")
 
 
-def test_what_became_faster_says_how_it_is_held():
-    assert "`make baseline`" in told(of_run("improved"))
-    assert "`make baseline`" not in told(of_run("regressed"))
-
-
-def test_what_is_undecided_says_between_what():
-    assert "wall time between -10.9% and +18.2%: too wide to decide" in told(of_run("inconclusive"))
-
-
-def test_what_was_not_measured_says_why():
-    assert "the base has not got it" in told(single(Verdict.NOT_MEASURED, "the base has not got it"))
-
-
 def test_pipes_and_line_ends_do_not_break_the_table():
     verdicts = single(Verdict.REGRESSED, exact=("graphs: a|b\n-> 2",), name="seed|packed")
     row = row_of(told(verdicts), "seed\\|packed")
@@ -154,14 +137,20 @@ def test_pipes_and_line_ends_do_not_break_the_table():
     assert row.replace("\\|", "").count("|") == 7
 
 
-def test_commits_have_twelve_digits_and_uncommitted_files_are_named():
-    markdown = told(of_run("pass"), dirty=["a.py", "b.py", "c.py", "d.py", "e.py"])
+def test_the_report_names_commits_uncommitted_files_equal_code_and_a_deliberate_fault():
+    verdicts = of_run("pass")
+    markdown = told(verdicts, dirty=["a.py", "b.py", "c.py", "d.py", "e.py"])
     assert "Head 0123456789ab, with uncommitted changes in a.py, b.py, c.py, 2 more, against" in markdown
     assert "against base bbbbbbbbbbbb; 5 processes." in markdown
-    assert "uncommitted" not in told(of_run("pass"))
+    assert "uncommitted" not in told(verdicts)
+    assert "same code" not in told(verdicts)
+    assert "Both are the same code" in told(verdicts, same_code=True)
+    broken = told(verdicts, same_code=True, fault="slow:0.05")
+    assert "contains a deliberate fault: slow:0.05" in broken
+    assert "same code" not in broken
 
 
-def test_the_machine_is_folded_away_and_no_fact_of_it_is_needed():
+def test_the_machine_is_folded_and_may_have_no_facts():
     facts = {
         "device": "a <fast> GPU", "load_before": 0.51234567, "cpu_seconds": {"own": 2.5, "stolen": 0.1},
         "sm_clocks_mhz": [1700, 1980], "throttled_by": [], "unheard_of": None,
@@ -172,21 +161,11 @@ def test_the_machine_is_folded_away_and_no_fact_of_it_is_needed():
     assert "<details>" not in told(of_run("pass"))
 
 
-def test_times_that_could_not_be_used_are_dashes():
+def test_times_that_are_not_usable_are_dashes():
     verdicts = of_run("pass")
-    unusable = Judgement(verdict=Verdict.INCONCLUSIVE, reason="wall time: 0 of 5 processes could be used")
+    unusable = Judgement(verdict=Verdict.INCONCLUSIVE, reason="wall time: 0 of 5 processes are usable")
     verdicts.timed[CONFIGURATIONS[0], "wall_s"] = unusable
     verdicts.configurations[CONFIGURATIONS[0]] = unusable
     markdown = told(verdicts)
     assert "| **-** " in row_of(markdown, CONFIGURATIONS[0])
-    assert f"- {CONFIGURATIONS[0]}: wall time: 0 of 5 processes could be used" in markdown
-
-
-def test_a_run_without_a_difference_or_with_a_fault_says_so():
-    said = {"base": "b" * 40, "head": "h" * 40, "dirty": (), "machine": {}}
-    verdicts = made_verdicts(made_results())
-    assert "Both are the same code" in paired_markdown(verdicts, **said, same_code=True)
-    assert "same code" not in paired_markdown(verdicts, **said)
-    broken = paired_markdown(verdicts, **said, same_code=True, fault="slow:0.05")
-    assert "put into the head on purpose: slow:0.05" in broken
-    assert "same code" not in broken
+    assert f"- {CONFIGURATIONS[0]}: wall time: 0 of 5 processes are usable" in markdown

@@ -1,4 +1,4 @@
-"""The gate end to end, on a suite with a clock of its own: what it says, where, and its exit status."""
+"""The gate end to end, on a suite with a clock of its own: verdicts, messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -7,153 +7,136 @@ import json
 import pytest
 import torch
 
-
-def test_unchanged_code_passes_and_says_what_was_judged(recorded, gate):
-    status, output, failures = gate("--benchmark-compare")
-    assert status == 0, output
-    assert set(failures) == {"test_sum[first]", "test_sum[second]"}
-    assert "gate GREEN: 2 PASS" in output
+FIRST, SECOND = "test_sum[first]", "test_sum[second]"
+COMPILED = ("recompiles", "graph_breaks", "eager_fallbacks", "cudagraph_skips")
+TOLERANCE = {"output_tolerance": 0.1}
+WHY = {"compile_findings": "recompiled: a guard's reason"}
 
 
-def test_a_regression_fails_its_own_test_in_junit(recorded, gate, suite):
-    suite(work=8)
-    status, output, failures = gate("--benchmark-compare")
-    assert status == 1
-    assert all("REGRESSED" in message and "slower" in message for message in failures.values())
-    assert "gate NOT GREEN: 2 REGRESSED" in output
+class Nan(float):
+    def __repr__(self) -> str:
+        return "float('nan')"
 
 
-def test_an_improvement_is_green(recorded, gate, suite):
-    suite(work=1)
-    status, output, _ = gate("--benchmark-compare")
-    assert status == 0
-    assert "2 IMPROVED" in output
+@pytest.mark.parametrize(
+    ("changes", "arguments", "word", "said"),
+    [
+        pytest.param({}, (), "PASS", "", id="unchanged code"),
+        pytest.param({"work": 8}, (), "REGRESSED", "slower", id="slower code"),
+        pytest.param({"work": 1}, (), "IMPROVED", "", id="faster code"),
+        *(pytest.param({key: 1, **WHY}, (), "REGRESSED", "guard's reason", id=key) for key in COMPILED),
+        pytest.param({"output_error": 0.1, **TOLERANCE}, (), "PASS", "", id="an output error allowed"),
+        pytest.param({"output_error": 0.2, **TOLERANCE}, (), "REGRESSED", "beyond", id="too large"),
+        pytest.param({"output_error": Nan("nan"), **TOLERANCE}, (), "REGRESSED", "beyond", id="not a number"),
+        *(
+            pytest.param({}, (option,), "NOT MEASURED", "", id=option)
+            for option in ("--benchmark-disable", "--benchmark-skip")
+        ),
+        pytest.param(
+            {"not_measured": "not installed"}, ("--benchmark-disable",), "NOT MEASURED", "not installed",
+            id="a row that says why it could not run",
+        ),
+    ],
+)  # fmt: skip
+def test_each_benchmark_gets_its_verdict_in_junit_and_in_the_last_line(
+    recorded, gate, suite, changes, arguments, word, said
+):
+    suite(**changes)
+    status, output, failures = gate(*arguments, "--benchmark-compare")
+    green = word in ("PASS", "IMPROVED")
+    assert status == (0 if green else 1), output
+    assert f"gate {'GREEN' if green else 'NOT GREEN'}: 2 {word}" in output
+    assert set(failures) == {FIRST, SECOND}
+    for message in failures.values():
+        assert message == "" if green else word in message and said in message
 
 
-@pytest.mark.parametrize("key", ["recompiles", "graph_breaks", "eager_fallbacks", "cudagraph_skips"])
-@pytest.mark.parametrize("arguments", [(), ("--benchmark-compare",)], ids=["bench", "compare"])
-def test_anything_that_compiled_in_the_timed_region_fails(recorded, gate, suite, key, arguments):
-    suite(**{key: 1, "compile_findings": "recompiled: a guard's reason"})
-    status, _, failures = gate(*arguments)
+@pytest.mark.parametrize("key", COMPILED)
+def test_what_compiled_in_the_timed_region_fails_a_run_that_judges_nothing(gate, suite, key):
+    suite(**{key: 1, **WHY})
+    status, _, failures = gate()
     assert status == 1
     assert all("REGRESSED" in message and "guard's reason" in message for message in failures.values())
 
 
-def test_a_count_that_grew_beyond_the_baselines_fails_whatever_the_times(suite, gate):
-    suite(graphs=1, waste=0.1)
+@pytest.mark.parametrize(
+    ("stored", "head", "said"),
+    [
+        ({"graphs": 1, "waste": 0.1}, {"work": 1, "graphs": 2, "waste": 0.1}, "REGRESSED: graphs: 1 -> 2"),
+        ({"graphs": 1, "waste": 0.1}, {"waste": 0.1}, "NOT MEASURED: in the baseline, but not measured"),
+        *(
+            ({key: "old"}, {key: "new"}, f"INCOMPARABLE: {key} is new, the baseline's is old")
+            for key in ("workload_fingerprint", "dtype", "model")
+        ),
+    ],
+)
+def test_facts_and_protocol_are_compared_with_the_baselines_whatever_the_times(
+    suite, gate, stored, head, said
+):
+    suite(**stored)
     assert gate("--record-baseline")[0] == 0
-    suite(work=1, graphs=2, waste=0.1)
+    suite(**head)
     status, _, failures = gate("--benchmark-compare")
     assert status == 1
-    assert all("REGRESSED: graphs: 1 -> 2" in message for message in failures.values())
-    suite(waste=0.1)
-    status, _, failures = gate("--benchmark-compare")
-    assert status == 1
-    assert all("NOT MEASURED" in message and "graphs" in message for message in failures.values())
-
-
-@pytest.mark.parametrize("error", [0.2, float("nan")])
-def test_output_error_beyond_tolerance_fails(recorded, gate, suite, error):
-    suite(output_error=0.1, output_tolerance=0.1)
-    assert gate("--benchmark-compare")[0] == 0
-    suite(output_tolerance=0.1, output_error=error) if error == error else suite_with_nan(suite)
-    status, _, failures = gate("--benchmark-compare")
-    assert status == 1
-    assert all("beyond the tolerance" in message for message in failures.values())
-
-
-def suite_with_nan(suite) -> None:
-    class Nan(float):
-        def __repr__(self) -> str:
-            return "float('nan')"
-
-    suite(output_tolerance=0.1, output_error=Nan("nan"))
-
-
-def test_a_benchmark_without_baseline_is_new_and_not_green(recorded, gate, suite):
-    suite(names=("first", "second", "third"))
-    status, _, failures = gate("--benchmark-compare")
-    assert status == 1
-    assert "NEW" in failures["test_sum[third]"]
-    assert failures["test_sum[first]"] == ""
-
-
-def test_a_removed_benchmark_is_missing_and_fails_under_its_own_name(recorded, gate, suite):
-    suite(names=("first",))
-    status, _, failures = gate("--benchmark-compare")
-    assert status == 1
-    assert "MISSING" in failures["test_sum[second]"]
-
-
-def test_a_partial_run_is_no_gate(recorded, gate):
-    status, _, failures = gate("-k", "first", "--benchmark-compare")
-    assert status == 1
-    assert "NOT MEASURED" in failures["test_sum[second]"]
+    assert all(said in message for message in failures.values())
 
 
 @pytest.mark.parametrize(
-    ("damage", "named"),
+    ("names", "arguments", "name", "word"),
     [
-        ({"device": "another machine"}, "another machine"),
-        ({"schema": 0}, "schema 0"),
+        (("first", "second", "third"), (), "third", "NEW"),
+        (("first",), (), "second", "MISSING"),
+        (("first", "second"), ("-k", "first"), "second", "NOT MEASURED"),
+    ],
+    ids=["new", "removed", "deselected"],
+)
+def test_a_benchmark_that_only_one_side_has_fails_under_its_own_name(
+    recorded, gate, suite, names, arguments, name, word
+):
+    suite(names=names)
+    status, _, failures = gate(*arguments, "--benchmark-compare")
+    assert status == 1
+    assert [test for test, message in failures.items() if message] == [f"test_sum[{name}]"]
+    assert word in failures[f"test_sum[{name}]"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "word", "named"),
+    [
+        ({"device": "another machine"}, "INCOMPARABLE", "another machine"),
+        ({"schema": 0}, "INCOMPARABLE", "schema 0"),
+        ({"versions": {"torch": "0.1"}}, "PASS", "torch: baseline 0.1, now"),
     ],
 )
-def test_another_device_or_schema_is_incomparable(recorded, gate, damage, named):
+def test_another_device_or_schema_is_incomparable_and_other_versions_are_named(
+    recorded, gate, damage, word, named
+):
     recorded.write_text(json.dumps({**json.loads(recorded.read_text()), **damage}))
-    status, _, failures = gate("--benchmark-compare")
-    assert status == 1
-    assert all("INCOMPARABLE" in message and named in message for message in failures.values())
-
-
-@pytest.mark.parametrize("key", ["workload_fingerprint", "dtype", "model"])
-def test_another_workload_dtype_or_model_is_incomparable(suite, gate, key):
-    suite(**{key: "old"})
-    assert gate("--record-baseline")[0] == 0
-    suite(**{key: "new"})
-    status, _, failures = gate("--benchmark-compare")
-    assert status == 1
-    assert all("INCOMPARABLE" in message and "old" in message for message in failures.values())
-
-
-def test_differing_versions_are_named_and_judged(recorded, gate):
-    content = json.loads(recorded.read_text())
-    content["versions"]["torch"] = "0.1"
-    recorded.write_text(json.dumps(content))
-    status, output, _ = gate("--benchmark-compare")
-    assert status == 0
-    assert "torch: baseline 0.1, now" in output
+    status, output, failures = gate("--benchmark-compare")
+    assert status == (0 if word == "PASS" else 1)
+    assert f"2 {word}" in output
+    assert named in output
+    assert all(named in message for message in failures.values() if message)
 
 
 def test_a_truncated_baseline_stops_the_run(recorded, gate):
     recorded.write_text(recorded.read_text()[:80])
     status, output, _ = gate("--benchmark-compare")
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "not JSON or was cut short" in output
+    assert "not complete JSON" in output
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("--benchmark-disable",), ("--benchmark-skip",), ("--collect-only",), ("-k", "nothing")],
-    ids=" ".join,
+    ("arguments", "marker"),
+    [(("--collect-only",), "cpu"), (("-k", "nothing"), "cpu"), ((), "gpu")],
+    ids=["collected only", "nothing by name", "nothing by marker"],
 )
-def test_a_run_that_measures_nothing_is_not_green(recorded, gate, arguments):
-    status, output, failures = gate(*arguments, "--benchmark-compare")
+def test_a_run_that_measures_nothing_is_not_green(recorded, gate, arguments, marker):
+    status, output, failures = gate(*arguments, "--benchmark-compare", marker=marker)
     assert status != 0
     assert "gate NOT GREEN" in output
     assert all("NOT MEASURED" in message for message in failures.values())
-
-
-def test_a_row_that_could_not_run_is_not_measured_for_its_own_reason(recorded, gate, suite):
-    suite(not_measured="not installed: pip install it")
-    status, _, failures = gate("--benchmark-disable", "--benchmark-compare")
-    assert status == 1
-    assert all("NOT MEASURED: not installed: pip install it" in message for message in failures.values())
-
-
-def test_no_benchmark_selected_at_all_is_not_measured(recorded, gate):
-    status, output, _ = gate("--benchmark-compare", marker="gpu")
-    assert status != 0
-    assert "no benchmark was selected" in output
+    assert marker == "cpu" or "no benchmark was selected" in output
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -165,7 +148,7 @@ def test_a_gpu_suite_without_a_gpu_is_not_measured(gate, pytester, suite):
     )
     status, output, failures = gate("--benchmark-compare", marker="gpu")
     assert status == 1
-    assert "NOT MEASURED: no CUDA device" in failures["test_sum[first]"]
+    assert "NOT MEASURED: no CUDA device" in failures[FIRST]
     assert "NOT GREEN" in output
 
 
@@ -178,36 +161,39 @@ def test_an_expected_failure_does_not_turn_a_regression_green(recorded, gate, su
     assert "NOT GREEN: 2 REGRESSED" in output
 
 
-def test_a_comparison_never_writes_the_baseline(recorded, gate, suite):
-    before = recorded.read_text()
-    suite(work=1)
-    gate("--benchmark-compare", "--benchmark-autosave")
-    assert recorded.read_text() == before
-
-
-def test_judging_and_recording_at_once_is_refused(recorded, gate):
-    status, output, _ = gate("--record-baseline", "--benchmark-compare")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--record-baseline", "--benchmark-compare"), "either judged or stored"),
+        (("--record-baseline", "--record-session=s.json"), "either judged or stored"),
+        (("--record-session=s.json", "--benchmark-compare"), "either judged or stored"),
+        *(
+            (("--benchmark-compare", swallowed), f"{swallowed}: no such baseline")
+            for swallowed in ("0001", "nothing.json")
+        ),
+        (("--benchmark-compare", "test_timed.py"), "--benchmark-compare took test_timed.py as its value"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(recorded, gate, arguments, said):
+    status, output, _ = gate(*arguments)
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "judged or stored" in output
+    assert said in output
 
 
-@pytest.mark.parametrize("swallowed", ["test_timed.py", "0001", "nothing.json"])
-def test_a_value_that_is_no_baseline_is_refused(recorded, gate, swallowed):
-    status, output, _ = gate("--benchmark-compare", swallowed)
-    assert status == pytest.ExitCode.USAGE_ERROR
-    assert "--benchmark-compare" in output
-
-
-def test_a_named_baseline_is_used(recorded, gate, pytester):
+def test_a_named_baseline_is_used_and_never_written(recorded, gate, suite, pytester):
     elsewhere = recorded.rename(pytester.path / "mine.json")
+    before = elsewhere.read_text()
+    suite(work=1)
     assert gate("--benchmark-compare")[0] == 1
-    assert gate(f"--benchmark-compare={elsewhere}")[0] == 0
+    assert gate(f"--benchmark-compare={elsewhere}", "--benchmark-autosave")[0] == 0
+    assert elsewhere.read_text() == before
 
 
 def test_the_verdicts_reach_the_step_summary_and_the_report(recorded, gate, pytester, monkeypatch):
-    summary = pytester.path / "summary.md"
+    before, summary = recorded.read_text(), pytester.path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    gate("--report-dir", "gate-report", "--benchmark-compare")
+    gate("--report-dir", "gate-report", "--benchmark-autosave", "--benchmark-compare")
     assert "| PASS" in summary.read_text()
     content = json.loads((pytester.path / "gate-report" / "report.json").read_text())
     assert [verdict for verdict, _ in content["verdicts"].values()] == ["PASS", "PASS"]
+    assert recorded.read_text() == before

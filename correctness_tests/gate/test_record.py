@@ -13,29 +13,40 @@ from xenc.gate.stored.entry import Entry, Speedup
 from xenc.gate.stored.record import changes, main
 
 COMMIT = "1234567890abcdef"
+A, B, C = "t.py::a", "t.py::b", "t.py::c"
 
 
-def session(level=1.0, names=("t.py::a", "t.py::b"), exact=None, **more):
-    speedup = Speedup(reference="plain", times=2 / level, spread=None)
-    entry = Entry(
+def session(level=1.0, names=(A, B), exact=None, entry=None, **more):
+    """One session; `entry` are fields of its entries that differ."""
+    measured = Entry(
         seconds=(level, 2 * level, 3 * level), protocol={"dtype": "float32"}, margin=0.15, spread=None,
-        speedup=speedup, exact=exact or {"graphs": 1},
+        speedup=Speedup(reference="plain", times=2 / level, spread=None), exact=exact or {"graphs": 1},
     )  # fmt: skip
     described = {"device": "a CPU", "versions": {"torch": "2.13"}, "commit": COMMIT, "sessions": 1, **more}
-    return Baseline(entries=dict.fromkeys(names, entry), **described)
+    return Baseline(entries=dict.fromkeys(names, replace(measured, **(entry or {}))), **described)
 
 
 @pytest.fixture
-def merge(tmp_path, capsys):
-    """`python -m xenc.gate.stored.record` on sessions: its exit status and what it printed."""
+def record(tmp_path, capsys):
+    """`python -m xenc.gate.stored.record` on files: its exit status and what it printed."""
+
+    def run(*paths):
+        status = main([*map(str, paths), "--baseline-dir", str(tmp_path / "stored")])
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def merge(tmp_path, record):
+    """The same on sessions."""
 
     def run(*sessions):
         paths = [tmp_path / f"{number}.json" for number in range(len(sessions))]
         for path, each in zip(paths, sessions, strict=True):
             write_baseline(path, each)
-        status = main([*map(str, paths), "--baseline-dir", str(tmp_path / "stored")])
-        printed = capsys.readouterr()
-        return status, printed.out + printed.err
+        return record(*paths)
 
     return run
 
@@ -55,7 +66,7 @@ def test_sessions_become_one_baseline_of_their_medians_and_drift(merge, stored):
     assert status == 0, printed
     written = read_baseline(stored)
     assert (written.sessions, written.commit) == (3, COMMIT)
-    entry = written.entries["t.py::a"]
+    entry = written.entries[A]
     assert entry.seconds == (1.1, 2.2, 3.3)
     assert entry.spread == pytest.approx(0.132, abs=0.001)
     assert entry.speedup.times == pytest.approx(2 / 1.1, rel=1e-5)
@@ -63,23 +74,22 @@ def test_sessions_become_one_baseline_of_their_medians_and_drift(merge, stored):
 
 
 def test_the_reviewer_is_told_what_changes(merge):
-    merge(session(1.0, names=("t.py::a", "t.py::old")))
-    status, printed = merge(session(1.1, names=("t.py::a", "t.py::new"), exact={"graphs": 2}))
+    merge(session(1.0, names=(A, "t.py::old")))
+    status, printed = merge(session(1.1, names=(A, "t.py::new"), exact={"graphs": 2}))
     assert status == 0
-    assert row(printed, "a") == ["t.py::a", "2", "2.2", "+10.0%", "unknown", "2.00x -> 1.82x", "15%",
-                                 "graphs 1 -> 2"]  # fmt: skip
+    assert row(printed, "a")[1:4] == ["2", "2.2", "+10.0%"]
+    assert row(printed, "a")[4:] == ["unknown", "2.00x -> 1.82x", "15%", "graphs 1 -> 2"]
     assert row(printed, "new")[1:4] == ["", "2.2", "new"]
     assert row(printed, "old")[1:4] == ["2", "", "removed"]
     assert "2 benchmarks, 1 session, in" in printed
 
 
 def test_a_change_of_protocol_is_no_change_of_speed():
-    old = session()
-    entries = {name: replace(entry, protocol={"dtype": "bfloat16"}) for name, entry in old.entries.items()}
-    assert row(changes(old, replace(old, entries=entries)), "a")[3] == "another protocol"
+    other = session(entry={"protocol": {"dtype": "bfloat16"}})
+    assert row(changes(session(), other), "a")[3] == "another protocol"
 
 
-def test_a_margin_that_a_reviewer_set_stays(merge, stored):
+def test_a_margin_that_a_reviewer_set_is_kept(merge, stored):
     merge(session())
     stored.write_text(stored.read_text().replace('"margin": 0.15', '"margin": 0.04', 1))
     merge(session(), session())
@@ -89,12 +99,7 @@ def test_a_margin_that_a_reviewer_set_stays(merge, stored):
 def test_counts_that_differ_between_sessions_are_pointed_out(merge, stored):
     _, printed = merge(session(exact={"graphs": 1}), session(exact={"graphs": 3}))
     assert "t.py::a: graphs differs between sessions (1, 3); the largest is stored" in printed
-    assert read_baseline(stored).entries["t.py::a"].exact == {"graphs": 3}
-
-
-def other_protocol(**change):
-    entry = replace(next(iter(session().entries.values())), **change)
-    return replace(session(), entries=dict.fromkeys(session().entries, entry))
+    assert read_baseline(stored).entries[A].exact == {"graphs": 3}
 
 
 @pytest.mark.parametrize(
@@ -102,16 +107,17 @@ def other_protocol(**change):
     [
         ([session(commit=COMMIT + "+dirty")], "commit or stash"),
         ([session(commit="unknown")], "no git revision"),
+        ([session(sessions=2, entry={"spread": 0.1, "speedup": None})], "already holds 2 sessions"),
         ([session(), session(commit="another")], "differ in commit"),
         ([session(), session(device="a GPU")], "differ in device"),
         ([session(), session(versions={"torch": "2.14"})], "differ in versions"),
-        ([session(), session(names=("t.py::a",))], "t.py::b in one only"),
-        ([session(), session(names=("t.py::a", "t.py::b", "t.py::c"))], "t.py::c in one only"),
-        ([session(), other_protocol(protocol={"dtype": "bfloat16"})], "differ in protocol of t.py::a"),
-        ([session(), other_protocol(seconds=(1.0, 1.0))], "differ in protocol of t.py::a"),
-        ([session(), other_protocol(speedup=None)], "differ in protocol of t.py::a"),
+        ([session(), session(names=(A,))], "t.py::b in one only"),
+        ([session(), session(names=(A, B, C))], "t.py::c in one only"),
+        *(
+            ([session(), session(entry=other)], "differ in protocol of t.py::a")
+            for other in ({"protocol": {"dtype": "bfloat16"}}, {"seconds": (1.0, 1.0)}, {"speedup": None})
+        ),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_sessions_that_do_not_belong_together_are_refused_and_nothing_is_changed(
     merge, stored, sessions, named
@@ -125,25 +131,15 @@ def test_sessions_that_do_not_belong_together_are_refused_and_nothing_is_changed
     assert stored.read_text() == before
 
 
-def test_a_merged_baseline_is_no_session(merge, stored, capsys, tmp_path):
-    merge(session(), session())
-    assert main([str(stored), "--baseline-dir", str(tmp_path / "elsewhere")]) == 1
-    assert "2 sessions already" in capsys.readouterr().err
-
-
-def test_a_session_named_twice_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize("content", [None, "", "{", "[]"])
+def test_a_session_given_twice_or_cut_short_is_refused(tmp_path, record, content):
     write_baseline(tmp_path / "1.json", session())
-    assert (
-        main([str(tmp_path / "1.json"), str(tmp_path / "." / "1.json"), "--baseline-dir", str(tmp_path)]) == 1
-    )
-    assert "named twice" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]"])
-def test_a_session_cut_short_is_refused_by_name(tmp_path, capsys, content):
-    (tmp_path / "1.json").write_text(content)
-    assert main([str(tmp_path / "1.json"), "--baseline-dir", str(tmp_path / "stored")]) == 1
-    assert "1.json" in capsys.readouterr().err
+    if content is not None:
+        (tmp_path / "1.json").write_text(content)
+    again = [tmp_path / "." / "1.json"] if content is None else []
+    status, printed = record(tmp_path / "1.json", *again)
+    assert status == 1
+    assert ("given twice" if content is None else "1.json") in printed
     assert not (tmp_path / "stored").exists()
 
 
@@ -151,23 +147,23 @@ def test_another_devices_file_is_not_overwritten(merge, stored):
     write_baseline(stored, session(device="A-CPU"))
     status, printed = merge(session())
     assert status == 1
-    assert "is of A-CPU" in printed
+    assert "belongs to A-CPU" in printed
     assert read_baseline(stored).device == "A-CPU"
 
 
-def test_a_damaged_baseline_can_be_recorded_anew(merge, stored):
+def test_a_damaged_baseline_can_be_recorded_again(merge, stored):
     merge(session())
     stored.write_text(stored.read_text()[:50])
     status, printed = merge(session())
     assert status == 0
-    assert "nothing to compare with" in printed
+    assert "the stored baseline is ignored" in printed
 
 
-def test_sessions_are_left_then_merged_then_judged_by(suite, gate, pytester, capsys):
+def test_sessions_are_written_then_merged_then_judged_by(suite, gate, pytester, capsys):
     for number in range(2):
         status, output, _ = gate("--record-session", f"{number}.json")
         assert status == 0, output
-        assert f"left a session of 2 benchmarks in {number}.json" in output
+        assert f"wrote 2 benchmarks to the session {number}.json" in output
     assert not list(pytester.path.glob(".benchmarks/*.json"))
     assert main(["0.json", "1.json"]) == 0
     status, output, _ = gate("--benchmark-compare")
@@ -175,7 +171,10 @@ def test_sessions_are_left_then_merged_then_judged_by(suite, gate, pytester, cap
     assert "baseline of 2 sessions" in output
 
 
-@pytest.mark.parametrize("how", [["--record-baseline"], ["--record-session", "s.json"]])
+WAYS = pytest.mark.parametrize("how", [["--record-baseline"], ["--record-session", "s.json"]])
+
+
+@WAYS
 @pytest.mark.parametrize("new", ["test_timed.py", "test_new.py"], ids=["changed", "untracked"])
 def test_a_dirty_tree_is_refused_before_anything_is_measured(suite, gate, pytester, how, new):
     with pytester.path.joinpath(new).open("a") as file:
@@ -194,30 +193,25 @@ def test_outside_git_nothing_is_recorded(suite, gate, pytester):
     assert "no git revision" in output
 
 
-def test_a_baseline_that_is_not_committed_yet_makes_no_tree_dirty(recorded, gate, commit):
-    commit()
+def test_a_changed_baseline_does_not_make_a_tree_dirty_and_recording_prints_the_table(recorded, gate, suite):
+    suite(work=8)  # commits the baseline too
     recorded.write_text(recorded.read_text() + "\n")
-    assert gate("--record-baseline")[0] == 0
-
-
-def test_a_tree_that_changes_while_it_is_measured_is_not_recorded(suite, gate, pytester, commit):
-    test = pytester.path / "test_timed.py"
-    test.write_text(test.read_text() + "\n    open('new.py', 'w').close()\n")
-    commit()
-    status, output, _ = gate("--record-baseline")
-    assert status == 1
-    assert "the checkout changed while it was measured" in output
-    assert not list(pytester.path.glob(".benchmarks/*.json"))
-
-
-def test_recording_one_session_prints_the_table_too(recorded, gate, suite):
-    suite(work=8)
     status, output, _ = gate("--record-baseline")
     assert status == 0
     assert "+100.0%" in output
 
 
-@pytest.mark.parametrize("how", [["--record-baseline"], ["--record-session", "s.json"]])
+def test_a_tree_that_changes_during_the_measurement_is_not_recorded(suite, gate, pytester, commit):
+    test = pytester.path / "test_timed.py"
+    test.write_text(test.read_text() + "\n    open('new.py', 'w').close()\n")
+    commit()
+    status, output, _ = gate("--record-baseline")
+    assert status == 1
+    assert "the checkout changed during the measurement" in output
+    assert not list(pytester.path.glob(".benchmarks/*.json"))
+
+
+@WAYS
 def test_a_full_disk_ends_the_run_red_with_one_line_and_the_old_baseline(
     recorded, gate, pytester, monkeypatch, how
 ):
@@ -236,50 +230,33 @@ def test_a_full_disk_ends_the_run_red_with_one_line_and_the_old_baseline(
     assert not pytester.path.joinpath("s.json").exists()
 
 
-@pytest.mark.parametrize(
-    "both",
-    [("--record-baseline", "--record-session=s.json"), ("--record-session=s.json", "--benchmark-compare")],
-)
-def test_a_run_does_one_thing(recorded, gate, both):
-    status, output, _ = gate(*both)
-    assert status == pytest.ExitCode.USAGE_ERROR
-    assert "judged or stored" in output
-
-
-def test_a_failing_run_never_becomes_the_baseline(recorded, gate, suite):
-    before = recorded.read_text()
-    suite(recompiles=1, compile_findings="recompiled")
-    status, output, _ = gate("--record-baseline")
-    assert status == 1
-    assert "baseline NOT recorded" in output
-    assert recorded.read_text() == before
+SKIPPING = """
+import pytest
+pytest_plugins = ("xenc.gate.plugin",)
+def pytest_runtest_setup(item):
+    if {name!r} in item.nodeid:
+        pytest.skip("not today")
+"""
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("changes", "skipped", "arguments", "why"),
     [
-        (("-k", "first"), "the run left out"),
-        (("--benchmark-disable",), "nothing was measured"),
-        (("--benchmark-skip",), "nothing was measured"),
+        ({"recompiles": 1}, "none", (), "a test failed"),
+        ({}, "none", ("-k", "first"), "the run left out test_timed.py::test_sum[second]"),
+        ({}, "first", (), "the run left out test_timed.py::test_sum[first]"),
+        ({}, "none", ("--benchmark-disable",), "nothing was measured"),
+        ({}, "none", ("--benchmark-skip",), "nothing was measured"),
     ],
-    ids=["partial", "disabled", "skipped"],
+    ids=["failed", "partial", "one skipped", "disabled", "all skipped"],
 )
-def test_a_run_that_leaves_something_out_never_becomes_the_baseline(recorded, gate, arguments, why):
+def test_a_run_that_fails_or_leaves_something_out_never_becomes_the_baseline(
+    recorded, gate, suite, pytester, changes, skipped, arguments, why
+):
     before = recorded.read_text()
+    pytester.makeconftest(SKIPPING.format(name=skipped))
+    suite(**changes)
     status, output, _ = gate(*arguments, "--record-baseline")
     assert status == 1
     assert f"baseline NOT recorded: {why}" in output
     assert recorded.read_text() == before
-
-
-def test_a_benchmark_that_is_skipped_keeps_the_others_from_becoming_a_baseline(suite, gate, pytester, commit):
-    pytester.makeconftest(
-        'pytest_plugins = ("xenc.gate.plugin",)\nimport pytest\n'
-        "def pytest_runtest_setup(item):\n"
-        '    if "first" in item.nodeid:\n        pytest.skip("not today")'
-    )
-    commit()
-    status, output, _ = gate("--record-baseline")
-    assert status == 1
-    assert "NOT recorded: the run left out test_timed.py::test_sum[first]" in output
-    assert not list((pytester.path / ".benchmarks").glob("*.json"))

@@ -89,7 +89,7 @@ def test_what_names_no_commit_is_named(repository, ref):
 
 @pytest.mark.parametrize("ref", ["", "-h", "--all"])
 def test_an_option_is_never_given_to_git(repository, ref):
-    with pytest.raises(RevisionError, match=f"{ref!r} names no commit"):
+    with pytest.raises(RevisionError, match=f"{ref!r} does not name a commit"):
         resolve(ref, repository)
 
 
@@ -105,9 +105,9 @@ def test_a_commit_that_a_shallow_clone_lacks_can_be_fetched(repository, tmp_path
 
 
 def test_a_folder_that_is_no_repository_is_named(tmp_path):
-    with pytest.raises(RevisionError, match=f"{tmp_path} is no git repository"):
+    with pytest.raises(RevisionError, match=f"{tmp_path} is not a git repository"):
         resolve("HEAD", tmp_path)
-    with pytest.raises(RevisionError, match="absent is no folder"):
+    with pytest.raises(RevisionError, match="absent is not a folder"):
         resolve("HEAD", tmp_path / "absent")
 
 
@@ -262,7 +262,7 @@ def test_a_revision_that_fails_to_import_says_why_in_one_line(tmp_path, text, ca
 
 def test_a_name_that_is_taken_is_refused(repository):
     import_package(repository, "xenc_base")
-    with pytest.raises(RevisionError, match="xenc_base is imported already"):
+    with pytest.raises(RevisionError, match="xenc_base is already imported"):
         import_package(repository, "xenc_base")
 
 

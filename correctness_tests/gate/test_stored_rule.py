@@ -1,8 +1,9 @@
-"""Laws of the stored rule: rounds, the drift of sessions, and speed-ups -> one verdict."""
+"""Laws of the stored rule: rounds, the drift between sessions, and speed-ups -> one verdict."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from random import Random
 
@@ -16,8 +17,8 @@ from xenc.gate.stored.rule import judge as judge_entry
 from xenc.gate.verdict import Verdict
 
 PROTOCOL = {"workload_fingerprint": "abc", "dtype": "float32"}
-times = st.floats(1e-3, 10)
-rounds = st.lists(times, min_size=3, max_size=12)
+EQUAL = (1.0,) * 5
+rounds = st.lists(st.floats(1e-3, 10), min_size=3, max_size=12)
 
 
 def samples(seconds, margin=0.1, **protocol):
@@ -29,76 +30,64 @@ def judge(head, base, **versions):
     return judge_entry(head, None if base is None else entry_of(base), sessions=1, **versions)
 
 
-@given(rounds)
-def test_the_same_samples_pass(seconds):
-    assert judge(samples(seconds), samples(seconds)).verdict is Verdict.PASS
+def test_only_pass_and_improved_are_green():
+    assert {verdict for verdict in Verdict if verdict.green} == {Verdict.PASS, Verdict.IMPROVED}
 
 
-@given(rounds, st.floats(1.11, 5))
-def test_a_uniform_slowdown_beyond_the_margin_is_a_regression(seconds, factor):
-    slower = samples([second * factor for second in seconds])
-    judgement = judge(slower, samples(seconds))
-    assert judgement.verdict is Verdict.REGRESSED
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.1, 0.89, Verdict.IMPROVED),
+        (1.0, 1.0, Verdict.PASS),
+        (1.001, 1.09, Verdict.PASS),
+        (1.11, 5, Verdict.REGRESSED),
+    ],
+)
+@given(seconds=rounds, share=st.floats(0, 1))
+def test_a_uniform_change_is_judged_by_the_margin(low, high, verdict, seconds, share):
+    factor = low + share * (high - low)
+    judgement = judge(samples([second * factor for second in seconds]), samples(seconds))
+    assert judgement.verdict is verdict
     assert math.isclose(judgement.ratio, factor, rel_tol=1e-6)
-    assert "slower" in judgement.reason
-
-
-@given(rounds, st.floats(1.001, 1.09))
-def test_a_slowdown_within_the_margin_passes(seconds, factor):
-    assert judge(samples([s * factor for s in seconds]), samples(seconds)).verdict is Verdict.PASS
-
-
-@given(rounds, st.floats(0.1, 0.89))
-def test_a_speed_up_beyond_the_margin_is_an_improvement(seconds, factor):
-    judgement = judge(samples([s * factor for s in seconds]), samples(seconds))
-    assert judgement.verdict is Verdict.IMPROVED
-    assert judgement.verdict.green
+    assert verdict is not Verdict.REGRESSED or "slower" in judgement.reason
 
 
 @given(rounds, rounds)
-def test_no_sample_is_both_regressed_and_improved_when_the_sides_are_swapped(head, base):
+def test_no_two_samples_are_both_regressed_against_each_other(head, base):
     size = min(len(head), len(base))
     head, base = head[:size], base[:size]
     if judge(samples(head), samples(base)).verdict is Verdict.REGRESSED:
         assert judge(samples(base), samples(head)).verdict is not Verdict.REGRESSED
 
 
-def test_one_outlying_round_does_not_raise_an_alarm():
-    base = [1.0, 1.01, 0.99, 1.0, 1.02]
-    assert judge(samples([1.0, 5.0, 1.01, 0.99, 1.0]), samples(base)).verdict is Verdict.PASS
-
-
-def test_noise_as_wide_as_the_margin_is_inconclusive_and_not_green():
-    judgement = judge(samples([0.8, 1.0, 1.25, 0.85, 1.2]), samples([1.0] * 5))
-    assert judgement.verdict is Verdict.INCONCLUSIVE
-    assert not judgement.verdict.green
-
-
-def test_rounds_are_paired_so_unequal_work_per_round_is_no_noise():
-    base = [1.0, 3.0, 2.0, 5.0, 4.0]
-    judgement = judge(samples([1.2 * second for second in base]), samples(base))
-    assert judgement.verdict is Verdict.REGRESSED
-    assert judgement.uncertainty < 1e-9
-
-
-def test_nothing_timed_is_not_measured():
-    assert judge(samples([]), samples([1.0] * 5)).verdict is Verdict.NOT_MEASURED
-
-
-def test_no_baseline_is_new():
-    assert judge(samples([1.0] * 5), None).verdict is Verdict.NEW
+@pytest.mark.parametrize(
+    ("head", "base", "verdict"),
+    [
+        pytest.param(
+            (1.0, 5.0, 1.01, 0.99, 1.0), (1.0, 1.01, 0.99, 1.0, 1.02), Verdict.PASS, id="an outlier"
+        ),
+        pytest.param((0.8, 1.0, 1.25, 0.85, 1.2), EQUAL, Verdict.INCONCLUSIVE, id="noise"),
+        pytest.param(
+            (1.2, 3.6, 2.4, 6.0, 4.8), (1, 3, 2, 5, 4), Verdict.REGRESSED, id="unequal rounds, paired"
+        ),
+        pytest.param((), EQUAL, Verdict.NOT_MEASURED, id="nothing was timed"),
+        pytest.param(EQUAL, None, Verdict.NEW, id="no baseline"),
+    ],
+)
+def test_the_verdict_on_single_rounds(head, base, verdict):
+    assert judge(samples(head), None if base is None else samples(base)).verdict is verdict
 
 
 @pytest.mark.parametrize(
     ("head", "base", "named"),
     [
-        (samples([1.0] * 5, dtype="bfloat16"), samples([1.0] * 5), "bfloat16"),
-        (samples([1.0] * 5, workload_fingerprint="xyz"), samples([1.0] * 5), "xyz"),
-        (samples([1.0] * 4), samples([1.0] * 5), "4 rounds"),
-        (samples([1.0] * 2), samples([1.0] * 2), "fewer than 3"),
+        (samples(EQUAL, dtype="bfloat16"), samples(EQUAL), "bfloat16"),
+        (samples(EQUAL, workload_fingerprint="xyz"), samples(EQUAL), "xyz"),
+        (samples([1.0] * 4), samples(EQUAL), "4 rounds"),
+        (samples([1.0] * 2), samples([1.0] * 2), "at least 3"),
     ],
 )
-def test_what_differs_in_protocol_is_incomparable_and_the_difference_is_named(head, base, named):
+def test_a_difference_of_protocol_is_incomparable_and_named(head, base, named):
     judgement = judge(head, base)
     assert judgement.verdict is Verdict.INCOMPARABLE
     assert named in judgement.reason
@@ -106,23 +95,16 @@ def test_what_differs_in_protocol_is_incomparable_and_the_difference_is_named(he
 
 def test_differing_versions_are_judged_and_named():
     judgement = judge(
-        samples([1.0] * 5),
-        samples([1.0] * 5),
-        head_versions={"torch": "2.13"},
-        base_versions={"torch": "2.11"},
+        samples(EQUAL), samples(EQUAL), head_versions={"torch": "2.13"}, base_versions={"torch": "2.11"}
     )
     assert judgement.verdict is Verdict.PASS
     assert judgement.notes == ("torch: baseline 2.11, now 2.13", BLIND_SPOT)
 
 
-def stored(seconds=1.0, spread=0.0, speedup=None, speedup_spread=0.0, margin=0.1):
+def stored(spread=0.0, speedup=None, speedup_spread=0.0, margin=0.1):
     """An entry of several sessions; `speedup` is over "plain"."""
-    over = None
-    if speedup is not None:
-        over = Speedup(reference="plain", times=speedup, spread=speedup_spread)
-    return Entry(
-        seconds=(seconds,) * 5, protocol=PROTOCOL, margin=margin, spread=spread, speedup=over,
-    )  # fmt: skip
+    over = None if speedup is None else Speedup(reference="plain", times=speedup, spread=speedup_spread)
+    return Entry(seconds=EQUAL, protocol=PROTOCOL, margin=margin, spread=spread, speedup=over)
 
 
 def referenced(seconds, reference_seconds, reference="plain"):
@@ -133,23 +115,25 @@ def referenced(seconds, reference_seconds, reference="plain"):
     )  # fmt: skip
 
 
+def combined(*sessions, **given):
+    return combine([entry_of(samples(seconds, **given)) for seconds in sessions])
+
+
 def test_several_sessions_are_their_median_round_by_round():
-    entry = combine([entry_of(samples(s)) for s in ([1, 2, 9], [2, 3, 7], [3, 7, 8])])
-    assert entry.seconds == (2, 3, 8)
+    assert combined([1, 2, 9], [2, 3, 7], [3, 7, 8]).seconds == (2, 3, 8)
 
 
 @given(rounds, st.floats(0.01, 0.3))
-def test_the_spread_is_what_separate_sessions_differ_by_however_unequal_the_rounds(seconds, drift):
+def test_the_spread_is_the_drift_between_sessions_however_unequal_the_rounds(seconds, drift):
     sessions = [[second * math.exp(d) for second in seconds] for d in (-drift, 0, drift)]
-    assert math.isclose(combine([entry_of(samples(s)) for s in sessions]).spread, drift, rel_tol=1e-6)
+    assert math.isclose(combined(*sessions).spread, drift, rel_tol=1e-6)
 
 
-def test_noise_of_single_rounds_is_hardly_spread():
-    sessions = [[1.5, 1, 1, 1, 1], [1, 1, 1.5, 1, 1], [1, 1, 1, 1, 0.5]]
-    assert combine([entry_of(samples(s)) for s in sessions]).spread == 0
+def test_noise_of_single_rounds_is_not_spread():
+    assert combined([1.5, 1, 1, 1, 1], [1, 1, 1.5, 1, 1], [1, 1, 1, 1, 0.5]).spread == 0
 
 
-def test_a_speed_up_is_the_median_of_neighbours_and_then_of_sessions():
+def test_a_speed_up_is_the_median_over_rounds_and_then_over_sessions():
     entries = [entry_of(referenced(1.0, times)) for times in (2 / 1.1, 2.0, 2.2)]
     assert entries[0].speedup == Speedup(reference="plain", times=pytest.approx(2 / 1.1), spread=None)
     merged = combine(entries).speedup
@@ -157,106 +141,82 @@ def test_a_speed_up_is_the_median_of_neighbours_and_then_of_sessions():
     assert merged.spread == pytest.approx(math.log(1.1))
 
 
-def test_of_counts_that_sessions_differ_in_the_largest_is_kept():
-    entries = [
-        Entry(seconds=(1.0,), protocol={}, margin=0.1, spread=None, exact=exact)
-        for exact in ({"graphs": 1, "waste": 0.1}, {"graphs": 1, "waste": 0.2})
-    ]
+def test_of_facts_that_differ_between_sessions_the_largest_is_kept():
+    entries = [replace(stored(), exact={"graphs": 1, "waste": waste}) for waste in (0.1, 0.2)]
     assert combine(entries).exact == {"graphs": 1, "waste": 0.2}
 
 
-def test_one_session_says_nothing_of_drift_and_the_reason_admits_it():
-    entry = combine([entry_of(samples([1.0] * 5))])
+def test_one_session_has_no_drift_and_the_reason_says_so():
+    entry = combined(EQUAL)
     assert entry.spread is None
-    judgement = judge_entry(samples([1.0] * 5), entry, sessions=1)
+    judgement = judge_entry(samples(EQUAL), entry, sessions=1)
     assert "one session" in judgement.reason
-    assert "the margin is all there is" in judgement.reason
-    assert "unknown" not in judge_entry(samples([1.0] * 5), stored(spread=0.01), sessions=3).reason
+    assert "drift between sessions is unknown" in judgement.reason
+    assert "unknown" not in judge_entry(samples(EQUAL), stored(spread=0.01), sessions=3).reason
 
 
-@pytest.mark.parametrize("head", [1.2, 0.8])
-def test_what_drift_alone_may_do_is_inconclusive(head):
-    """Every round alike, so nothing but the spread between sessions speaks against a verdict."""
-    entry = stored(spread=0.08)
-    judgement = judge_entry(samples([head] * 5), entry, sessions=3)
-    assert judgement.verdict is (Verdict.INCONCLUSIVE if head > 1 else Verdict.PASS)
-    assert judge_entry(samples([head] * 5), stored(spread=0.0), sessions=3).verdict in (
-        Verdict.REGRESSED, Verdict.IMPROVED,
-    )  # fmt: skip
-    if head > 1:
-        assert "record more sessions" in judgement.reason
+@pytest.mark.parametrize(
+    ("head", "with_drift", "without"),
+    [(1.2, Verdict.INCONCLUSIVE, Verdict.REGRESSED), (0.8, Verdict.PASS, Verdict.IMPROVED)],
+)
+def test_a_change_that_drift_alone_can_cause_is_not_called(head, with_drift, without):
+    """All rounds are equal, so that only the drift makes a verdict uncertain."""
+    judgement = judge_entry(samples([head] * 5), stored(spread=0.08), sessions=3)
+    assert judgement.verdict is with_drift
+    assert ("record more sessions" in judgement.reason) == (with_drift is Verdict.INCONCLUSIVE)
+    assert judge_entry(samples([head] * 5), stored(spread=0.0), sessions=3).verdict is without
 
 
-def test_the_uncertainty_is_that_of_the_formula():
+def test_the_uncertainty_follows_the_formula_and_falls_with_more_sessions():
     """t at 95% with 2 degrees of freedom is 2.920; one session against the median of three."""
-    judgement = judge_entry(samples([1.0] * 5), stored(spread=0.01), sessions=3)
-    assert judgement.uncertainty == pytest.approx(2.920 * 0.01 * math.sqrt(1 + math.pi / 6), rel=1e-3)
-
-
-def test_the_fewer_sessions_the_less_their_spread_is_trusted():
-    uncertainties = [
-        judge_entry(samples([1.0] * 5), stored(spread=0.01), sessions=sessions).uncertainty
-        for sessions in (2, 3, 5, 20)
-    ]
-    assert uncertainties == sorted(uncertainties, reverse=True)
-    assert uncertainties[0] > 3 * uncertainties[-1]
+    found = {
+        n: judge_entry(samples(EQUAL), stored(spread=0.01), sessions=n).uncertainty for n in (2, 3, 5, 20)
+    }
+    assert found[3] == pytest.approx(2.920 * 0.01 * math.sqrt(1 + math.pi / 6), rel=1e-3)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert found[2] > 3 * found[20]
 
 
 def test_unchanged_code_on_a_drifting_machine_is_seldom_called_a_regression():
-    """Sessions drawn from the model: without the spread, one in six would be beyond a margin of 5%."""
+    """Sessions drawn from the model. Without the spread one in six would be beyond a margin of 5%."""
     random, red, naive = Random(0), 0, 0
     for _ in range(400):
         drifts = [random.gauss(0, 0.05) for _ in range(4)]
         sessions = [[math.exp(d + random.gauss(0, 0.002)) for _ in range(5)] for d in drifts]
-        entry = combine([entry_of(samples(s, margin=0.05)) for s in sessions[:3]])
-        head = samples(sessions[3])
+        entry, head = combined(*sessions[:3], margin=0.05), samples(sessions[3])
         red += judge_entry(head, entry, sessions=3).verdict is Verdict.REGRESSED
         naive += judge_entry(head, replace(entry, spread=0.0), sessions=3).verdict is Verdict.REGRESSED
     assert naive > 50
     assert red < 20
 
 
-def test_a_machine_that_is_slower_today_is_not_green_and_the_reason_names_the_reference():
-    judgement = judge_entry(referenced(1.3, 2.6), stored(speedup=2.0), sessions=3)
-    assert judgement.verdict is Verdict.REGRESSED
-    assert "the reference is slower too: by 30.0%; the speed-up over plain moved by" in judgement.reason
-    assert "+0.0%" in judgement.reason or "-0.0%" in judgement.reason
+BLAMED = r"the reference is slower too, by 30\.0%; the speed-up over plain moved by [+-]0\.0%"
 
 
-def test_code_that_is_slower_does_not_blame_the_reference():
-    judgement = judge_entry(referenced(1.3, 2.0), stored(speedup=2.0), sessions=3)
-    assert judgement.verdict is Verdict.REGRESSED
-    assert "slower too" not in judgement.reason
-    assert "moved by -23.1%" in judgement.reason
+@pytest.mark.parametrize(
+    ("head", "drift", "verdict", "said"),
+    [
+        pytest.param((1.3, 2.6), 0.0, Verdict.REGRESSED, BLAMED, id="a slower machine is red, and named"),
+        pytest.param(
+            (1.3, 2.0), 0.0, Verdict.REGRESSED, r"moved by -23\.1%", id="slower code is not excused"
+        ),
+        pytest.param((1.3, 2.2), 0.2, Verdict.REGRESSED, "", id="a little slower reference is no excuse"),
+        pytest.param((1.0, 1.5), 0.0, Verdict.REGRESSED, "2.00x before, 1.50x now", id="fell, equal seconds"),
+        pytest.param((0.7, 1.05), 0.0, Verdict.REGRESSED, "2.00x before, 1.50x now", id="fell, less seconds"),
+        pytest.param((1.0, 1.5), 0.2, Verdict.PASS, "", id="fell by less than its drift"),
+        pytest.param((1.3, 4.0), 0.0, Verdict.REGRESSED, "", id="a higher speed-up does not excuse seconds"),
+    ],
+)
+def test_the_verdict_with_a_speed_up_over_a_reference(head, drift, verdict, said):
+    entry = stored(speedup=2.0, speedup_spread=drift)
+    judgement = judge_entry(referenced(*head), entry, sessions=3)
+    assert judgement.verdict is verdict
+    assert re.search(said, judgement.reason)
+    assert ("the reference is slower too" in judgement.reason) == (said == BLAMED)
 
 
-def test_a_reference_that_is_a_little_slower_does_not_excuse_what_is_much_slower():
-    """The speed-up's own drift hides its fall here, which is beyond the margin all the same."""
-    judgement = judge_entry(referenced(1.3, 2.2), stored(speedup=2.0, speedup_spread=0.2), sessions=3)
-    assert judgement.verdict is Verdict.REGRESSED
-    assert "slower too" not in judgement.reason
-
-
-@pytest.mark.parametrize("seconds", [1.0, 0.7], ids=["seconds alike", "seconds faster"])
-def test_a_speed_up_that_fell_beyond_the_margin_is_a_regression_whatever_the_seconds(seconds):
-    judgement = judge_entry(referenced(seconds, 1.5 * seconds), stored(speedup=2.0), sessions=3)
-    assert judgement.verdict is Verdict.REGRESSED
-    assert "2.00x before, 1.50x now" in judgement.reason
-
-
-def test_a_speed_up_that_drifts_more_than_it_fell_is_no_regression():
-    entry = stored(speedup=2.0, speedup_spread=0.2)
-    assert judge_entry(referenced(1.0, 1.5), entry, sessions=3).verdict is Verdict.PASS
-
-
-def test_a_speed_up_that_rose_turns_nothing_green():
-    """Red seconds stay red: the reference may have become slower for another reason."""
-    judgement = judge_entry(referenced(1.3, 4.0), stored(speedup=2.0), sessions=3)
-    assert judgement.verdict is Verdict.REGRESSED
-
-
-@pytest.mark.parametrize("head", [referenced(1.0, 0.1, reference="other"), samples([1.0] * 5)])
-def test_a_speed_up_over_another_reference_is_not_judged_and_that_is_said(head):
+@pytest.mark.parametrize("head", [referenced(1.0, 0.1, reference="other"), samples(EQUAL)])
+def test_a_speed_up_over_another_reference_is_not_judged_and_the_reason_says_so(head):
     judgement = judge_entry(head, stored(speedup=2.0), sessions=3)
     assert judgement.verdict is Verdict.PASS
     assert "speed-up not judged" in judgement.reason
@@ -264,4 +224,4 @@ def test_a_speed_up_over_another_reference_is_not_judged_and_that_is_said(head):
 
 @pytest.mark.parametrize("base", [None, stored(), stored(margin=0.2, speedup=2.0)])
 def test_every_judgement_says_what_a_stored_baseline_cannot_see(base):
-    assert "--against REF" in judge_entry(samples([1.0] * 5), base, sessions=3).notes[-1]
+    assert "--against REF" in judge_entry(samples(EQUAL), base, sessions=3).notes[-1]

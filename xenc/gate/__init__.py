@@ -1,1 +1,1 @@
-"""The performance gate: scores are timed -> samples -> baseline -> verdict -> report."""
+"""The performance gate, a pytest plugin: timed rounds -> samples -> baseline -> verdict -> report."""

@@ -1,4 +1,4 @@
-"""Facts that need no statistics: old value -> new value, and a change passes or fails on them exactly."""
+"""Exact facts, such as graph and kernel counts: compared between head and base without statistics."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ Number = float | int
 class Rule(Enum):
     """How a fact of the head is judged."""
 
-    NONE_ALLOWED = "none is allowed, whatever the base did"
-    NO_GROWTH = "no more than the base's"
-    OWN_TOLERANCE = "no more than its own bound, whatever the base's is"
-    OWN_FLOOR = "no less than its own bound, whatever the base's is"
+    NONE_ALLOWED = "must be zero, whatever the base's value is"
+    NO_GROWTH = "at most the base's value"
+    OWN_TOLERANCE = "at most the head's own tolerance, whatever the base's value is"
+    OWN_FLOOR = "at least the head's own floor, whatever the base's value is"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A known fact.
+    """A fact that the gate knows how to judge.
 
     Attributes:
-        label: its name in words.
+        label: its name in reports.
         rule: how it is judged.
         unit: "" for counts, "share" for fractions of one, "bytes".
-        absolute, relative: growth that is none: the larger of the two counts.
-        bound: the name of the number beside it that an own tolerance or floor is.
+        absolute: growth up to this amount is ignored.
+        relative: growth up to this fraction of the old value is ignored too.
+        bound: the key under which its tolerance or floor is given; "" if it has none.
     """
 
     label: str
@@ -50,28 +51,28 @@ FACTS: Final[Mapping[str, Fact]] = {
     "cudagraph_recordings": Fact(label="CUDA graph recordings", rule=Rule.NONE_ALLOWED),
     "cudagraph_skips": Fact(label="CUDA graph skips", rule=Rule.NONE_ALLOWED),
     "kernels": Fact(label="kernels"),
-    # sums of integers, divided: the same batches give the same share but for the last bits
+    # a quotient: equal batches give equal shares except for rounding
     "padded_share": Fact(label="padded share", unit="share", absolute=1e-9),
-    # allocators round blocks up and libraries pick workspaces: less than that is no change of the code
+    # allocators round up and libraries choose workspaces: smaller differences do not come from the code
     "peak_bytes": Fact(label="peak memory", unit="bytes", relative=0.01),
     "output_error": Fact(label="output error", rule=Rule.OWN_TOLERANCE, bound="output_tolerance"),
     "kendall_tau": Fact(label="Kendall's tau", rule=Rule.OWN_FLOOR, bound="kendall_floor"),
     "ndcg_loss": Fact(label="nDCG lost", rule=Rule.OWN_TOLERANCE, bound="ndcg_tolerance"),
 }
-"""What can be compared, by name. Their bounds may stand beside them."""
+"""Every fact that can be compared, by its key."""
 
 _BOUNDS: Final = frozenset(fact.bound for fact in FACTS.values() if fact.bound)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExactComparison:
-    """The facts of head against base, one line each.
+    """The facts of head compared with base: one line of text for each that differs.
 
     Attributes:
-        worse: broken; a change must not merge with any.
-        better: smaller than the base's.
-        unmeasured: the base has a number and the head none, or one that is not finite.
-        notes: growth that was accepted, and facts that the base has no number for.
+        worse: facts that break their rule; each makes the verdict REGRESSED.
+        better: facts that are smaller than the base's.
+        unmeasured: facts that the base has and the head lacks, or whose value is not finite.
+        notes: growth that a reviewer accepted, and facts that the base lacks.
     """
 
     worse: tuple[str, ...]
@@ -88,16 +89,16 @@ def changed_facts(
     """Compare the facts of one configuration.
 
     Args:
-        head: facts by the names of FACTS, with the bound of each that has one.
-        base: the same of the base; None or absent where it has none.
-        accepted: what a reviewer accepted. Growth up to it is no break.
+        head: facts by the keys of FACTS, and the bound of each that has one.
+        base: the same for the base; None or absent if it was not measured.
+        accepted: values that a reviewer accepted: growth up to them is allowed.
 
     Raises:
-        ValueError: a name that is not in FACTS, for a fact that nobody judges would pass silently.
+        ValueError: a key is not in FACTS. It would otherwise pass without being judged.
     """
     unknown = (set(head) | set(base)) - set(FACTS) - _BOUNDS
     if unknown:
-        raise ValueError(f"unknown facts {sorted(unknown)}: add them to FACTS")
+        raise ValueError(f"unknown facts {sorted(unknown)}: add them to FACTS in xenc/gate/exact.py")
     lines: dict[str, list[str]] = {"worse": [], "better": [], "unmeasured": [], "notes": []}
     for name, fact in FACTS.items():
         ours, theirs = head.get(name), base.get(name)
@@ -115,13 +116,13 @@ def changed_facts(
 def _compare(
     fact: Fact, ours: Number | None, theirs: Number | None, accepted: Number | None
 ) -> tuple[str, str]:
-    """Which list a fact belongs in, "" for none, and what is added to its line."""
+    """The list of ExactComparison that a fact belongs to ("" for none), and a suffix for its line."""
     if ours is None or not math.isfinite(ours):
         return "unmeasured", ""
     if fact.rule is Rule.NONE_ALLOWED and ours > 0:
         return "worse", ", and none is allowed"
     if theirs is None or not math.isfinite(theirs):
-        return ("notes", ", nothing to compare with") if ours or fact.rule is Rule.NO_GROWTH else ("", "")
+        return ("notes", ", not measured on the base") if ours or fact.rule is Rule.NO_GROWTH else ("", "")
     if _grew(fact, theirs, ours):
         if accepted is not None and not _grew(fact, accepted, ours):
             return "notes", ", accepted"
@@ -130,10 +131,10 @@ def _compare(
 
 
 def _within(fact: Fact, value: Number | None, bound: Number | None) -> tuple[str, str]:
-    """As `_compare`; NaN is within nothing."""
+    """Like `_compare`, for a fact that has a bound. NaN is outside every bound."""
     floor = fact.rule is Rule.OWN_FLOOR
     if value is None or bound is None:
-        return "unmeasured", "" if value is None else f", no {'floor' if floor else 'tolerance'} is known"
+        return "unmeasured", "" if value is None else f", no {'floor' if floor else 'tolerance'} is given"
     if floor:
         return ("", "") if value >= bound else ("worse", f", below the floor {bound:.3g}")
     return ("", "") if value <= bound else ("worse", f", beyond the tolerance {bound:.3g}")
@@ -146,7 +147,7 @@ def _grew(fact: Fact, old: Number, new: Number) -> bool:
 def _change(fact: Fact, old: Number | None, new: Number | None) -> str:
     grown = f" ({new / old - 1:+.1%})" if fact.unit == "bytes" and old and new is not None else ""
     texts = _number(fact, old), _number(fact, new)
-    if texts[0] == texts[1] and None not in (old, new) and old != new:  # print what differs
+    if texts[0] == texts[1] and None not in (old, new) and old != new:  # more digits, to show the difference
         texts = f"{old:.9g}", f"{new:.9g}"
     return f"{texts[0]} -> {texts[1]}{grown}"
 
@@ -162,9 +163,9 @@ def _number(fact: Fact, value: Number | None) -> str:
 
 
 def badness(name: str, value: Number | None) -> float:
-    """Larger for the worse of two values of a fact.
+    """A sort key: the worse of two values of a fact has the larger key.
 
-    None was not measured, and another process may have; NaN is worse than any number.
+    None is the best value, since another process may have measured the fact. NaN is the worst.
     """
     if value is None:
         return -math.inf
@@ -174,7 +175,7 @@ def badness(name: str, value: Number | None) -> float:
 
 
 def compile_counts(report: CompileReport) -> dict[str, Any]:
-    """What compiled in a timed region, as plain numbers and reasons for `extra_info`."""
+    """What compiled in a timed region: counts, and the reasons as text, for a benchmark's `extra_info`."""
     return {
         "recompiles": report.graphs + report.cudagraph_recordings,
         "graph_breaks": len(report.graph_breaks),
@@ -185,10 +186,10 @@ def compile_counts(report: CompileReport) -> dict[str, Any]:
 
 
 def broken_laws(info: Mapping[str, Any]) -> list[str]:
-    """What a benchmark's `extra_info` says that must never be so, whatever the baseline holds.
+    """One line for each fact that fails a benchmark whatever the baseline holds.
 
     Args:
-        info: may hold the keys of `compile_counts`, and the facts that have a bound, with it.
+        info: the benchmark's `extra_info`: the keys of `compile_counts`, and facts with their bounds.
     """
     broken = []
     counted = [

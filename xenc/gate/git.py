@@ -1,4 +1,4 @@
-"""Git, asked questions: it writes nothing, asks nobody, and does not mind whose checkout it is."""
+"""Runs git read-only: it takes no locks, never prompts, and accepts a checkout of another user."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 _OF_ANOTHER_REPOSITORY: Final = {
     "GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
 }  # fmt: skip
-"""What git sets for its hooks, which would outweigh the folder that git is run in."""
+"""Variables that git sets for its hooks. They would override the folder that git is run in."""
 
 
 def run_git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run git in a folder; what it answered, whatever its exit status.
+    """Run git in a folder and return the finished process, whatever its exit status.
 
     Raises:
-        OSError: there is no git, or no such folder.
+        OSError: git is not installed, or the folder does not exist.
     """
     environment = {key: value for key, value in os.environ.items() if key not in _OF_ANOTHER_REPOSITORY}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}

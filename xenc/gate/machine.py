@@ -1,4 +1,4 @@
-"""What machine this is, and what it did while it measured. Nothing of it is ever set."""
+"""The machine: its name, versions, load, clocks and throttling. All of it is read, nothing is set."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _SLOWED_DOWN: Final = {
     0x40: "hardware thermal slowdown",
     0x80: "power brake",
 }
-"""NVML's reasons (nvmlClocksEventReasons) that mean the device could not hold its speed. The power cap
-(0x04) is not among them: large matrix products always reach it."""
+"""NVML's throttle reasons (nvmlClocksEventReasons) that count as throttling. The power cap (0x04) does not:
+large matrix products always reach it."""
 
 
 def device_name(device: str) -> str:
-    """What a baseline belongs to: the GPU's name, or the processor's and how many threads torch uses."""
+    """The GPU's name, or the processor's name and torch's number of threads. A baseline belongs to one."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
 
 def versions() -> dict[str, str]:
-    """The versions that can change a timing."""
-    found = {"torch": str(torch.__version__)}  # an installed package may not say which build it is
+    """Versions of the software that can change a timing, by name."""
+    found = {"torch": str(torch.__version__)}  # unlike the package's metadata, it names the build
     found |= {name: version(name) for name in ("transformers", "sentence-transformers")}
     found["python"] = platform.python_version()
     if torch.version.cuda:
@@ -38,10 +38,10 @@ def versions() -> dict[str, str]:
 
 
 class Machine:
-    """Watches a device while blocks run on it.
+    """Observes a device while blocks run on it: throttling, clocks, and CPU load since construction.
 
     Args:
-        device: torch's device type.
+        device: torch's device type, "cpu" or "cuda".
     """
 
     def __init__(self, device: str) -> None:
@@ -54,7 +54,7 @@ class Machine:
         self._reasons: set[str] = set()
 
     def throttled(self) -> bool:
-        """Whether the device says that it is slowing itself down now; False where nothing can be asked."""
+        """Whether the device is throttling now; False on a CPU and without NVML."""
         if self._nvml is None:
             return False
         self._clocks.append(self._nvml.nvmlDeviceGetClockInfo(self._handle, self._nvml.NVML_CLOCK_SM))
@@ -64,7 +64,7 @@ class Machine:
         return bool(found)
 
     def facts(self) -> dict[str, Any]:
-        """Name, versions, threads, other load, clocks and why they fell."""
+        """Name, versions, threads, other load, clocks in MHz and reasons for throttling, by name."""
         own, other, stolen = (
             after - before for after, before in zip(_busy_seconds(), self._busy_before, strict=True)
         )
@@ -93,7 +93,7 @@ class Machine:
         }
         facts: dict[str, Any] = {"sdpa_backends": [name for name, on in enabled.items() if on]}
         if self._nvml is None:
-            return {**facts, "clocks": "unknown, and throttling too: no NVML, is nvidia-ml-py installed?"}
+            return {**facts, "clocks": "unknown, throttling is not detected: NVML is missing (nvidia-ml-py)"}
         processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         others = [process.pid for process in processes if process.pid != os.getpid()]
         return {
@@ -112,12 +112,15 @@ def _nvml() -> tuple[Any, Any]:
         pynvml.nvmlInit()
         uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
         return pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    except Exception:  # NVML has an error class for each of its many reasons
+    except Exception:  # NVML has an error class of its own for every cause
         return None, None
 
 
 def _busy_seconds() -> tuple[float, float, float]:
-    """CPU seconds so far: of this process, of all that ran, and stolen by the host. Zeros without /proc."""
+    """CPU seconds so far: of this process, of all processes, and stolen by the host.
+
+    Without /proc/stat the second equals the first, and the third is 0.
+    """
     own = sum(os.times()[:2])
     try:
         fields = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]

@@ -1,4 +1,4 @@
-"""Synchronised timing of rounds."""
+"""Times rounds; waits for the device before and after each."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..watch import CompileReport, watch_compiles
 Input = TypeVar("Input")
 
 FLAGGED_SPREAD: Final = 0.05
-"""A spread above this is pointed out wherever the number is printed."""
+"""Reports mark a spread above this fraction."""
 
 
 def synchronised_seconds() -> float:
-    """Seconds on the wall clock once the device has done all it was given: a timer for pytest-benchmark.
+    """Wall-clock seconds, read after the device has finished its work: a timer for pytest-benchmark.
 
-    The default timer would stop when the work is launched, not when it is done.
+    The default timer would stop when the work is launched.
     """
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
@@ -33,10 +33,10 @@ class Timing:
     """Rounds of one configuration.
 
     Attributes:
-        seconds: per round; empty if pytest-benchmark was told not to measure.
-        reference_seconds: what the reference took on the same input, just before each round.
-        compiles: what compiled meanwhile, in either.
-        peak_bytes: the most device memory held, on CUDA.
+        seconds: of each round; empty if pytest-benchmark is disabled.
+        reference_seconds: of the reference on the same input, just before each round.
+        compiles: what was compiled during the rounds, in either.
+        peak_bytes: peak memory of the device; None without CUDA.
     """
 
     seconds: tuple[float, ...]
@@ -51,14 +51,14 @@ def time_rounds(
     rounds: Sequence[Input],
     reference: Callable[[Input], Any] | None = None,
 ) -> Timing:
-    """Time `run` once on each input. Warm it up first.
+    """Time `run` once on each input. The caller warms it up first.
 
     Args:
         benchmark: pytest-benchmark's fixture; its timer should be `synchronised_seconds`.
         run: what is timed.
         rounds: one input per round.
-        reference: what to compare with. It runs on the same input right before each round, so that a
-            machine that slows down slows both: their ratio means something where seconds do not.
+        reference: what to compare with. It runs on the same input just before each round. A slower machine
+            slows both, so their ratio drifts less than the seconds do.
     """
     inputs = iter(rounds)
     reference_seconds: list[float] = []

@@ -1,4 +1,4 @@
-"""The pictures of a run: throughput of each configuration, and what requests of many sizes took."""
+"""The pictures of a run: throughput of each configuration, and latency of requests by their size."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _COMPILED, _EAGER = "#1f6feb", "#9aa4af"
 
 
 def draw(path: Path, records: Sequence[Record], caption: str) -> bool:
-    """Horizontal bars of pairs per second, whiskers from the slowest to the fastest round.
+    """Draw horizontal bars of pairs per second, with whiskers from the slowest to the fastest round.
 
     Returns:
-        Whether there is a picture: not without matplotlib, which is an extra, nor without records.
+        Whether a picture was written. None is without matplotlib (an extra) or without records.
     """
     try:
         from matplotlib.figure import Figure
@@ -47,10 +47,10 @@ def draw(path: Path, records: Sequence[Record], caption: str) -> bool:
 
 
 def draw_requests(path: Path, records: Sequence[Record], caption: str) -> bool:
-    """Milliseconds of each request over its tokens, with the line that fits them best.
+    """Draw milliseconds of each request against its tokens, with the least-squares line.
 
     Returns:
-        Whether there is a picture: not without matplotlib, nor without a record of unequal requests.
+        Whether a picture was written. None is without matplotlib or without a record of requests.
     """
     try:
         from matplotlib.figure import Figure

@@ -1,7 +1,7 @@
-"""The pytest hooks of the gate, and nothing else. Loaded by conftest.py, not by an entry point.
+"""The gate's pytest hooks. A conftest.py loads them, not an entry point.
 
-`--benchmark-compare` is pytest-benchmark's option; the gate takes it over, because pytest-benchmark's own
-comparison compares with whatever ran last, and passes when nothing was measured.
+`--benchmark-compare` is pytest-benchmark's option. The gate takes it over, because pytest-benchmark compares
+with the run stored last, and passes when nothing was measured.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from .stored.record import store_run
 from .verdict import Judgement, Verdict
 
 MEASURED_ON = {"cpu": "cpu", "gpu": "cuda"}
-"""Which device a test's marker says it measures."""
+"""Torch's device type of each marker."""
 
 GATE = "xenc-gate-session"
-"""The name that the session's hooks are registered under."""
+"""The name under which `GatePlugin` is registered."""
 
 JUDGEMENT = pytest.StashKey[Judgement]()
-"""Where a benchmark leaves a verdict that it brings along; no stored baseline is asked then."""
+"""Where a benchmark stores a verdict of its own. It is then not compared with the stored baseline."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options beside pytest-benchmark's own."""
+    """Add the gate's options to pytest-benchmark's."""
     group = parser.getgroup("xenc gate")
     group.addoption(
         "--record-baseline",
@@ -45,15 +45,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--record-session",
         default=None,
         metavar="FILE",
-        help="leave this run in FILE, if every test passes, for `python -m xenc.gate.stored.record` to merge",
+        help="write this run to FILE, if every test passes; `python -m xenc.gate.stored.record` merges FILEs",
     )
-    group.addoption("--baseline-dir", default=None, help="where baselines live (default: .benchmarks)")
+    group.addoption("--baseline-dir", default=None, help="folder of the baselines (default: .benchmarks)")
     group.addoption("--report-dir", default=None, help="write report.md, report.json and report.png here")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Take --benchmark-compare over before pytest-benchmark reads it."""
+    """Check the options, and take over --benchmark-compare before pytest-benchmark reads it."""
     compare = getattr(config.option, "benchmark_compare", None) or None  # pytest-benchmark's default is []
     if compare is not None:
         config.option.benchmark_compare = []
@@ -66,7 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.record_baseline and config.option.record_session
     ):
         raise pytest.UsageError(
-            "give one of --benchmark-compare, --record-baseline, --record-session: a run is judged or stored."
+            "give only one of --benchmark-compare, --record-baseline, --record-session: "
+            "a run is either judged or stored."
         )
     directory = Path(config.option.baseline_dir or config.rootpath / ".benchmarks")
     try:
@@ -83,27 +84,26 @@ _COMPARE_USAGE = (
     "device's file in .benchmarks/."
 )
 
-
 _FOLDED = re.compile(r"<details><summary>(.*?)</summary>\s*(.*?)\s*</details>\n*", re.DOTALL)
-"""What Markdown folds away; a terminal has no use for its tags."""
+"""A folded section of Markdown; the terminal shows it without the tags."""
 
 
 class GatePlugin:
-    """Hooks that need the session's state."""
+    """The hooks that need the state of the run."""
 
     def __init__(self, session: GateSession) -> None:
         self.session = session
         self._deselected: set[str] = set()
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """Remember what was left out on purpose."""
+        """Remember which benchmarks -m, -k or --deselect left out."""
         self._deselected.update(item.nodeid for item in items)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(
         self, session: pytest.Session, items: list[pytest.Item]
     ) -> Generator[None, None, None]:
-        """Add one failing item for each baseline entry that this run, all told, will not measure."""
+        """Add a failing item for each baseline entry that this run will not measure."""
         yield
         selected = {item.nodeid: device_of(item) for item in items if is_benchmark(item)}
         for name, judgement in self.session.expect(selected, self._deselected).items():
@@ -111,7 +111,7 @@ class GatePlugin:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
-        """A benchmark that is skipped was not measured."""
+        """Fail a skipped benchmark as NOT MEASURED."""
         try:
             yield
         except pytest.skip.Exception as skipped:
@@ -120,7 +120,7 @@ class GatePlugin:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Judge a benchmark inside its own test, so that JUnit shows the verdict."""
+        """Judge a benchmark within its own test, so that JUnit shows the verdict."""
         try:
             result = yield
         except pytest.skip.Exception as skipped:
@@ -131,13 +131,13 @@ class GatePlugin:
         return result
 
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
-        """Print the tables; say why a gate is not green."""
+        """Print the tables and the gate's summary."""
         records, judged = self.session.records, self.session.judged
         for title, table_of in TABLES.items():
             if (table := table_of(records)) and not self.session.comparing:
                 _print_table(terminalreporter, title, table)
         if self.session.comparing:
-            shown = self.session.chapters or [verdict_table(judged) or "nothing was judged"]
+            shown = self.session.chapters or [verdict_table(judged) or "no benchmark was judged"]
             _print_table(terminalreporter, "gate", "\n".join(shown))
             terminalreporter.write_line(self.session.summary())
         elif self.session.failures:
@@ -147,7 +147,7 @@ class GatePlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Store what passed, write the report, and never exit 0 on a gate that is not green."""
+        """Store the baseline, write the report, and turn exit status 0 into 1 if the gate is not green."""
         config = session.config
         done = True
         if self.session.recording:
@@ -185,14 +185,14 @@ class GatePlugin:
 
 
 class Unmeasured(pytest.Item):
-    """Stands in the run for a benchmark that the baseline has and the run does not measure."""
+    """A test that fails, in place of a benchmark that the baseline has and this run does not measure."""
 
     judgement: Judgement
     gate: GateSession
 
     @classmethod
     def of(cls, session: pytest.Session, name: str, judgement: Judgement, gate: GateSession) -> Unmeasured:
-        """An item with the missing benchmark's own node id."""
+        """An item with the node id of the missing benchmark."""
         item: Unmeasured = cls.from_parent(session, name=name.rpartition("::")[2] or name, nodeid=name)
         item.judgement, item.gate = judgement, gate
         return item
@@ -203,7 +203,7 @@ class Unmeasured(pytest.Item):
         pytest.fail(f"{self.judgement.verdict}: {self.judgement.reason}", pytrace=False)
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        """Where reports say this item stands."""
+        """The place of this item in pytest's reports."""
         return Path(self.nodeid.partition("::")[0]), None, self.name
 
 
@@ -215,12 +215,12 @@ def leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: Sequenc
 
 
 def is_benchmark(item: pytest.Item) -> bool:
-    """Whether a test times something."""
+    """Whether a test uses pytest-benchmark's fixture."""
     return "benchmark" in getattr(item, "fixturenames", ())
 
 
 def device_of(item: pytest.Item) -> str:
-    """Torch's name for the device that an item's marker names."""
+    """The device type of an item's marker; "cpu" without one."""
     return next((device for marker, device in MEASURED_ON.items() if item.get_closest_marker(marker)), "cpu")
 
 

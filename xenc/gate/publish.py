@@ -1,4 +1,4 @@
-"""A run -> files for people: the report's folder, and a CI job's step summary."""
+"""A run -> files for people: the report folder, and the step summary of a CI job."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .session import GateSession, devices
 
 
 def publish(gate: GateSession, report_dir: str | None, summary: str | None) -> None:
-    """Write what was asked for. What cannot be written keeps the gate from being green.
+    """Write the report and the step summary. If one cannot be written, the gate is not green.
 
     Args:
         gate: the run.
-        report_dir: the folder of the report; None for none.
-        summary: the file that a comparison's Markdown is added to; None for none.
+        report_dir: the folder of the report; None to write none.
+        summary: the file to which a comparison's Markdown is appended; None to write none.
     """
     wanted = (
         ("the report", report_dir if gate.records else None, _write_report),
@@ -31,8 +31,8 @@ def publish(gate: GateSession, report_dir: str | None, summary: str | None) -> N
 
 
 def unwritten(what: str, error: OSError) -> str:
-    """Why the gate is not green when a file cannot be written."""
-    return f"{what} cannot be written ({error}): make room, or name another place"
+    """The reason why the gate is not green when a file cannot be written."""
+    return f"{what} cannot be written ({error}): free some disk space, or choose another path"
 
 
 def _write_report(gate: GateSession, folder: Path) -> None:

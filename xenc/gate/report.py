@@ -1,4 +1,4 @@
-"""Records of a run -> a table for the terminal, Markdown, JSON and a picture."""
+"""Records of a run -> tables for the terminal, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Record:
 
     Attributes:
         name: its pytest node id.
-        device: torch's name for the type of device it measured, "cpu" or "cuda".
-        seconds: per round, in order; empty if nothing was timed.
+        device: torch's type of the measured device, "cpu" or "cuda".
+        seconds: of each round, in order; empty if nothing was timed.
         info: pytest-benchmark's `extra_info`.
     """
 
@@ -31,17 +31,17 @@ class Record:
 
     @property
     def label(self) -> str:
-        """What tables call it: its configuration, or the test's name."""
+        """Its name in tables: the configuration, or else the test's name."""
         return str(self.info.get("configuration", self.name.rpartition("::")[2]))
 
     @property
     def is_configuration(self) -> bool:
-        """Whether it is one of the configurations that are timed on every workload."""
+        """Whether it belongs in the table of configurations: it has a configuration and no chapter."""
         return "configuration" in self.info and "chapter" not in self.info
 
     @property
     def spread(self) -> float:
-        """Standard deviation / median of seconds per token, so that unequal rounds do not count as noise."""
+        """Standard deviation / median of the seconds per token: rounds of unequal size are not noise."""
         tokens = self.info.get("round_tokens") or [1] * len(self.seconds)
         return relative_spread([second / count for second, count in zip(self.seconds, tokens, strict=True)])
 
@@ -53,13 +53,13 @@ def run_table(records: Sequence[Record]) -> str:
 
 
 def technique_table(records: Sequence[Record]) -> str:
-    """Techniques that are compared on one workload, chapter by chapter, as a Markdown table."""
+    """The techniques, all timed on one workload, as a Markdown table ordered by chapter."""
     rows = [_technique_row(record) for record in records if "chapter" in record.info]
     return markdown_table(rows) if rows else ""
 
 
 def stage_table(records: Sequence[Record]) -> str:
-    """Benchmarks of single stages, which have no configuration, as a Markdown table."""
+    """Benchmarks of single stages (those without a configuration) as a Markdown table."""
     rows = [
         {
             "stage": record.label,
@@ -74,7 +74,7 @@ def stage_table(records: Sequence[Record]) -> str:
 
 
 def load_table(records: Sequence[Record]) -> str:
-    """Services under load as a Markdown table: latencies count from when a request was due."""
+    """Services under load as a Markdown table. Latency counts from the time a request was due."""
     rows = [
         {
             "clients": str(info["clients"]),
@@ -99,11 +99,11 @@ TABLES: Final[Mapping[str, Callable[[Sequence[Record]], str]]] = {
     "stages": stage_table,
     "load": load_table,
 }
-"""What is shown of a run, by title. A table without a row is empty."""
+"""The tables of a run by title. A table without rows is the empty string."""
 
 
 def verdict_table(judged: Mapping[str, Judgement]) -> str:
-    """Every verdict of a comparison as a Markdown table; nothing without one."""
+    """Every verdict of a comparison as a Markdown table; the empty string without verdicts."""
     rows = [
         {
             "verdict": str(judgement.verdict),
@@ -116,7 +116,7 @@ def verdict_table(judged: Mapping[str, Judgement]) -> str:
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows with equal keys as an aligned Markdown table."""
+    """Rows with equal keys as a Markdown table with aligned columns."""
     header = list(rows[0])
     cells = [header, *([row[name].replace("|", "\\|") for name in header] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
@@ -127,7 +127,7 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def speedup(record: Record) -> float | None:
-    """How many times faster than the reference: the median of ratios to the run right before each round."""
+    """The median over rounds of reference seconds / own seconds; None without a reference."""
     reference: Sequence[float] = record.info.get("reference_seconds", ())
     if not reference or len(reference) != len(record.seconds):
         return None
@@ -138,7 +138,7 @@ def write_report(
     directory: Path, records: Sequence[Record], machine: Mapping[str, Any], judged: Mapping[str, Judgement],
     chapters: Sequence[str] = (),
 ) -> list[Path]:  # fmt: skip
-    """Write report.md and report.json; chapters are Markdown to begin with."""
+    """Write report.md and report.json. Chapters are Markdown that replaces the table of verdicts."""
     directory.mkdir(parents=True, exist_ok=True)
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     verdicts = "" if chapters else verdict_table(judged)
@@ -207,7 +207,7 @@ def _technique_row(record: Record) -> dict[str, str]:
 
 
 def _error(info: Mapping[str, Any]) -> str:
-    """Of the model whose ranking is judged, where one is: that of the timed one is of made-up scores."""
+    """The error of the model whose ranking is judged, if any: the timed model may have random weights."""
     error = info.get("ranked_error", info.get("output_error"))
     return "" if error is None else f"{error:.1g}"
 

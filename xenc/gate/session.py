@@ -1,4 +1,4 @@
-"""One run of the gate: which baseline each benchmark is judged by, and what came of it."""
+"""One run of the gate: the baselines, the verdict on each benchmark, and whether the run is green."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from .stored.rule import judge
 from .verdict import Judgement, Verdict
 
 DEFAULT_MARGINS: Final = {"cpu": 0.15, "cuda": 0.05}
-"""Slowdown that a new baseline entry tolerates: what separate sessions of one machine differ by."""
+"""The margin of a new baseline entry, by device: about the drift between sessions on one machine."""
 
 PROTOCOL: Final = ("workload_fingerprint", "model", "dtype")
-"""What of a benchmark's `extra_info` must equal the baseline's."""
+"""Keys of a benchmark's `extra_info` whose values must equal the baseline's."""
 
 EXACT: Final = {"graphs": "graphs", "kernels": "kernels", "peak_bytes": "peak_bytes", "waste": "padded_share"}
-"""What of a benchmark's `extra_info` a baseline keeps besides times, by the names of `exact.FACTS`."""
+"""Keys of a benchmark's `extra_info` that a baseline stores besides times -> keys of `exact.FACTS`."""
 
 NOTHING: Final = "gate::nothing-measured"
 
 
 class GateSession:
-    """State of one pytest run.
+    """The state of one pytest run.
 
     Args:
-        directory: where baselines live.
-        compare: None not to judge, True to judge by this device's baseline, or the path of one.
-        record: whether to store this run as the baseline, or as one session of it.
+        directory: the folder of the baselines.
+        compare: None to judge nothing, True to judge by this device's baseline, or the path of a baseline.
+        record: whether this run is stored, as a baseline or as one session of it.
 
     Attributes:
-        commit: the revision when the run began, if it is stored.
-        paired: whether the run measures another revision beside this one, whatever the baselines hold.
-        chapters: Markdown to be shown before the tables.
-        failures: why the run is not green, whatever the verdicts.
+        commit: the revision at the start of a run that is stored.
+        paired: whether the run measures another revision too (--against); stored baselines are not used then.
+        chapters: Markdown that is shown before the tables.
+        failures: reasons why the run is not green, besides its verdicts.
 
     Raises:
-        BaselineError: the baseline named by `compare`, or this machine's, cannot be read.
+        BaselineError: the run compares, and the baseline cannot be read.
     """
 
     def __init__(self, directory: Path, *, compare: Literal[True] | str | None, record: bool) -> None:
@@ -70,17 +70,17 @@ class GateSession:
         self._baselines = {device: self._read(path, device) for device, path in self._paths.items()}
 
     def expect(self, selected: Mapping[str, str], deselected: set[str]) -> dict[str, Judgement]:
-        """Verdicts of what the baselines hold and the run will not measure.
+        """Verdicts on the benchmarks that the baselines have and the run will not measure, by node id.
 
         Args:
-            selected: device of each benchmark that will run, by node id.
+            selected: the device of each benchmark that will run, by node id.
             deselected: node ids left out by -m, -k or --deselect.
         """
         self._selected, self._deselected = set(selected), deselected
         if not self.comparing:
             return {}
         if not selected:
-            reason = "no benchmark was selected; is the marker right (-m cpu, -m gpu)?"
+            reason = "no benchmark was selected; check the marker (-m cpu, -m gpu)"
             return {NOTHING: Judgement(verdict=Verdict.NOT_MEASURED, reason=reason)}
         if self.paired:
             return {}
@@ -89,10 +89,10 @@ class GateSession:
             baseline = self._baselines.get(device)
             for name in baseline.entries if baseline is not None else ():
                 if name in deselected:
-                    reason = "the baseline has it and this run left it out; a partial run is no gate"
+                    reason = "it is in the baseline, but this run left it out; the gate needs a full run"
                     absent[name] = Judgement(verdict=Verdict.NOT_MEASURED, reason=reason)
                 elif name not in selected:
-                    reason = "the baseline has it and no test does: renamed or removed? Record a new baseline"
+                    reason = "it is in the baseline, but no test has this name; record a new baseline"
                     absent[name] = Judgement(verdict=Verdict.MISSING, reason=reason)
         return absent
 
@@ -101,8 +101,8 @@ class GateSession:
 
         Args:
             record: what it measured.
-            broken: laws that it broke.
-            brought: its verdict, if the stored baseline is not what it is judged by.
+            broken: lines of `exact.broken_laws`; any of them makes it REGRESSED.
+            brought: the verdict of a benchmark that is not judged by the stored baseline.
         """
         if not self.comparing:
             return None
@@ -114,12 +114,12 @@ class GateSession:
 
     @property
     def green(self) -> bool:
-        """Whether everything selected was judged, something was, all of it is green, and nothing failed."""
+        """Whether something was selected, all of it was judged green, and nothing else failed."""
         everything = bool(self._selected) and self._selected <= set(self.judged) and not self.failures
         return everything and all(judgement.verdict.green for judgement in self.judged.values())
 
     def summary(self) -> str:
-        """The gate's last line."""
+        """The gate's last line: green or not, the count of each verdict, and failures."""
         tally: dict[str, int] = {}
         for judgement in self.judged.values():
             tally[judgement.verdict] = tally.get(judgement.verdict, 0) + 1
@@ -128,7 +128,7 @@ class GateSession:
         return f"gate {'GREEN' if self.green else 'NOT GREEN'}: {said}"
 
     def measured(self) -> list[Baseline]:
-        """What this run measured, as one session of each device."""
+        """What this run measured, as a baseline of one session for each device."""
         return [
             Baseline(
                 device=devices()[device],
@@ -141,7 +141,7 @@ class GateSession:
         ]
 
     def refusal(self, *, passed: bool) -> str | None:
-        """Why this run must not be stored: a test failed, or something was left out. None if it may be."""
+        """Why this run must not be stored (a test failed or a benchmark was left out); None if it may be."""
         measured = {record.name for record in self.records if _took_time(record)}
         if not measured:
             return "nothing was measured"
@@ -166,7 +166,8 @@ class GateSession:
         if baseline.device != devices()[record.device]:
             path = self._paths[record.device]
             reason = (
-                f"the baseline {path} is of {baseline.device}, this is {devices()[record.device]}; record one"
+                f"baseline {path} was recorded on {baseline.device}, this is {devices()[record.device]}; "
+                "record a new one"
             )
             return Judgement(verdict=Verdict.INCOMPARABLE, reason=reason)
         samples, entry = _samples(record), baseline.entries.get(record.name)
@@ -177,7 +178,7 @@ class GateSession:
         return judgement if entry is None else _with_exact(judgement, samples.exact, entry.exact)
 
     def _read(self, path: Path, device: str) -> Baseline | None:
-        """A damaged baseline stops a comparison, and not the recording of a new one."""
+        """Read a baseline; a damaged one raises in a comparison, but may be replaced by a new recording."""
         if not path.exists():
             return None
         try:
@@ -192,13 +193,13 @@ class GateSession:
 
 @cache
 def devices() -> dict[str, str]:
-    """The names of the devices at hand, by torch's name for their type."""
+    """The name of each available device, by torch's device type."""
     present = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     return {device: device_name(device) for device in present}
 
 
 def _with_exact(judgement: Judgement, head: Mapping[str, float], base: Mapping[str, float]) -> Judgement:
-    """What the counts say comes first: more of one than the baseline holds is a regression without noise."""
+    """Add the exact facts to a judgement of times: a fact that grew makes it REGRESSED."""
     if judgement.verdict is Verdict.INCOMPARABLE:
         return judgement
     found = changed_facts({name: head.get(name) for name in base}, base)
@@ -212,7 +213,7 @@ def _with_exact(judgement: Judgement, head: Mapping[str, float], base: Mapping[s
             notes=notes,
         )
     if found.unmeasured:
-        reason = "the baseline has what this run has not: " + ", ".join(found.unmeasured)
+        reason = "in the baseline, but not measured by this run: " + ", ".join(found.unmeasured)
         return replace(judgement, verdict=Verdict.NOT_MEASURED, reason=reason, notes=notes)
     return replace(judgement, notes=notes)
 

@@ -1,13 +1,13 @@
-"""The words of the gate, and which of them are green. Pure: no torch, no pytest, no files."""
+"""The verdicts, and which of them are green. Pure: no torch, no pytest, no files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What the gate says of one benchmark."""
+    """The gate's verdict on one benchmark."""
 
     PASS = "PASS"
     IMPROVED = "IMPROVED"
@@ -26,16 +26,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A verdict and what it rests on.
+    """A verdict and its grounds.
 
     Attributes:
-        verdict: the word.
-        reason: in words.
-        ratio: head / base, of seconds.
-        uncertainty: of log(ratio), to either side.
+        verdict: the verdict.
+        reason: the grounds in words.
+        ratio: seconds of head / seconds of base.
+        uncertainty: half the width of the confidence interval of log(ratio).
         detectable: the smallest slowdown that would have been called REGRESSED, as a fraction.
-        exact: facts that alone make it REGRESSED, old -> new.
-        notes: what else to know.
+        exact: the exact facts that make it REGRESSED, one line each, old -> new.
+        notes: further remarks.
     """
 
     verdict: Verdict
@@ -44,4 +44,4 @@ class Judgement:
     uncertainty: float | None = None
     detectable: float | None = None
     exact: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()

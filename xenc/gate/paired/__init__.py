@@ -1,1 +1,1 @@
-"""Judging against a revision: two copies -> processes -> blocks -> verdicts -> report."""
+"""Judging against a revision: copies of both -> processes -> blocks -> verdicts -> report."""

@@ -1,4 +1,4 @@
-"""Counts that may grow, because a reviewer said so: `accepted.json` beside the baselines.
+"""Exact facts that a reviewer allowed to grow: `accepted.json` in the folder of the baselines.
 
 {"cuda": {"seed-packed": {"kernels": 212, "reason": "one more fused kernel, 10% less time"}}}
 """
@@ -18,10 +18,13 @@ NAME: Final = "accepted.json"
 
 
 def read_accepted(directory: Path, device: str) -> dict[str, dict[str, Any]]:
-    """What counts may grow to on a device ("cpu" or "cuda"), by configuration; nothing without the file.
+    """The values that facts may grow to on a device ("cpu" or "cuda"), by configuration and fact.
+
+    Returns:
+        An empty mapping if there is no such file.
 
     Raises:
-        BaselineError: not JSON, a count that nobody knows, no number, or no reason.
+        BaselineError: the file is not JSON, names an unknown fact, or lacks a number or a reason.
     """
     path = directory / NAME
     if not path.exists():
@@ -30,7 +33,7 @@ def read_accepted(directory: Path, device: str) -> dict[str, dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {name: _counts(entry) for name, entry in content.get(device, {}).items()}
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise BaselineError(f"{path} cannot be used ({error}): mend it, or restore it from git.") from error
+        raise BaselineError(f"{path} cannot be used ({error}): fix it, or restore it from git.") from error
 
 
 def _counts(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,5 +44,5 @@ def _counts(entry: Mapping[str, Any]) -> dict[str, Any]:
         if name not in FACTS:
             raise ValueError(f"{name} is not one of {', '.join(FACTS)}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{name}={value!r} is no number")
+            raise ValueError(f"{name}={value!r} is not a finite number")
     return counts

@@ -1,7 +1,8 @@
-"""Arms and inputs -> blocks, interleaved. What stands on both sides of a comparison runs in one process.
+"""Arms and inputs -> timed blocks, interleaved within one process.
 
-Each input is one palindrome: every arm runs it on the way there and again on the way back, A B C C B A, so
-that what drifts meanwhile falls on all arms alike. The arm that begins takes turns.
+An arm is one of the things compared (base, head, a control). Every arm runs each input twice, in the order of
+a palindrome: A B B A for two arms, A B C C B A for three. Drift that is linear in time then affects all arms
+equally. Which arm comes first rotates.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ class Block:
     """One timed run of one arm on one input.
 
     Attributes:
-        arm: who ran.
-        palindrome: the number of the input.
-        wall_s: seconds from texts to scores.
-        device_s: seconds thereof in forward passes.
-        throttled: whether the device slowed itself down meanwhile.
+        arm: the name of the arm.
+        palindrome: the number of the input, and so of the palindrome.
+        wall_s: wall-clock seconds from texts to scores.
+        device_s: seconds of these in forward passes.
+        throttled: whether the device was throttling at the end of the block.
     """
 
     arm: str
@@ -36,13 +37,13 @@ class Block:
     throttled: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, seconds to five digits."""
+        """The attributes by name; seconds with five significant digits."""
         rounded = {"wall_s": float(f"{self.wall_s:.5g}"), "device_s": float(f"{self.device_s:.5g}")}
         return {**asdict(self), **rounded}
 
 
 def order(arms: Sequence[str], palindrome: int) -> list[str]:
-    """The arms there and back, beginning with another one each time."""
+    """The order of the arms in a palindrome; the first arm rotates with its number."""
     first = palindrome % len(arms)
     there = [*arms[first:], *arms[:first]]
     return [*there, *reversed(there)]
@@ -58,16 +59,16 @@ def run_blocks(
     """Time every arm on every input, twice.
 
     Args:
-        arms: what runs an input and returns the seconds it was in forward passes; warmed up.
+        arms: functions by name that run an input and return its seconds in forward passes; warmed up.
         inputs: one per palindrome.
-        throttled: asked after each block whether the device was slowed down during it.
-        around: given the arm and the palindrome, a context manager around the timed region.
+        throttled: called after each block: whether the device is throttling.
+        around: makes a context manager around a block, outside its timing, from the arm and the palindrome.
 
     Returns:
-        The blocks in the order they ran, 2 x arms x inputs.
+        2 x arms x inputs blocks in the order they ran.
     """
     gc.collect()
-    gc.freeze()  # else a full collection, which walks all that was ever imported, hits some block
+    gc.freeze()  # otherwise a full collection, which visits every imported object, may fall into a block
     try:
         return [
             _time(arm, arms[arm], number, value, throttled, around)

@@ -1,7 +1,8 @@
-"""N fresh measuring processes, one after the other -> their results. No process outlives its campaign.
+"""Runs fresh measuring processes one after the other and collects their results.
 
-A child runs in a process group of its own, which is killed whenever `run_process` ends, and holds the end of
-a pipe from its parent: should the parent be killed, the child sees the pipe close, and ends its group itself.
+No process outlives its campaign. A child has a process group of its own, which is killed when `run_process`
+ends. Its standard input is a pipe from the parent: if the parent is killed, the pipe closes, and the child
+kills its own group.
 """
 
 from __future__ import annotations
@@ -25,34 +26,34 @@ from ...errors import XencError
 from ..whole_file import write_whole
 
 LOCK: Final = Path(tempfile.gettempdir()) / "xenc-gate.lock"
-"""Held while a campaign measures on this machine. The kernel lets go of it when its process ends."""
+"""Held while a campaign measures on this machine. The kernel releases it when the process ends."""
 
 GRACE_S: Final = 2.0
-"""Between asking a process to end and killing it."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 GONE_S: Final = 10.0
-"""How long a killed process may take to go; one that hangs in a driver is left behind."""
+"""Seconds to wait for a killed process; one that hangs in a driver is then left alone."""
 
 SHOWN_LINES: Final = 15
-"""How much of a failed process's output is shown."""
+"""How many last lines of a failed process's output an error shows."""
 
 _FOLDER: Final = "xenc-gate-process-"
 
 
 class CampaignError(XencError, RuntimeError):
-    """A measuring process that gave no result, or a machine that another gate is measuring on."""
+    """A measuring process failed, or another gate is measuring on this machine."""
 
 
 class Campaign:
-    """Runs measuring processes one at a time. Enter it before the first.
+    """Runs measuring processes one at a time: a context manager that holds a lock.
 
     Args:
-        command: the program and its first arguments; the paths of request and result are added.
-        timeout_s: how long one process may take.
-        lock: what no two campaigns hold at once, usually `LOCK`; None for none.
+        command: the program and its first arguments; the paths of request and result are appended.
+        timeout_s: seconds that one process may take.
+        lock: the file that only one campaign at a time can lock, usually `LOCK`; None for no lock.
 
     Raises:
-        CampaignError: on entering, if another campaign holds the lock, or it cannot be taken.
+        CampaignError: on entering, if another campaign holds the lock or the file cannot be locked.
     """
 
     def __init__(self, command: Sequence[str], *, timeout_s: float, lock: Path | None) -> None:
@@ -72,16 +73,16 @@ class Campaign:
             self._lock.release()
 
     def run_process(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Run one process, to its end or to the timeout.
+        """Run one process until it ends or the timeout passes.
 
         Args:
             request: what the child reads, as JSON.
 
         Returns:
-            What the child gave to `write_result`.
+            What the child passed to `write_result`.
 
         Raises:
-            CampaignError: it could not start, died, hung, or wrote no result or half of one.
+            CampaignError: the process could not start, died, hung, or wrote no complete result.
         """
         if self._lock is not None and not self._lock.is_locked:
             raise RuntimeError("a campaign must be entered before it runs a process")
@@ -90,7 +91,7 @@ class Campaign:
                 return self._run_in(Path(folder), dict(request))
         except OSError as error:
             where = f"{tempfile.gettempdir()} ({error})"
-            raise CampaignError(f"no measuring process can be run from {where}: is the disk full?") from error
+            raise CampaignError(f"no measuring process can run in {where}: is the disk full?") from error
 
     def _run_in(self, folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         asked, answered, output = (folder / name for name in ("REQUEST.json", "RESULT.json", "output.txt"))
@@ -122,10 +123,10 @@ class Campaign:
 
 
 def write_result(path: Path, content: Mapping[str, Any]) -> None:
-    """The child's last act: write its result in one step, whole or not at all.
+    """Write the child's result atomically; the last thing that a child does.
 
     Raises:
-        CampaignError: it cannot be written, as on a full disk.
+        CampaignError: it cannot be written, for instance because the disk is full.
     """
     try:
         write_whole(path, json.dumps(dict(content)))
@@ -134,9 +135,9 @@ def write_result(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def end_with_parent() -> None:
-    """The child's first act: from now on it ends, with all it started, when its parent ends.
+    """From now on kill this process and all it started when its parent ends; the first thing a child does.
 
-    Its standard input is what tells. If that is no pipe, nobody runs a campaign, and nothing is watched.
+    The parent has ended when standard input, a pipe, is closed. Without a pipe this does nothing.
     """
     with suppress(OSError):
         if stat.S_ISFIFO(os.fstat(0).st_mode):
@@ -144,7 +145,7 @@ def end_with_parent() -> None:
 
 
 def _end_at_eof() -> None:
-    while os.read(0, 1):  # not sys.stdin, whose lock would be held as the interpreter ends
+    while os.read(0, 1):  # not sys.stdin: its lock would still be held when the interpreter shuts down
         pass
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
@@ -152,14 +153,14 @@ def _end_at_eof() -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process's whole group; a second Ctrl-C only cuts the grace short."""
+    """End a process's whole group. A second Ctrl-C only shortens the wait."""
     try:
         if process.poll() is None:
             _signal_group(process, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_S)
     finally:
-        _signal_group(process, signal.SIGKILL)  # also what a process that ended has left behind
+        _signal_group(process, signal.SIGKILL)  # also children of a process that has ended
         with suppress(subprocess.TimeoutExpired):
             process.wait(GONE_S)
         if process.stdin is not None:
@@ -167,7 +168,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # macOS forbids signals to a group of the dead
+    with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM if all of the group have ended
         os.killpg(process.pid, number)
 
 
@@ -176,21 +177,23 @@ def _take(lock: FileLock) -> None:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        holder = path.read_text(errors="replace").strip() or "which has only just begun"
+        holder = path.read_text(errors="replace").strip() or "just started"
         raise CampaignError(
-            f"another gate is measuring on this machine ({holder}): wait until it ends, or end it."
+            f"another gate is measuring on this machine ({holder}): wait until it ends, or stop it."
         ) from error
     except PermissionError as error:
         raise CampaignError(
-            f"the lock {path} belongs to another user ({error}): if no gate of theirs runs, have it removed."
+            f"the lock {path} belongs to another user ({error}): have it removed if no gate of theirs runs."
         ) from error
     except OSError as error:
-        raise CampaignError(f"the lock {path} cannot be taken ({error}): remove it, or make room.") from error
+        raise CampaignError(
+            f"the lock {path} cannot be taken ({error}): remove it, or free some disk space."
+        ) from error
 
 
 def _write_holder(lock: FileLock, text: str) -> None:
-    """Say in the lock file who holds it; a gate measures without that too."""
-    # mode "w" may create, which Linux forbids on another user's file in /tmp
+    """Write into the lock file who holds it; if that fails, the gate measures all the same."""
+    # not mode "w": it may create the file, which Linux forbids for another user's file in /tmp
     with suppress(OSError), Path(lock.lock_file).open("r+") as file:
         file.truncate()
         file.write(text)
@@ -202,7 +205,7 @@ def _read_result(path: Path, output: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CampaignError(f"a measuring process ended without a result{_last_lines(output)}") from error
     except ValueError as error:
-        happened = f"wrote a result that is not JSON or was cut short ({error})"
+        happened = f"wrote a result that is not complete JSON ({error})"
         raise CampaignError(f"a measuring process {happened}{_last_lines(output)}") from error
     if not isinstance(content, dict):
         raise CampaignError(f"a measuring process wrote a {type(content).__name__}, not an object.")

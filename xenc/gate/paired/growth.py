@@ -1,4 +1,4 @@
-"""What grew between base and head: the stage, and the kernels. Pure: no torch, no files."""
+"""Where the head became slower than the base: the stage and the kernels. Pure: no torch, no files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from ...profiling.kernel_names import INDUCTOR, Kernels
 from ...profiling.stages import STAGES
 
 SLOWER_SHOWN: Final = 3
-"""How many kernels that only became slower are named."""
+"""How many kernels at most are named only because they became slower."""
 
 
 def grown_stage(head: Mapping[str, float], base: Mapping[str, float]) -> str | None:
-    """The stage whose seconds grew most, and its share of all growth; None if no stage grew.
+    """The stage whose seconds grew most, and its share of all growth, as text; None if no stage grew.
 
     Args:
-        head, base: seconds by stage. A stage without a number on one side is not compared: an older revision
-            may lack the seam.
+        head: seconds by stage.
+        base: the same for the base. A stage that one side lacks is not compared: older revisions may not
+            have it.
     """
     growth = {stage: head[stage] - base[stage] for stage in STAGES if stage in head and stage in base}
     grown = {stage: seconds for stage, seconds in growth.items() if seconds > 0}
@@ -32,9 +33,9 @@ def grown_stage(head: Mapping[str, float], base: Mapping[str, float]) -> str | N
 
 
 def grown_kernels(head: Kernels, base: Kernels) -> tuple[str, ...]:
-    """What the head launches that the base does not, or more often; and the few that became slowest.
+    """One line for each kernel that only the head launches, launches more often, or that slowed most.
 
-    Names are made alike first: of either revision's operators, and of Inductor's numbered kernels.
+    Revisions in the names of operators and numbers in the names of Inductor's kernels are removed first.
     """
     ours, theirs = _alike(head), _alike(base)
     appeared = [

@@ -1,4 +1,4 @@
-"""The picture of a paired run: by how much each configuration changed, and how surely."""
+"""The picture of a paired run: the change of each configuration, with its confidence bounds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHANNELS: Final[tuple[Channel, ...]] = ("device_s", "wall_s")
 """From left to right."""
 
 _CROWD: Final = 80
-"""More dots than this in a row become fainter, so that one sees where they are dense."""
+"""Rows with more dots than this have transparent dots, so that dense places are darker."""
 
 _DOT, _BAND, _LIMIT = "#b6bec7", "#e9f3ec", "#8c1c25"
 
@@ -31,17 +31,17 @@ def draw_paired(
     rules: Mapping[str, Rule],
     caption: str,
 ) -> bool:
-    """A row for each configuration, then the controls: palindromes, processes, mean and bounds.
+    """Draw a row for each configuration and each control: palindromes, processes, mean and bounds.
 
     Args:
-        path: where the PNG goes.
+        path: of the PNG.
         results: what each process wrote.
-        verdicts: what came of them.
+        verdicts: the verdicts on these results.
         rules: by configuration.
-        caption: what was compared, and where.
+        caption: what was compared, and on which machine.
 
     Returns:
-        Whether there is a picture: not without matplotlib, which is an extra, nor without a configuration.
+        Whether a picture was written. None is without matplotlib (an extra) or without a configuration.
     """
     try:
         from matplotlib.figure import Figure
@@ -87,7 +87,7 @@ def _dots(
     axes: Any, values: Sequence[float], heights: Sequence[float], limits: tuple[float, float],
     *, size: float, color: str, zorder: int, alpha: float = 1.0,
 ) -> None:  # fmt: skip
-    """Dots, and arrows at the edge for those beyond it."""
+    """Draw dots, and arrows at the edge for values beyond it."""
     low, high = limits
     inside = [(x, y) for x, y in zip(values, heights, strict=True) if low <= x <= high]
     style: dict[str, Any] = {
@@ -117,7 +117,7 @@ def _dress(axes: Any, channel: Channel, configurations: int, rows: int, limits: 
 
 
 def _label(panels: Any, rows: Sequence[Row]) -> None:
-    """Names at the left, verdicts at the right."""
+    """Write names at the left and verdicts at the right."""
     panels[0].set_yticks(range(len(rows)), [textwrap.fill(row.label, 24) for row in rows])
     for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
         tick.set(color=GREY if row.control else "black", fontsize=8 if row.control else 9)
@@ -131,7 +131,7 @@ def _label(panels: Any, rows: Sequence[Row]) -> None:
 
 
 def _title(figure: Any, text: str) -> None:
-    """One line for each part of the headline, coloured as a whole."""
+    """Write the headline, one line for each of its parts, in the colour of the whole run."""
     lines = [textwrap.fill(part, 92, subsequent_indent="    ") for part in text.split("; ")]
     color = COLORS[Verdict.PASS if text.startswith("GREEN") else Verdict.REGRESSED]
     figure.suptitle("\n".join(lines), fontsize=11, fontweight="bold", color=color, x=0.01, ha="left")
@@ -143,11 +143,11 @@ def _legend(figure: Any, caption: str) -> None:
 
     dot: dict[str, Any] = {"marker": "o", "lw": 0}
     handles = {
-        "a process": Line2D([], [], color=GREY, markersize=5, **dot),
-        "their mean and its bounds": Line2D([], [], color=GREY, lw=5, alpha=0.4),
-        "a palindrome": Line2D([], [], color=_DOT, markersize=3, **dot),
-        "tolerated": Patch(color=_BAND),
-        "must not pass": Line2D([], [], color=_LIMIT, lw=1, ls=(0, (4, 3))),
+        "process": Line2D([], [], color=GREY, markersize=5, **dot),
+        "mean of processes, bounds": Line2D([], [], color=GREY, lw=5, alpha=0.4),
+        "palindrome (A B B A)": Line2D([], [], color=_DOT, markersize=3, **dot),
+        "margin": Patch(color=_BAND),
+        "must be seen": Line2D([], [], color=_LIMIT, lw=1, ls=(0, (4, 3))),
     }
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower left", ncols=len(handles), fontsize=8,

@@ -1,7 +1,7 @@
-"""`--against REF`: pytest's hooks for judging by pairs, and nothing else. Loaded by conftest.py.
+"""The pytest hooks of `--against REF`. A conftest.py loads them.
 
-A suite says what to measure (`config.stash[PAIRED_REQUEST]`) and marks its items `paired`. Whichever of them
-runs first starts the measuring; each reports one configuration.
+A suite states what to measure (`config.stash[PAIRED_REQUEST]`) and marks its tests `paired`. The first of
+them to run measures everything; each reports one configuration.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .report import paired_markdown
 from .session import PairedRequest, PairedRun, UnpairableError, check_pairable, measure_paired
 
 PAIRED_REQUEST: Final = pytest.StashKey[Callable[[str], PairedRequest]]()
-"""Where a suite leaves what to measure on a device ("cpu" or "cuda")."""
+"""Where a suite stores a function from a device ("cpu" or "cuda") to what is measured on it."""
 
 PAIRED: Final = "xenc-gate-paired"
-"""The name that this plugin's state is registered under."""
+"""The name under which `PairedPlugin` is registered."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options beside the gate's own."""
+    """Add the options of `--against`."""
     group = parser.getgroup("xenc gate")
     group.addoption(
         "--against",
@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--accept-unpaired",
         metavar="REASON",
-        help="if REF cannot run beside the working tree, judge by the stored baseline alone; REASON is shown",
+        help="if REF cannot run beside the working tree, judge by the stored baseline; REASON is shown",
     )
 
 
@@ -52,18 +52,18 @@ def pytest_configure(config: pytest.Config) -> None:
     against, reason = config.option.against, config.option.accept_unpaired
     gate = config.pluginmanager.get_plugin(GATE)
     if against is None and reason is not None:
-        raise pytest.UsageError("--accept-unpaired is for --against REF: without it nothing is paired.")
+        raise pytest.UsageError("--accept-unpaired needs --against REF.")
     if against is not None and (gate is None or not gate.session.comparing):
-        raise pytest.UsageError("--against REF needs --benchmark-compare: nothing else gives a verdict.")
+        raise pytest.UsageError("--against REF needs --benchmark-compare.")
     if reason is not None and not reason.strip():
-        raise pytest.UsageError("--accept-unpaired needs a reason that a reviewer can read.")
+        raise pytest.UsageError("--accept-unpaired needs a reason, for the reviewer.")
     if against is not None:
-        config.option.benchmark_quiet = True  # a table of the head alone says nothing beside the pairs
+        config.option.benchmark_quiet = True  # pytest-benchmark's table would show the head alone
     config.pluginmanager.register(PairedPlugin(config, against, reason), PAIRED)
 
 
 class PairedPlugin:
-    """The state of one run. Without --against it only leaves out what reports pairs."""
+    """The state of one run. Without --against it only deselects the tests marked `paired`."""
 
     def __init__(self, config: pytest.Config, against: str | None, reason: str | None) -> None:
         self._config, self._against, self._reason = config, against, reason
@@ -71,14 +71,14 @@ class PairedPlugin:
 
     @property
     def gate(self) -> GateSession:
-        """What the run is judged in."""
+        """The gate's state of this run."""
         plugin: Any = self._config.pluginmanager.get_plugin(GATE)
         session: GateSession = plugin.session
         return session
 
-    @pytest.hookimpl(trylast=True)  # after -m and -k, lest what they leave out is tried on a device
+    @pytest.hookimpl(trylast=True)  # after -m and -k: no device is tried whose tests they deselect
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Keep either the items that report pairs or the others."""
+        """Keep the benchmarks marked `paired` with --against, and the others without it."""
         benchmarks = [item for item in items if is_benchmark(item)]
         paired = [item for item in benchmarks if item.get_closest_marker("paired")]
         if self._against is not None and self._reason is not None:
@@ -88,10 +88,10 @@ class PairedPlugin:
         self.gate.paired = self._against is not None
 
     def run(self, device: str) -> PairedRun:
-        """What measuring on a device found; measured once.
+        """The results of a device. The first call measures; later calls return or raise the same.
 
         Raises:
-            XencError: nothing was measured, and why; the same each time.
+            XencError: the measurement failed.
         """
         if device not in self._runs:
             try:
@@ -100,8 +100,8 @@ class PairedPlugin:
                 self._runs[device] = error
             except OSError as error:
                 self._runs[device] = CampaignError(f"nothing can be measured ({error}): is the disk full?")
-            except Exception as error:  # whatever it is, measuring again would take as long and say the same
-                self._runs[device] = CampaignError(f"nothing can be judged ({type(error).__name__}: {error})")
+            except Exception as error:  # kept too: measuring again would take as long and fail
+                self._runs[device] = CampaignError(f"judging failed ({type(error).__name__}: {error})")
         found = self._runs[device]
         if isinstance(found, XencError):
             raise found
@@ -109,7 +109,7 @@ class PairedPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """What was measured and not green counts, though no item of this run reports it."""
+        """Count the verdicts that are not green of configurations whose tests were deselected."""
         for device, run in self._runs.items():
             for name, judgement in run.verdicts.configurations.items() if isinstance(run, PairedRun) else ():
                 if not judgement.verdict.green and judgement not in self.gate.judged.values():
@@ -156,7 +156,7 @@ class PairedPlugin:
             self.gate.messages.append(f"wrote {picture}")
 
     def _fall_back(self, devices: set[str]) -> None:
-        """Whether pairs can be had at all; if not, go on as if --against had not been given."""
+        """Try both revisions; if REF cannot run, go on as if --against had not been given."""
         assert self._against is not None
         for device in sorted(devices):
             try:
@@ -165,7 +165,8 @@ class PairedPlugin:
                 )
             except UnpairableError as error:
                 self.gate.messages.append(
-                    f"UNPAIRED, judged by the stored baseline alone ({error}). Accepted: {self._reason}"
+                    f"NOT PAIRED: judged by the stored baseline alone, because {error}. "
+                    f"Accepted: {self._reason}"
                 )
                 self._against = None
                 return
@@ -174,7 +175,7 @@ class PairedPlugin:
         self.gate.messages.append("--accept-unpaired was not needed: both revisions run side by side")
 
     def _say(self, line: str) -> None:
-        """Print a line now, between the dots."""
+        """Print a line at once, while pytest captures output."""
         terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         capture: Any = self._config.pluginmanager.get_plugin("capturemanager")
         if terminal is None:
@@ -187,7 +188,7 @@ class PairedPlugin:
 
 
 def not_measured(error: XencError) -> Judgement:
-    """The verdict on a configuration whose measuring failed."""
+    """The verdict on a configuration whose measurement failed."""
     unpairable = isinstance(error, UnpairableError)
-    hint = "; --accept-unpaired REASON judges by the stored baseline" if unpairable else ""
+    hint = "; use --accept-unpaired REASON to judge by the stored baseline instead" if unpairable else ""
     return Judgement(verdict=Verdict.NOT_MEASURED, reason=f"{error}{hint}")

@@ -1,4 +1,4 @@
-"""The verdicts of a paired run -> Markdown that is understood in ten seconds: the worst first, facts last."""
+"""The verdicts of a paired run -> Markdown: a headline, the table, the controls, notes and the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .verdicts import Control, PairedVerdicts
 
 _NAMED: Final = 3
-"""How many configurations, or files, one line names."""
+"""How many configurations, or files, one line names at most."""
 
 _WORST_FIRST: Final = (Verdict.REGRESSED, Verdict.NOT_MEASURED, Verdict.INCONCLUSIVE)
 
@@ -29,29 +29,30 @@ _FACTS: Final[Mapping[str, str]] = {
     "throttled_by": "throttled by",
     "other_processes": "other processes on the device",
 }
-"""Facts of the machine whose names are not words."""
+"""Labels of facts of the machine whose keys are not words."""
 
 
 def paired_markdown(
     verdicts: PairedVerdicts, *, base: str, head: str, dirty: Sequence[str], machine: Mapping[str, Any],
     same_code: bool = False, fault: str | None = None,
 ) -> str:  # fmt: skip
-    """All that a reviewer needs of a run, for a job's summary, the terminal and a file.
+    """The report of a paired run, for the terminal, a job's summary and a file.
 
     Args:
-        verdicts: what the run says.
-        base, head: commits, of which twelve digits are shown.
-        dirty: files of the head that are not committed as they were measured.
-        machine: facts, by name; none is needed.
-        same_code: whether there was nothing to compare.
-        fault: what was broken in the head on purpose.
+        verdicts: of the run.
+        base: the commit of the base; twelve digits are shown.
+        head: the commit that the head is based on.
+        dirty: files of the head with uncommitted changes.
+        machine: facts of the machine, by name; may be empty.
+        same_code: whether base and head are equal.
+        fault: the fault that was deliberately put into the head; None for none.
     """
     changed = f", with uncommitted changes in {_some(dirty)}" if dirty else ""
     compared = f"Head {head[:12]}{changed}, against base {base[:12]}; {verdicts.processes} processes."
     if fault:
-        compared += f" A fault was put into the head on purpose: {fault}."
+        compared += f" The head contains a deliberate fault: {fault}."
     elif same_code:
-        compared += " **Both are the same code**: this says how quiet the machine is and nothing of a change."
+        compared += " **Both are the same code**: the result shows the noise of the machine, not a change."
     table = markdown_table(
         [_row(verdicts, name) for name in verdicts.configurations] or [{"verdict": "none"}]
     )
@@ -62,7 +63,7 @@ def paired_markdown(
 
 
 def headline(verdicts: PairedVerdicts) -> str:
-    """The whole run in one line: green or not, and why."""
+    """The result of the whole run in one line: green or not, and why."""
     judged = verdicts.configurations
     counted = Counter(judgement.verdict for judgement in judged.values())
     bad = [name for verdict in _WORST_FIRST for name in judged if judged[name].verdict is verdict]
@@ -72,7 +73,7 @@ def headline(verdicts: PairedVerdicts) -> str:
     if not controls_held(verdicts):
         why = "the controls failed" if verdicts.controls else "no control ran"
         bad = [name for name in bad if judged[name].verdict is Verdict.REGRESSED]
-        return "; ".join([f"NOT GREEN: {why}, so no time counts", *(_said(verdicts, name) for name in bad)])
+        return "; ".join([f"NOT GREEN: {why}, so times are not judged", *(_said(verdicts, n) for n in bad)])
     if bad:
         more = [f"{len(bad) - _NAMED} more"] if len(bad) > _NAMED else []
         return "NOT GREEN: " + "; ".join([*(_said(verdicts, name) for name in bad[:_NAMED]), *more])
@@ -81,12 +82,12 @@ def headline(verdicts: PairedVerdicts) -> str:
 
 
 def controls_held(verdicts: PairedVerdicts) -> bool:
-    """Whether the times of this run count."""
+    """Whether there were controls and all held; otherwise times are not judged."""
     return bool(verdicts.controls) and all(control.held for control in verdicts.controls)
 
 
 def telling(verdicts: PairedVerdicts, name: str) -> tuple[Channel, Judgement] | None:
-    """The timed judgement that a configuration's verdict comes from; None if it is not from a time."""
+    """The channel and judgement that a configuration's verdict comes from; None if from no time."""
     if not controls_held(verdicts):
         return None
     verdict = verdicts.configurations[name].verdict
@@ -96,17 +97,13 @@ def telling(verdicts: PairedVerdicts, name: str) -> tuple[Channel, Judgement] | 
 
 
 def exact_changes(verdicts: PairedVerdicts, name: str) -> list[str]:
-    """What changed of the facts that need no statistics, old -> new: the worse, then the better."""
-    return worse_facts(verdicts, name) + [n for n in verdicts.configurations[name].notes if _is_exact(n)]
-
-
-def worse_facts(verdicts: PairedVerdicts, name: str) -> list[str]:
-    """The facts that alone make a configuration REGRESSED."""
-    return list(verdicts.configurations[name].exact)
+    """The exact facts that changed, one line each, old -> new: the worse, then the better."""
+    judgement = verdicts.configurations[name]
+    return [*judgement.exact, *filter(_is_exact, judgement.notes)]
 
 
 def change(judgement: Judgement | None) -> str:
-    """The measured change with its bounds, as "+0.3% ± 0.9%"; a dash where there is none."""
+    """The measured change with its bounds, such as "+0.3% ± 0.9%"; a dash if there is none."""
     if judgement is None or judgement.ratio is None:
         return "-"
     bounds = "" if judgement.uncertainty is None else f" ± {judgement.uncertainty:.1%}"
@@ -114,7 +111,7 @@ def change(judgement: Judgement | None) -> str:
 
 
 def _said(verdicts: PairedVerdicts, name: str) -> str:
-    """One configuration in the headline."""
+    """The part of the headline about one configuration."""
     judgement, told = verdicts.configurations[name], telling(verdicts, name)
     parts = [f"{name} {judgement.verdict}"]
     if told and told[1].ratio is not None:
@@ -124,7 +121,7 @@ def _said(verdicts: PairedVerdicts, name: str) -> str:
         else:
             direction = "slower" if told[1].ratio > 1 else "faster"
             parts.append(f"{abs(told[1].ratio - 1):.1%} {direction} ({channel})")
-    return _line(", ".join([*parts, *worse_facts(verdicts, name)]))
+    return _line(", ".join([*parts, *judgement.exact]))
 
 
 def _row(verdicts: PairedVerdicts, name: str) -> dict[str, str]:
@@ -134,8 +131,8 @@ def _row(verdicts: PairedVerdicts, name: str) -> dict[str, str]:
         "verdict": str(judgement.verdict) if judgement.verdict.green else f"**{judgement.verdict}**",
         "configuration": name,
         **{CHANNEL_NAMES[channel]: _cell(each, verdicts) for channel, each in timed.items()},
-        "would have seen (wall, device)": ", ".join(map(_seen, timed.values())),
-        "exact changes": _line("; ".join(exact_changes(verdicts, name))) or "none",
+        "detectable slowdown (wall, device)": ", ".join(map(_seen, timed.values())),
+        "changes of exact facts": _line("; ".join(exact_changes(verdicts, name))) or "none",
     }
 
 
@@ -144,17 +141,17 @@ def _seen(timed: Judgement | None) -> str:
 
 
 def _cell(timed: Judgement | None, verdicts: PairedVerdicts) -> str:
-    """Bold where it is what the verdict comes from."""
+    """The change, in bold if it decides the verdict."""
     plain = timed is None or timed.verdict is Verdict.PASS or not controls_held(verdicts)
     return change(timed) if plain else f"**{change(timed)}**"
 
 
 def _controls(verdicts: PairedVerdicts) -> str:
     if not verdicts.controls:
-        return "**No control ran**: no time counts."
+        return "**No control ran**: times are not judged."
     said: dict[str, list[str]] = {}
     for control in verdicts.controls:
-        said.setdefault(f"{control.name} had to be {control.expected}", []).append(_outcome(control))
+        said.setdefault(f"{control.name} (expected {control.expected})", []).append(_outcome(control))
     lines = "; ".join(f"{wanted}: {', '.join(found)}" for wanted, found in said.items())
     return ("Controls held: " if controls_held(verdicts) else "**Controls FAILED**: ") + lines + "."
 
@@ -166,11 +163,11 @@ def _outcome(control: Control) -> str:
 
 
 def _notes(verdicts: PairedVerdicts) -> str:
-    """Where it became slower, what is undecided and what to do, of all that is not PASS."""
+    """Notes on every configuration that is not PASS: what became slower, what is undecided, what to do."""
     judged = verdicts.configurations
     lines = [line for name in judged for line in _notes_on(verdicts, name)]
     if any(judgement.verdict is Verdict.IMPROVED for judgement in judged.values()):
-        lines.append("- To hold what became faster, record the new baseline: `make baseline`, and commit it.")
+        lines.append("- To keep the improvement, record a new baseline with `make baseline` and commit it.")
     return "\n".join(lines)
 
 
@@ -190,7 +187,7 @@ def _notes_on(verdicts: PairedVerdicts, name: str) -> list[str]:
 def _undecided(channel: Channel, timed: Judgement) -> str:
     if timed.ratio is None:
         return timed.reason
-    return f"{CHANNEL_NAMES[channel]} {_range(timed)}: too wide to decide, repeat it on a quieter machine"
+    return f"{CHANNEL_NAMES[channel]} {_range(timed)}: too noisy to decide, repeat on a quieter machine"
 
 
 def _range(timed: Judgement) -> str:
@@ -204,7 +201,7 @@ def _is_exact(note: str) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """As code where Markdown would take a part of it, as of a C++ kernel's name, for its own."""
+    """As inline code if it contains Markdown's special characters, as names of C++ kernels do."""
     if not re.search(r"[<*_`\[]", text):
         return text
     fence = "``" if "`" in text else "`"

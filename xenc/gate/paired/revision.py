@@ -1,7 +1,7 @@
-"""REF -> a copy of that revision's package in a folder; a package from a folder under another name.
+"""Copies two revisions of a package into folders, and imports a package under another name.
 
-The copies come from `git archive`, not `git worktree`: nothing is written to the repository, so a killed run
-leaves nothing in it, two runs cannot collide, and a checkout that is read-only or another user's works.
+The copies are made by `git archive`, not by `git worktree`. Nothing is written to the repository, so a killed
+run leaves nothing behind, two runs do not conflict, and a read-only or another user's checkout works.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _IGNORED: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 class RevisionError(XencError, ValueError):
-    """A revision that cannot be found, copied or imported."""
+    """A revision cannot be found, copied or imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Revisions:
-    """Two revisions of the package, copied.
+    """Copies of two revisions of the package.
 
     Attributes:
         base_commit: 40 hex digits.
-        head_commit: what is checked out.
-        dirty: files of the head's copy that differ from `head_commit`, from the repository's root.
-        same_code: whether there is nothing to compare.
-        base: the folder that holds the base's package; as long a path as `head`.
-        head: the folder that holds the head's package.
+        head_commit: the commit that is checked out.
+        dirty: files of the head that differ from `head_commit`, as paths from the repository's root.
+        same_code: whether both copies are equal.
+        base: the folder that contains the base's package; its path is as long as `head`.
+        head: the folder that contains the head's package.
     """
 
     base_commit: str
@@ -58,15 +58,15 @@ class Revisions:
 
 @contextmanager
 def two_revisions(ref: str, repository: Path, package: str = PACKAGE) -> Iterator[Revisions]:
-    """Copy a revision and the working tree, side by side, until the context ends in whichever way.
+    """Copy a revision and the working tree into a temporary folder, which is removed at the end.
 
     Args:
         ref: any name of a commit.
-        repository: the folder that holds the package, of a git working tree.
+        repository: the folder of a git working tree that contains the package.
         package: its name.
 
     Raises:
-        RevisionError: either is no commit, has no package, or cannot be copied.
+        RevisionError: one of them is not a commit, has no such package, or cannot be copied.
     """
     base_commit, head_commit = resolve(ref, repository), resolve("HEAD", repository)
     with tempfile.TemporaryDirectory(prefix="xenc-gate-", ignore_cleanup_errors=True) as folder:
@@ -89,17 +89,17 @@ def resolve(ref: str, repository: Path) -> str:
     """The full hexadecimal name of the commit that `ref` names.
 
     Raises:
-        RevisionError: no git, no repository, or it has no such commit.
+        RevisionError: git is missing, this is not a repository, or it has no such commit.
     """
     if not ref or ref.startswith("-") or "\0" in ref:
-        raise RevisionError(f"{ref!r} names no commit: give a branch, a tag or a commit.")
+        raise RevisionError(f"{ref!r} does not name a commit: give a branch, a tag or a commit.")
     answer = _git(repository, "rev-parse", "--verify", "--end-of-options", f"{ref}^{{commit}}")
     commit = answer.stdout.decode().strip()
     if answer.returncode == 0 and re.fullmatch(r"[0-9a-f]{40,64}", commit):
         return commit
     inside = _git(repository, "rev-parse", "--is-shallow-repository")
     if inside.returncode != 0:
-        raise RevisionError(f"{repository} is no git repository ({_reason(inside)}): run in a checkout.")
+        raise RevisionError(f"{repository} is not a git repository ({_reason(inside)}): run in a checkout.")
     if inside.stdout.strip() == b"true":
         remedy = f"the clone is shallow, fetch it: git fetch --depth=1 origin {ref}, or git fetch --unshallow"
     else:
@@ -108,20 +108,20 @@ def resolve(ref: str, repository: Path) -> str:
 
 
 def extract(commit: str, repository: Path, package: str, into: Path) -> None:
-    """Place a commit's package at `into / package`.
+    """Copy a commit's package to `into / package`.
 
     Args:
-        commit: as `resolve` gives it.
-        repository: the folder that holds the package.
+        commit: as returned by `resolve`.
+        repository: the folder that contains the package.
         package: its name.
-        into: made if it is not there.
+        into: created if it does not exist.
 
     Raises:
         RevisionError: the commit has no such package, or it cannot be copied.
     """
     listed = _git(repository, "ls-tree", "--name-only", commit, "--", f"{package}/__init__.py")
     if listed.returncode == 0 and not listed.stdout:
-        raise RevisionError(f"commit {commit} has no {package}/: name one that has.")
+        raise RevisionError(f"commit {commit} has no {package}/: choose one that has it.")
     archive = _git(repository, "archive", "--format=tar", commit, "--", package)
     if archive.returncode != 0:
         raise RevisionError(f"commit {commit} cannot be read ({_reason(archive)}): fetch it again.")
@@ -130,34 +130,34 @@ def extract(commit: str, repository: Path, package: str, into: Path) -> None:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
             files.extractall(into, filter="data")
     except (OSError, tarfile.TarError) as error:
-        raise RevisionError(f"commit {commit} cannot be copied to {into} ({error}): make room.") from error
+        raise RevisionError(f"commit {commit} cannot be copied to {into} ({error}).") from error
 
 
 def snapshot(package_dir: Path, into: Path) -> None:
-    """Place a package as it is on disk, uncommitted changes included, at `into / <its name>`.
+    """Copy a package as it is on disk, with uncommitted changes, to `into / <its name>`.
 
     Raises:
-        RevisionError: it is not there, or cannot be copied.
+        RevisionError: it does not exist, or cannot be copied.
     """
     if not (package_dir / "__init__.py").is_file():
         raise RevisionError(f"{package_dir.parent} has no {package_dir.name}/: run in a checkout of it.")
     try:
         shutil.copytree(package_dir, into / package_dir.name, ignore=_IGNORED, ignore_dangling_symlinks=True)
     except OSError as error:
-        raise RevisionError(f"{package_dir} cannot be copied to {into} ({error}): make room.") from error
+        raise RevisionError(f"{package_dir} cannot be copied to {into} ({error}).") from error
 
 
 def changed_files(repository: Path, package: str = PACKAGE) -> tuple[str, ...]:
-    """Files of a package that differ from the commit checked out, or are new to it; ignored ones left out.
+    """Files of a package that differ from the commit checked out, or are new; without ignored files.
 
     Raises:
-        RevisionError: git cannot tell.
+        RevisionError: `git status` fails.
     """
     listed = _git(
         repository, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", package
     )
     if listed.returncode != 0:
-        raise RevisionError(f"{repository}: git cannot tell what changed ({_reason(listed)}).")
+        raise RevisionError(f"{repository}: git status failed ({_reason(listed)}).")
     return tuple(sorted(line[3:] for line in os.fsdecode(listed.stdout).split("\0") if line))
 
 
@@ -166,14 +166,14 @@ def _contents(folder: Path) -> dict[Path, bytes]:
 
 
 def import_package(folder: Path, name: str, package: str = PACKAGE) -> ModuleType:
-    """Import `folder / package` under another name, beside whatever is imported already.
+    """Import `folder / package` under another name, beside other copies of it.
 
     Raises:
-        RevisionError: it fails to import, or would import part of another revision. Nothing of it stays in
-            `sys.modules`.
+        RevisionError: the name is taken, the import fails, or it would import part of another revision. No
+            module of it stays in `sys.modules`.
     """
     if name in sys.modules:
-        raise RevisionError(f"a package {name} is imported already: choose another name.")
+        raise RevisionError(f"a package {name} is already imported: choose another name.")
     _refuse_imports_of_its_own_name(folder / package)
     importlib.invalidate_caches()
     initial = folder / package / "__init__.py"
@@ -197,12 +197,12 @@ def import_package(folder: Path, name: str, package: str = PACKAGE) -> ModuleTyp
 
 
 def _refuse_imports_of_its_own_name(package_dir: Path) -> None:
-    """`import xenc` in a copy would bring in the installed revision, unnoticed."""
+    """Refuse a copy that contains `import xenc`: it would silently import the installed revision."""
     for file in sorted(package_dir.rglob("*.py")):
         try:
             nodes = list(ast.walk(ast.parse(file.read_bytes())))
         except (SyntaxError, ValueError):
-            continue  # its import says so, if it is imported
+            continue  # importing it will fail with this error
         imported = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
         imported += [
             node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
@@ -210,7 +210,7 @@ def _refuse_imports_of_its_own_name(package_dir: Path) -> None:
         if package_dir.name in {module.partition(".")[0] for module in imported}:
             raise RevisionError(
                 f"{file} imports {package_dir.name} by name, which may be another revision: "
-                f"choose one that imports itself relatively."
+                "choose a revision that uses relative imports."
             )
 
 
@@ -219,7 +219,7 @@ def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[bytes
         return run_git(repository, *arguments)
     except FileNotFoundError as error:
         if not repository.is_dir():
-            raise RevisionError(f"{repository} is no folder: run in a checkout.") from error
+            raise RevisionError(f"{repository} is not a folder: run in a checkout.") from error
         raise RevisionError("git is not installed: install it to compare with another revision.") from error
     except OSError as error:
         raise RevisionError(f"git cannot be run in {repository} ({error}): run in a checkout.") from error

@@ -1,4 +1,4 @@
-"""Results and verdicts of a paired run -> the rows of its picture. No matplotlib."""
+"""Results and verdicts of a paired run -> the rows of its picture, without matplotlib."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ COLORS: Final[Mapping[Verdict, str]] = {
 }
 
 _WIDEST: Final = 4
-"""How many times must_see the axis may reach; what lies beyond becomes an arrow at the edge."""
+"""The axis ends at this multiple of must_see at most; values beyond become arrows at the edge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the picture.
+    """One row of the picture.
 
     Attributes:
-        label: what stands at its left.
+        label: the text at its left.
         rule: its margins.
-        timed: what its times came out as.
-        dots: what they came from.
+        timed: the judgements of its times.
+        dots: the changes that these come from.
         says: the verdict, at its right.
-        detail: why, below.
+        detail: the grounds, below the verdict.
         color: of the verdict.
-        control: whether what comes out was known beforehand.
-        counts: whether its times count.
+        control: whether it is a control.
+        counts: whether its times are judged.
     """
 
     label: str
@@ -61,11 +61,11 @@ class Row:
     counts: bool = False
 
     def color_of(self, channel: Channel) -> str:
-        """A channel's time has its own verdict, and grey where it does not count."""
+        """The colour of a channel's own verdict; grey if times are not judged."""
         return COLORS[self.timed[channel].verdict] if self.counts and channel in self.timed else GREY
 
     def bounds(self, channel: Channel) -> tuple[float, float, float] | None:
-        """Lower bound, mean and upper bound in %."""
+        """Lower bound, mean and upper bound in %; None if the channel has none."""
         timed = self.timed.get(channel)
         if timed is None or timed.ratio is None or timed.uncertainty is None:
             return None
@@ -77,13 +77,13 @@ class Row:
 def rows_of(
     results: Sequence[Mapping[str, Any]], verdicts: PairedVerdicts, rules: Mapping[str, Rule]
 ) -> list[Row]:
-    """Each configuration, then the controls."""
+    """The rows of the configurations, then those of the controls."""
     rows = [_configuration(results, verdicts, name, rule) for name, rule in rules.items()]
     return [*rows, *_controls(results, verdicts, rules)]
 
 
 def limits_of(rows: Sequence[Row]) -> tuple[float, float]:
-    """What the axis spans: the bounds and most dots of all rows, but not so much that nothing can be told."""
+    """The range of the axis in %: the bounds and most dots of all rows, within `_WIDEST` times must_see."""
     must_see = 100 * max(row.rule.must_see for row in rows)
     shown = [-0.8 * must_see, 1.3 * must_see]
     for row in rows:
@@ -122,7 +122,7 @@ def _configuration(
 def _controls(
     results: Sequence[Mapping[str, Any]], verdicts: PairedVerdicts, rules: Mapping[str, Rule]
 ) -> Iterator[Row]:
-    """One row for each control, whatever the channel."""
+    """One row for each control, with both channels."""
     found: dict[tuple[str, tuple[str, str]], dict[Channel, Control]] = {}
     for control in verdicts.controls:
         found.setdefault((control.configuration, control.arms), {})[control.channel] = control
@@ -138,7 +138,7 @@ def _control(mine: Mapping[Channel, Control], rule: Rule, dots: Mapping[Channel,
         rule=rule,
         dots=dots,
         timed={channel: control.judgement for channel, control in mine.items()},
-        says="FAILED" if failed else "as it must be",
+        says="FAILED" if failed else "as expected",
         detail=f"{told.judgement.verdict}" + (f", not {told.expected}" if failed else ""),
         color=COLORS[Verdict.REGRESSED] if failed else GREY,
         control=True,
@@ -146,12 +146,12 @@ def _control(mine: Mapping[Channel, Control], rule: Rule, dots: Mapping[Channel,
 
 
 def _blocks(results: Sequence[Mapping[str, Any]], name: str) -> list[Sequence[Mapping[str, Any]]]:
-    """The blocks of each process; none of one that could not measure."""
+    """The blocks of each process; empty for a process that could not measure."""
     return [result.get("configurations", {}).get(name, {}).get("blocks", ()) for result in results]
 
 
 def _dots(processes: Sequence[Sequence[Mapping[str, Any]]], head: str, base: str) -> dict[Channel, Dots]:
-    """By channel, of all that could be used."""
+    """The changes of usable palindromes and processes, by channel."""
     found: dict[Channel, Dots] = {}
     for channel in CHANNEL_NAMES:
         whole = [change_in_process(blocks, channel, head=head, base=base) for blocks in processes]

@@ -1,30 +1,29 @@
-"""Blocks of two revisions, interleaved in several processes -> is one slower? Pure: no torch, no files.
+"""Interleaved blocks of two revisions in several processes -> a verdict. Pure: no torch, no files.
 
-The model. In process p and palindrome i, with A and B the mean log seconds of the two blocks of each arm,
+The model. In process p and palindrome i, let A and B be the mean log seconds of the two blocks of each arm:
 
     B_pi - A_pi = d + u_p + e_pi,        u_p ~ N(0, tau^2),   e_pi independent of each other
 
-where d is what the change costs, u_p what this process happens to do to one copy and not to the other
-(where its code and its memory came to lie), and e_pi the noise of one palindrome. A palindrome (A B B A)
-cancels what drifts in a straight line, and, a difference of neighbours, hardly sees the rest. Blocks of one
-process share u_p, so more of them measure it better and do not average it away: the process is the unit.
-Each gives one number, x_p, the median of its palindromes (on a shared machine some of them are far off), and
-x_p ~ N(d, tau^2 + pi/2 x sigma^2 / n) are independent, provided that base and head take turns in being made
-first: whoever is made later was found to be up to half a percent faster. So with P processes, mean m and
-standard deviation s of the x_p, the one-sided confidence bounds of d are Student's
+d is the cost of the change. u_p is the difference between the two copies in this process that the code does
+not cause (where code and memory are placed). e_pi is the noise of one palindrome. A palindrome (A B B A)
+cancels linear drift, and slower drift hardly affects a difference of neighbours. Blocks of one process share
+u_p, so more blocks do not average it away: the process is the unit of the statistics. Each process gives one
+number x_p, the median of its palindromes (on a shared machine some palindromes are outliers). The
+x_p ~ N(d, tau^2 + pi/2 x sigma^2 / n) are independent, provided that base and head take turns in being
+created first: the later one was measured up to half a percent faster. With P processes, and mean m and
+standard deviation s of the x_p, the one-sided confidence bounds of d follow from Student's t:
 
     m -/+ t(1 - a, P - 1) x s / sqrt(P)
 
-REGRESSED     lower bound > margin       surely more than what is tolerated
+REGRESSED     lower bound > margin       the slowdown exceeds the margin
 IMPROVED      upper bound < -margin
-PASS          upper bound < must_see     surely less than what must not pass
+PASS          upper bound < must_see     the slowdown is below what must be seen
 INCONCLUSIVE  otherwise
 
-The error. `error` is the chance that anything at all is falsely called REGRESSED, and that something as slow
-as must_see passes; that anything is falsely called IMPROVED is as much again. It is divided by the number of
-comparisons (Bonferroni; each reports before the others are known) and by the number of looks: after each of
-`looks` processes the run may end, if everything is decided, and what looking more than once costs is paid in
-advance.
+The error. `error` bounds the probability that any comparison of the run is falsely called REGRESSED, and that
+a slowdown of must_see passes. The probability that any is falsely called IMPROVED has the same bound. It is
+divided by the number of comparisons (Bonferroni) and by the number of looks: the run may end after each of
+`looks` processes if every comparison is decided, so each look has its share of the error.
 """
 
 from __future__ import annotations
@@ -45,25 +44,25 @@ from ..verdict import Judgement, Verdict
 Channel = Literal["wall_s", "device_s"]
 
 CHANNEL_NAMES: Final[Mapping[Channel, str]] = {"wall_s": "wall time", "device_s": "device time"}
-"""What is timed, in words."""
+"""The name of each channel in reports."""
 
 POWER: Final = 0.95
-"""How surely a slowdown is seen that is called detectable."""
+"""The probability with which a detectable slowdown is called REGRESSED."""
 
 
 class UnreachableError(XencError):
-    """A rule that could not call anything REGRESSED, however slow it was."""
+    """The rule could not call a slowdown of must_see REGRESSED."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """When a change counts.
+    """The margins and error rates of a comparison.
 
     Attributes:
         margin: slowdown that is tolerated, as a fraction.
-        must_see: slowdown that must not pass.
-        looks: after how many processes the run may end; the last is the most there are.
-        error: chance of any false verdict in the whole run.
+        must_see: slowdown that must not pass, as a fraction.
+        looks: numbers of processes after which the run may end; the last is the maximum.
+        error: bound on the probability of a false verdict in the whole run.
         usual_spread: standard deviation between processes that the looks were chosen for, as a fraction.
     """
 
@@ -74,22 +73,22 @@ class Rule:
     usual_spread: float = 0.005
 
     def critical(self, processes: int, comparisons: int) -> float:
-        """Student's t beyond which a bound lies, in standard errors."""
+        """The quantile of Student's t: half the width of the interval in standard errors."""
         share = self.error / (comparisons * len(self.looks))
         return float(stats.t.ppf(1 - share, processes - 1))
 
     def check(self, comparisons: int) -> None:
-        """Refuse to measure what could not be judged.
+        """Refuse a rule that could not detect must_see, before anything is measured.
 
         Raises:
-            UnreachableError: at the usual spread not even must_see could be told from the margin.
+            UnreachableError: the detectable slowdown at the usual spread exceeds must_see.
         """
         if self.looks[0] < 2:
-            raise UnreachableError(f"{self.looks[0]} process has no spread: measure 5 or more.")
+            raise UnreachableError("the spread of one process is unknown: measure 5 or more.")
         seen = self.detectable(self.usual_spread, self.looks[-1], comparisons)
         if seen > self.must_see:
             raise UnreachableError(
-                f"{self.looks[-1]} processes could not call a slowdown below {seen:.1%} REGRESSED, and "
+                f"{self.looks[-1]} processes can only detect slowdowns from {seen:.1%}, but "
                 f"{self.must_see:.1%} must be seen: measure more processes, or fewer configurations."
             )
 
@@ -101,7 +100,7 @@ class Rule:
 
 @cache
 def _noncentrality(critical: float, freedom: int) -> float:
-    """How many standard errors beyond the margin a slowdown lies that POWER of all runs call REGRESSED."""
+    """How many standard errors above the margin a slowdown is detected with probability POWER."""
 
     def missing(noncentrality: float) -> float:
         return float(stats.nct.sf(critical, freedom, noncentrality)) - POWER
@@ -121,12 +120,12 @@ def change_in_process(
         blocks: in order; each has "arm", "palindrome", "throttled" and the channel's seconds.
         channel: which seconds.
         head: the arm that is judged.
-        base: the arm that it is judged by.
+        base: the arm that it is compared with.
 
     Returns:
-        None if less than half of the palindromes can be used. A palindrome is left out if the device was
-        throttled while it ran `base`: then something else did it. If it was throttled in `head` alone, the
-        change may have done it, and it counts.
+        None if less than half of the palindromes are usable. A palindrome is left out if the device was
+        throttled in a block of `base`, which the change cannot have caused. If it was throttled in `head`
+        alone, the change may be the cause, and the palindrome is kept.
     """
     usable = {
         number: statistics.fmean(arms[head]) - statistics.fmean(arms[base])
@@ -144,17 +143,17 @@ def judge_changes(changes: Sequence[float | None], rule: Rule, *, comparisons: i
     """Judge one comparison by its processes.
 
     Args:
-        changes: log(head / base) of each process that ran; None where it could not be used.
-        rule: the margins and the errors.
-        comparisons: how many such judgements this run makes.
-        what: what was timed, for the reason.
+        changes: log(head / base) of each process; None for a process that is not usable.
+        rule: the margins and error rates.
+        comparisons: the number of such judgements in this run.
+        what: the name of the channel, for the reason.
     """
     usable = [change for change in changes if change is not None]
     if len(usable) < rule.looks[0]:
         return Judgement(
             verdict=Verdict.INCONCLUSIVE,
-            reason=f"{what}: {len(usable)} of {len(changes)} processes could be used, {rule.looks[0]} are "
-            "needed; the others were throttled or have no such blocks",
+            reason=f"{what}: {len(usable)} of {len(changes)} processes are usable, {rule.looks[0]} are "
+            "needed; the others were throttled or lack blocks",
         )
     mean, spread = statistics.fmean(usable), statistics.stdev(usable)
     half = rule.critical(len(usable), comparisons) * spread / math.sqrt(len(usable))
@@ -162,7 +161,7 @@ def judge_changes(changes: Sequence[float | None], rule: Rule, *, comparisons: i
     return Judgement(
         verdict=_verdict(mean, half, rule),
         reason=f"{what} {_percent(mean)} ± {half:.1%} (margin {rule.margin:.1%}, {len(usable)} processes; "
-        f"a slowdown of {seen:.1%} would have been seen)",
+        f"a slowdown of {seen:.1%} would have been detected)",
         ratio=math.exp(mean),
         uncertainty=half,
         detectable=seen,

@@ -1,4 +1,4 @@
-"""REF -> verdicts: both revisions copied, measured in fresh processes until everything is decided, judged."""
+"""One paired run: copies both revisions, measures them in fresh processes, and judges them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .verdicts import PairedVerdicts, Result, comparisons, judge_campaign
 
 
 class UnpairableError(XencError):
-    """The base revision cannot be measured beside the head."""
+    """The base revision cannot run beside the head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,12 @@ class PairedRequest:
     """What to measure on both revisions.
 
     Attributes:
-        command: starts a measuring process; the paths of request and result are added.
-        device: torch's device type.
-        rules: how each configuration is judged, by name; the looks must be alike.
-        seeded: the slowdown of the control that is slowed on purpose, as a fraction.
-        timeout_s: after which a measuring process counts as hung.
-        fault: what to break in the head on purpose; None for nothing.
+        command: starts a measuring process; the paths of request and result are appended.
+        device: torch's device type, "cpu" or "cuda".
+        rules: the rule of each configuration, by name; all have the same looks.
+        seeded: the deliberate slowdown of the slowed control, as a fraction.
+        timeout_s: seconds after which a measuring process is killed.
+        fault: the deliberate fault of the head; None for none.
     """
 
     command: Sequence[str]
@@ -41,15 +41,15 @@ class PairedRequest:
 
     @property
     def looks(self) -> tuple[int, ...]:
-        """After how many processes to judge."""
+        """The numbers of processes after which the run is judged."""
         (looks,) = {rule.looks for rule in self.rules.values()}
         return looks
 
     def check(self) -> None:
-        """Refuse what could never become REGRESSED.
+        """Check that every rule can detect its must_see.
 
         Raises:
-            UnreachableError: with the reason.
+            UnreachableError: one cannot.
         """
         for rule in self.rules.values():
             rule.check(comparisons(len(self.rules)))
@@ -57,15 +57,15 @@ class PairedRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedRun:
-    """What a run found.
+    """The results of a paired run.
 
     Attributes:
         base_commit: 40 hex digits.
-        head_commit: what is checked out.
-        dirty: files of the head that differ from it.
-        same_code: whether base and head are the same, so that only the machine was compared with itself.
+        head_commit: the commit that is checked out.
+        dirty: files of the head that differ from `head_commit`.
+        same_code: whether base and head are equal.
         results: one of each process.
-        verdicts: what they say.
+        verdicts: on these results.
     """
 
     base_commit: str
@@ -85,19 +85,19 @@ def measure_paired(
     say: Callable[[str], object] = lambda _: None,
     lock: Path | None = LOCK,
 ) -> PairedRun:
-    """Measure and judge.
+    """Measure base and head, and judge.
 
     Args:
         request: what to measure.
         ref: the base revision.
         repository: its working tree is the head.
-        accepted: what exact counts may grow to, by configuration.
-        say: told of each process that has measured.
+        accepted: values that exact facts may grow to, by configuration.
+        say: called with a line of progress after each process.
         lock: see `Campaign`.
 
     Raises:
-        UnreachableError: no slowdown could ever be called REGRESSED.
-        RevisionError: no such revision.
+        UnreachableError: a rule cannot detect its must_see.
+        RevisionError: there is no such revision, or it cannot be copied.
         UnpairableError: the base cannot run beside the head.
         CampaignError: a measuring process failed, or another gate is measuring.
     """
@@ -124,7 +124,7 @@ def _until_decided(
     accepted: Mapping[str, Mapping[str, Any]] | None,
     say: Callable[[str], object],
 ) -> tuple[list[Result], PairedVerdicts]:
-    """As many processes as it takes, up to the last look."""
+    """Measure up to each look, and stop at the first that decides every comparison."""
     results: list[Result] = []
     for look in request.looks:
         while len(results) < look:
@@ -140,11 +140,11 @@ def _until_decided(
 
 
 def check_pairable(request: PairedRequest, ref: str, repository: Path, *, lock: Path | None = LOCK) -> None:
-    """Bring both revisions up side by side and time nothing.
+    """Import and warm up both revisions in one process, without timing.
 
     Raises:
-        UnpairableError: that fails.
-        RevisionError: no such revision.
+        UnpairableError: the base cannot run beside the head.
+        RevisionError: there is no such revision, or it cannot be copied.
         CampaignError: the process failed otherwise.
     """
     with (
@@ -158,15 +158,15 @@ def measure_process(
     campaign: Campaign, request: PairedRequest, base: Path, head: Path, *,
     number: int, only_warm_up: bool = False,
 ) -> Result:  # fmt: skip
-    """One measuring process.
+    """Run one measuring process.
 
     Args:
         campaign: runs it.
         request: what to measure.
-        base: the folder of the base's package.
-        head: the folder of the head's.
-        number: of this process; the first, 0, also looks where the time goes.
-        only_warm_up: bring both revisions up and time nothing.
+        base: the folder that contains the base's package.
+        head: the folder that contains the head's package.
+        number: of this process; process 0 also measures the time of stages and kernels.
+        only_warm_up: import and warm up, without timing.
 
     Raises:
         UnpairableError: the base cannot run beside the head.

@@ -1,8 +1,8 @@
-"""What the measuring processes found -> one judgement for each configuration. Pure: no torch, no files.
+"""Results of the measuring processes -> one judgement for each configuration. Pure: no torch, no files.
 
-First the controls: the base against a second import of itself must come out even, and that import with a
-known share of extra device work must come out REGRESSED. A run whose controls say otherwise has measured
-nothing. What is exact is judged all the same.
+Two controls run in every process: the base against a second import of itself must be PASS, and that import
+with a known share of extra device work must be REGRESSED. If a control comes out otherwise, times are not
+judged; exact facts are.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .rule import CHANNEL_NAMES, Channel, Rule, change_in_process, judge_changes
 CHANNELS: Final = tuple(CHANNEL_NAMES)
 
 CONTROLS: Final = (
-    ("the base against itself", "same", "base", Verdict.PASS),
-    ("a slowdown made on purpose", "slowed", "same", Verdict.REGRESSED),
+    ("base against itself", "same", "base", Verdict.PASS),
+    ("deliberate slowdown", "slowed", "same", Verdict.REGRESSED),
 )
-"""What is compared, who is judged by whom, and what it has to come out as."""
+"""The controls: name, arm that is judged, arm that it is compared with, expected verdict."""
 
 Result = Mapping[str, Any]
 """What one measuring process wrote."""
@@ -35,11 +35,11 @@ class Control:
 
     Attributes:
         name: what was compared.
-        configuration: on which.
-        channel: in which seconds.
-        arms: who was judged by whom.
-        expected: what it had to come out as.
-        judgement: what it came out as.
+        configuration: the configuration it ran on.
+        channel: which seconds.
+        arms: the arm that was judged, and the arm that it was compared with.
+        expected: the verdict that it must have.
+        judgement: the verdict that it has, and its grounds.
     """
 
     name: str
@@ -51,19 +51,19 @@ class Control:
 
     @property
     def held(self) -> bool:
-        """Whether it came out as it had to."""
+        """Whether it has the expected verdict."""
         return self.judgement.verdict is self.expected
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedVerdicts:
-    """All that a run says.
+    """The verdicts of a paired run.
 
     Attributes:
-        configurations: one judgement each, by name.
-        controls: in both channels.
-        timed: the timed judgements behind `configurations`, by name and channel.
-        processes: how many measured.
+        configurations: the judgement on each, by name.
+        controls: all controls, in both channels.
+        timed: the judgements of times that `configurations` combines, by name and channel.
+        processes: how many processes measured.
     """
 
     configurations: Mapping[str, Judgement]
@@ -73,7 +73,7 @@ class PairedVerdicts:
 
     @property
     def decided(self) -> bool:
-        """Whether more processes could change nothing but the digits."""
+        """Whether the controls held and every configuration has a final verdict."""
         held = all(control.held for control in self.controls)
         final = {name for name, each in self.configurations.items() if each.exact}
         return held and all(
@@ -83,7 +83,7 @@ class PairedVerdicts:
 
 
 def comparisons(configurations: int) -> int:
-    """How many judgements a run makes: each configuration and the A/A control, in each channel."""
+    """The number of judgements of a run: each configuration and the A/A control, in each channel."""
     return len(CHANNELS) * (configurations + 1)
 
 
@@ -97,7 +97,7 @@ def judge_campaign(
     Args:
         results: one of each process, all of the same configurations.
         rules: by configuration.
-        accepted: what exact counts may grow to, by configuration.
+        accepted: values that exact facts may grow to, by configuration.
     """
     number = comparisons(len(rules))
     timed = {
@@ -172,7 +172,7 @@ def _judge_one(
             verdict=Verdict.NOT_MEASURED, reason="the controls failed: " + "; ".join(failed), notes=notes
         )
     if exact.unmeasured:
-        reason = "the base has what the head has not: " + ", ".join(exact.unmeasured)
+        reason = "measured on the base, but not on the head: " + ", ".join(exact.unmeasured)
         return Judgement(verdict=Verdict.NOT_MEASURED, reason=reason, notes=notes)
     return Judgement(
         verdict=_combined([each.verdict for each in timed.values()]),
@@ -184,7 +184,7 @@ def _judge_one(
 
 
 def _combined(verdicts: Sequence[Verdict]) -> Verdict:
-    """Of channels that are not REGRESSED: undecided if one is, better if one is."""
+    """The verdict of both channels, of which none is REGRESSED: INCONCLUSIVE before IMPROVED before PASS."""
     for verdict in (Verdict.INCONCLUSIVE, Verdict.IMPROVED):
         if verdict in verdicts:
             return verdict
@@ -192,7 +192,7 @@ def _combined(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _worst_facts(found: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
-    """Facts over all processes: the worst of each, so that one late recompile is not averaged away."""
+    """The worst value of each fact over all processes, so that one late recompile is not averaged away."""
     worst: dict[str, Any] = {}
     for facts in (process["facts"][arm] for process in found):
         for name, value in facts.items():
@@ -207,7 +207,7 @@ def _findings(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _attribution(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where it became slower, as far as the processes that looked can tell."""
+    """Notes on the stage and the kernels that became slower, from the processes that measured them."""
     notes = []
     for process in found:
         stages, kernels = process.get("stages"), process.get("kernels")

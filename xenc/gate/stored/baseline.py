@@ -1,4 +1,4 @@
-"""Stored baselines: one reviewed JSON file per device, one line per benchmark."""
+"""Stored baselines: one JSON file per device, one line per benchmark."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SCHEMA: Final = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Accepted samples of one device; with `sessions` = 1 also what one session leaves to be merged.
+    """The samples of one device. One session that is still to be merged is a baseline with `sessions` = 1.
 
     Attributes:
         device: `machine.device_name` of the machine that recorded it.
         versions: `machine.versions` of that machine.
         commit: the revision that was measured.
-        sessions: how many fresh processes measured it.
+        sessions: how many sessions (fresh processes) measured it.
         entries: by pytest node id.
     """
 
@@ -37,11 +37,11 @@ class Baseline:
 
 
 class SchemaError(BaselineError):
-    """A baseline written by another version of the gate."""
+    """The baseline was written in another schema."""
 
 
 def baseline_path(directory: Path, device: str) -> Path:
-    """Where the baseline of a device lives: a slug of its name."""
+    """The path of a device's baseline: a slug of the device's name."""
     return directory / f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
@@ -49,14 +49,14 @@ def read_baseline(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        SchemaError: written in another schema.
-        BaselineError: not JSON, cut short, or not a baseline; the message names the file and the remedy.
+        SchemaError: it was written in another schema.
+        BaselineError: it cannot be read, is not JSON or is not a baseline; the message names the file.
     """
     remedy = "restore it from git, or record a new one with `make baseline`"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BaselineError(f"baseline {path} is not JSON or was cut short ({error}): {remedy}.") from error
+        raise BaselineError(f"baseline {path} is not complete JSON ({error}): {remedy}.") from error
     except OSError as error:
         raise BaselineError(f"baseline {path} cannot be read ({error}): {remedy}.") from error
     schema = content.get("schema") if isinstance(content, dict) else None
@@ -65,7 +65,7 @@ def read_baseline(path: Path) -> Baseline:
     try:
         sessions = content["sessions"]
         if type(sessions) is not int or sessions < 1:
-            raise ValueError(f"sessions {sessions!r} must be a count from 1")
+            raise ValueError(f"sessions {sessions!r} must be an integer >= 1")
         return Baseline(
             device=str(content["device"]),
             versions={str(name): str(value) for name, value in content["versions"].items()},
@@ -78,10 +78,10 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Write a baseline in one step, so that a run that is interrupted or fails leaves the old one as it was.
+    """Write a baseline atomically: if that fails, the old one remains.
 
     Raises:
-        BaselineError: it cannot be written, for instance because the disk is full; nothing partial is left.
+        BaselineError: it cannot be written, for instance because the disk is full.
     """
     head = {
         "schema": SCHEMA,
@@ -101,8 +101,8 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
         write_whole(path, text)
     except OSError as error:
         raise BaselineError(
-            f"baseline {path} cannot be written ({error.strerror or error}); what was stored is as it was: "
-            "make room, or name another folder with --baseline-dir, and record again."
+            f"baseline {path} cannot be written ({error.strerror or error}), the old one is unchanged: free "
+            "some disk space, or choose another folder with --baseline-dir, and record again."
         ) from error
 
 
@@ -134,14 +134,14 @@ def _read_speedup(speedup: Mapping[str, Any], sessions: int) -> Speedup:
 
 def _read_spread(value: object, sessions: int) -> float | None:
     if (value is None) != (sessions == 1):
-        raise ValueError(f"spread {value!r} of {sessions} sessions: one session has none, several have one")
+        raise ValueError(f"spread {value!r} with {sessions} sessions: only several sessions have a spread")
     return None if value is None else _number(value, "spread")
 
 
 def _number(value: object, name: str) -> float:
-    """A finite number from 0; whole ones stay whole."""
+    """A finite number >= 0; integers stay integers."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} {value!r} must be a number from 0")
+        raise ValueError(f"{name} {value!r} must be a finite number >= 0")
     return value
 
 

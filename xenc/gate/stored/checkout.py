@@ -1,4 +1,4 @@
-"""Which revision is checked out, and whether it is that and nothing else."""
+"""Which revision is checked out, and whether files differ from it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,15 @@ from ..git import run_git
 
 
 def commit_of(directory: Path) -> str:
-    """The checked-out revision, with "+dirty" if other code than its own lies there; "unknown" outside git.
+    """The checked-out revision, with "+dirty" if the code differs from it; "unknown" outside git.
 
-    Baselines themselves do not count, so that several devices can be recorded one after the other, nor do
-    new files other than Python's.
+    Changed baselines are ignored, so that several devices can be recorded one after the other. So are new
+    files other than Python's.
     """
     try:
         revision = _git(directory, "rev-parse", "HEAD").strip()
-        changed = _git(
-            directory,
-            "status",
-            "--porcelain",
-            "--untracked-files=all",
-            "--",
-            ":/",
-            ":(top,exclude).benchmarks",
-        )
+        everything = ("--", ":/", ":(top,exclude).benchmarks")
+        changed = _git(directory, "status", "--porcelain", "--untracked-files=all", *everything)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     lines = changed.splitlines()
@@ -37,7 +30,7 @@ def clean_commit(directory: Path) -> str:
     """The checked-out revision.
 
     Raises:
-        BaselineError: files differ from it, or this is no git checkout: nobody could measure the same again.
+        BaselineError: files differ from it, or this is not a git checkout.
     """
     commit = commit_of(directory)
     require_clean(commit, str(directory))
@@ -45,19 +38,19 @@ def clean_commit(directory: Path) -> str:
 
 
 def require_clean(commit: str, where: str) -> None:
-    """Refuse what names no revision that anybody could check out.
+    """Check that a commit of `commit_of` names a revision that can be checked out again.
 
     Raises:
         BaselineError: the commit is dirty or unknown.
     """
     if commit == "unknown":
         raise BaselineError(
-            f"{where} is of no git revision, and a baseline belongs to one; record in a clone."
+            f"{where} has no git revision, and a baseline belongs to one; record in a git checkout."
         )
     if commit.endswith("+dirty"):
         raise BaselineError(
-            f"{where} differs from revision {commit.removesuffix('+dirty')}: a baseline must be of code that "
-            "anybody can check out; commit or stash the changes and record again."
+            f"{where} differs from revision {commit.removesuffix('+dirty')}: a baseline must belong to a "
+            "commit; commit or stash the changes and record again."
         )
 
 

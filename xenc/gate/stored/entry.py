@@ -1,4 +1,4 @@
-"""One benchmark's rounds: of one session, and the median of several with their drift. Pure."""
+"""One benchmark's rounds: of one session, or the median of several and their drift. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Samples:
     """One benchmark's timed rounds in one session.
 
     Attributes:
-        seconds: per round, in order.
-        protocol: what must be equal for two samples to be comparable, by name: workload fingerprint,
-            dtype, model, ...
-        margin: the slowdown that is tolerated, as a fraction.
-        reference: what was timed right before each round on the same pairs; None if nothing was.
-        reference_seconds: what it took, per round.
-        exact: counts that need no statistics, by name.
+        seconds: of each round, in order.
+        protocol: properties that must be equal for two samples to be comparable, by name: workload
+            fingerprint, dtype, model.
+        margin: slowdown that is tolerated, as a fraction.
+        reference: the name of what was timed just before each round on the same pairs; None if nothing was.
+        reference_seconds: seconds of the reference, one per round.
+        exact: exact facts, by name.
     """
 
     seconds: tuple[float, ...]
@@ -32,7 +32,13 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Speedup:
-    """How many times faster than `reference`; `spread` is the drift of that, None for one session."""
+    """The speed-up over a reference.
+
+    Attributes:
+        reference: its name.
+        times: seconds of the reference / own seconds.
+        spread: standard deviation between sessions of log(times); None for one session.
+    """
 
     reference: str
     times: float
@@ -44,12 +50,12 @@ class Entry:
     """One benchmark of a stored baseline.
 
     Attributes:
-        seconds: per round, the median over the sessions.
+        seconds: of each round, the median over the sessions.
         protocol: as in `Samples`.
         margin: as in `Samples`.
-        spread: standard deviation of the sessions' levels, as a fraction; None for one session.
-        speedup: over the reference of the same sessions.
-        exact: as in `Samples`; the largest that any session counted.
+        spread: standard deviation between the levels of the sessions, as a fraction; None for one session.
+        speedup: over the reference in the same sessions.
+        exact: as in `Samples`; the largest value of any session.
     """
 
     seconds: tuple[float, ...]
@@ -61,7 +67,7 @@ class Entry:
 
 
 def entry_of(samples: Samples) -> Entry:
-    """One session's rounds as an entry whose drift is unknown."""
+    """The entry of one session, without a spread."""
     speedup = None
     if samples.reference is not None:
         times = math.exp(statistics.median(speedup_logs(samples)))
@@ -77,7 +83,7 @@ def entry_of(samples: Samples) -> Entry:
 
 
 def combine(entries: Sequence[Entry]) -> Entry:
-    """Entries of one session each, of one benchmark under one protocol -> the median and its drift."""
+    """Combine entries of one session each, all of one benchmark with equal protocol."""
     first = entries[0]
     if len(entries) == 1:
         return first
@@ -95,10 +101,10 @@ def combine(entries: Sequence[Entry]) -> Entry:
 
 
 def log_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """log(ours / theirs) of each round."""
+    """log(ours / theirs), one per round."""
     return [math.log(one / other) for one, other in zip(ours, theirs, strict=True)]
 
 
 def speedup_logs(samples: Samples) -> list[float]:
-    """log(reference / ours) of each round."""
+    """log(reference seconds / own seconds), one per round."""
     return log_ratios(samples.reference_seconds, samples.seconds)

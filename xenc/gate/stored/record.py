@@ -1,8 +1,8 @@
-"""Sessions of one device -> its stored baseline, and a table of what that changes.
+"""Merge sessions of one device into its stored baseline, and print a table of the changes.
 
     python -m xenc.gate.stored.record SESSION.json... [--baseline-dir DIR]
 
-A session is what one fresh pytest process measured (`--record-session FILE`), in a baseline's own format.
+A session is what one pytest process measured (`--record-session FILE`), in the format of a baseline.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from .entry import Entry, combine
 
 
 def merge(sessions: Mapping[str, Baseline]) -> Baseline:
-    """One baseline out of sessions, by the name of each, that measured the same thing.
+    """Merge sessions, given by name, into one baseline.
 
     Raises:
-        BaselineError: they did not, one of them is itself merged, or of no clean revision.
+        BaselineError: the sessions differ in what they measured, one is already merged, or one has no clean
+            revision.
     """
     first_name, first = next(iter(sessions.items()))
     for name, session in sessions.items():
         require_clean(session.commit, name)
         if session.sessions != 1:
-            raise BaselineError(f"{name} holds {session.sessions} sessions already; merge single ones.")
+            raise BaselineError(f"{name} already holds {session.sessions} sessions; merge single sessions.")
         for what in ("commit", "device", "versions"):
             _require_same(what, first_name, getattr(first, what), name, getattr(session, what))
         differing = sorted(set(first.entries) ^ set(session.entries))
         if differing:
             raise BaselineError(
                 f"{first_name} and {name} measured different benchmarks ({', '.join(differing)} in one only)"
-                ": record all sessions anew, with the same selection."
+                ": record all sessions again, with the same selection."
             )
         for benchmark, entry in first.entries.items():
             other = session.entries[benchmark]
@@ -49,22 +50,22 @@ def merge(sessions: Mapping[str, Baseline]) -> Baseline:
 
 
 def store(merged: Baseline, directory: Path) -> list[str]:
-    """Write a device's baseline; margins that the stored one has stay as they are.
+    """Write a device's baseline. Margins of the stored one are kept.
 
     Returns:
-        What to tell the reviewer: the table of changes, and where the baseline is.
+        Text for the reviewer: the table of changes, and the path of the baseline.
 
     Raises:
-        BaselineError: it cannot be written, or the file is another device's.
+        BaselineError: it cannot be written, or the file belongs to another device.
     """
     path, old, told = baseline_path(directory, merged.device), None, []
     try:
         old = read_baseline(path) if path.exists() else None
     except BaselineError as error:
-        told.append(f"nothing to compare with: {error}")
+        told.append(f"the stored baseline is ignored: {error}")
     if old is not None and old.device != merged.device:
         raise BaselineError(
-            f"baseline {path} is of {old.device}, these sessions of {merged.device}: move it away."
+            f"baseline {path} belongs to {old.device}, these sessions to {merged.device}: move the file away."
         )
     margins = {name: entry.margin for name, entry in old.entries.items()} if old is not None else {}
     entries = {
@@ -81,25 +82,25 @@ def store_run(gate: GateSession, *, passed: bool, session_file: Path | None, com
 
     Args:
         gate: the run.
-        passed: whether every test did.
-        session_file: where to leave the session; None to write the baseline itself.
-        commit_now: the revision when the run ended, which must be that when it began.
+        passed: whether every test passed.
+        session_file: the path of the session; None to write the baseline.
+        commit_now: the revision at the end of the run, which must be the one at its start.
 
     Returns:
-        Whether everything that was measured is stored now; if not, `gate.messages` says why.
+        Whether everything was stored; if not, `gate.messages` says why.
     """
     refusal = gate.refusal(passed=passed)
     if refusal is None and commit_now != gate.commit:
-        refusal = f"the checkout changed while it was measured, from {gate.commit} to {commit_now}"
+        refusal = f"the checkout changed during the measurement, from {gate.commit} to {commit_now}"
     measured = gate.measured() if refusal is None else []
     if session_file is not None and len(measured) > 1:
-        refusal = "one session is of one device; choose -m cpu or -m gpu"
+        refusal = "a session holds one device; choose -m cpu or -m gpu"
     try:
         if refusal is not None:
             raise BaselineError(refusal)
         if session_file is not None:
             write_baseline(session_file, measured[0])
-            gate.messages.append(f"left a session of {len(measured[0].entries)} benchmarks in {session_file}")
+            gate.messages.append(f"wrote {len(measured[0].entries)} benchmarks to the session {session_file}")
         else:
             for baseline in measured:
                 gate.messages += store(merge({baseline.device: baseline}), gate.directory)
@@ -110,7 +111,7 @@ def store_run(gate: GateSession, *, passed: bool, session_file: Path | None, com
 
 
 def changes(old: Baseline | None, new: Baseline) -> str:
-    """What a new baseline changes, as a Markdown table: medians, drift, speed-ups, counts; new, removed."""
+    """The changes from the old to the new baseline as a Markdown table, one row per benchmark."""
     before: Mapping[str, Entry] = old.entries if old is not None else {}
     names = sorted({*before, *new.entries})
     rows = [_row(name.rpartition("/")[2], before.get(name), new.entries.get(name)) for name in names]
@@ -119,7 +120,7 @@ def changes(old: Baseline | None, new: Baseline) -> str:
 
 
 def disagreements(sessions: Sequence[Baseline]) -> list[str]:
-    """One line for each exact count on which sessions of the same code differ; the largest is stored."""
+    """One line for each exact fact that differs between sessions; the largest value is stored."""
     lines = []
     for name in sessions[0].entries:
         counts = [session.entries[name].exact for session in sessions]
@@ -132,16 +133,18 @@ def disagreements(sessions: Sequence[Baseline]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Merge sessions into the device's baseline. 1 if that is refused, and then nothing is changed."""
+    """Merge sessions into the device's baseline; the exit status, 1 if refused (then nothing is changed)."""
     parser = argparse.ArgumentParser(prog="python -m xenc.gate.stored.record", description=__doc__)
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="SESSION.json", help="left by --record-session"
+        "files", nargs="+", type=Path, metavar="SESSION.json", help="written by --record-session"
     )
-    parser.add_argument("--baseline-dir", type=Path, default=Path(".benchmarks"), help="where baselines live")
+    parser.add_argument(
+        "--baseline-dir", type=Path, default=Path(".benchmarks"), help="folder of the baselines"
+    )
     options = parser.parse_args(arguments)
     try:
         if len({path.resolve() for path in options.files}) < len(options.files):
-            raise BaselineError("a session is named twice, which would hide the drift between sessions.")
+            raise BaselineError("a session is given twice, which would hide the drift between sessions.")
         sessions = {str(path): read_baseline(path) for path in options.files}
         told = [*store(merge(sessions), options.baseline_dir), *disagreements(list(sessions.values()))]
     except BaselineError as error:
@@ -154,13 +157,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _require_same(what: str, first_name: str, first: object, name: str, value: object) -> None:
     if first != value:
         raise BaselineError(
-            f"{first_name} and {name} differ in {what} ({first} and {value}): record all sessions anew, "
+            f"{first_name} and {name} differ in {what} ({first} and {value}): record all sessions again, "
             "one after the other on one machine."
         )
 
 
 def _protocol(entry: Entry) -> dict[str, object]:
-    """What must be equal for two sessions to be of the same benchmark."""
+    """What must be equal for two sessions to be merged."""
     reference = entry.speedup.reference if entry.speedup is not None else None
     return {**entry.protocol, "rounds": len(entry.seconds), "reference": reference, "margin": entry.margin}
 

@@ -1,14 +1,14 @@
-"""Rounds of a head + a stored baseline -> one verdict. Pure: no torch, no pytest, no files.
+"""Rounds of a head and a stored baseline -> one verdict. Pure: no torch, no pytest, no files.
 
-The model. Round i of head and baseline scored the same pairs, so x_i = log(head_i / baseline_i) is free of
-what the pairs cost:
+The model. Round i of head and baseline scored the same pairs, so the size of the pairs cancels in
+x_i = log(head_i / baseline_i):
 
     x_i = change + d_head - d_base + e_i
 
-e_i is the noise of single rounds. d is what a whole session, a fresh process, is slower than others of the
-same code: its standard deviation is the drift between sessions, and more rounds do not lessen it. A baseline
-holds the median over N sessions of each round, and as its spread s the standard deviation of the sessions'
-levels (a session's level: the median of its log(round / the median over sessions)). With n rounds
+e_i is the noise of single rounds. d is by how much a session (a fresh process) is slower than other sessions
+of the same code; its standard deviation is the drift between sessions, which more rounds do not reduce. A
+baseline holds the median over N sessions of each round, and the standard deviation s of the sessions' levels
+(the level of a session is the median of its log(round / median over sessions)). With n rounds
 
     x = median(x_i)
     w = 1.2533 × 1.4826 × MAD(x_i) / sqrt(n)    standard error of a normal sample's median
@@ -20,15 +20,15 @@ levels (a session's level: the median of its log(round / the median over session
     PASS          x + u <= log(1 + margin)
     INCONCLUSIVE  otherwise
 
-Each line looks at one end of x ± u, so at 95% the drift of unchanged code crosses it once in twenty times. s
-holds some noise of rounds too, which errs on the side of INCONCLUSIVE. With N = 1 there is no s: u = 2 w, and
-the margin is all there is for drift.
+Each line tests one end of x ± u, so the drift of unchanged code crosses it in one of twenty runs. s contains
+some noise of rounds too, which makes INCONCLUSIVE more likely. With N = 1 there is no s: then u = 2 w, and
+only the margin allows for drift.
 
-The speed-up over a reference that ran right before each round is judged by the same rule, by
-log(baseline's speed-up / speed-up_i) and the speed-up's own spread. What slows the whole machine slows both,
-so this ratio drifts less. If it fell beyond the margin, the benchmark REGRESSED, whatever its seconds say. If
-only the seconds did, it REGRESSED as well, for the reference may share the slow code, and the reason says
-that the reference is slower too.
+The speed-up over a reference that ran just before each round is judged by the same rule, with
+log(baseline's speed-up / speed-up_i) and the speed-up's own spread. A slower machine slows both, so this
+ratio drifts less. If the speed-up fell by more than the margin, the verdict is REGRESSED whatever the seconds
+are. If only the seconds grew, it is REGRESSED too, since the reference may share the slow code; the reason
+then says that the reference is slower as well.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from ..verdict import Judgement, Verdict
 from .entry import Entry, Samples, log_ratios, speedup_logs
 
 FEWEST_ROUNDS: Final = 3
-"""Below this the MAD says nothing of the noise."""
+"""With fewer rounds the MAD does not estimate the noise."""
 
 CONFIDENCE: Final = 0.95
-"""How sure each bound is of not being crossed by drift alone."""
+"""The probability that drift alone does not cross a bound."""
 
-BLIND_SPOT: Final = "a stored baseline cannot see that the machine itself is slower today; --against REF can"
+BLIND_SPOT: Final = "a stored baseline cannot tell slower code from a slower machine; --against REF can"
 
 
 def judge(
@@ -61,9 +61,14 @@ def judge(
     head_versions: Mapping[str, str] | None = None,
     base_versions: Mapping[str, str] | None = None,
 ) -> Judgement:
-    """Judge a benchmark against its baseline, made of `sessions` sessions; the margin is the baseline's.
+    """Judge a benchmark by its baseline, with the baseline's margin.
 
-    Differing versions are judged all the same, and named.
+    Args:
+        head: the rounds of this run.
+        base: the benchmark's entry in the baseline; None if it has none.
+        sessions: the number of sessions of the baseline.
+        head_versions: versions of the software in this run; those that differ are named in the notes.
+        base_versions: the same of the baseline.
     """
     if not head.seconds:
         return _unjudged(Verdict.NOT_MEASURED, "no round was timed")
@@ -79,9 +84,9 @@ def judge(
     drift = f" (drift {base.spread:.1%})" if base.spread is not None else ""
     reason += f"{drift}, margin {base.margin:.0%}, n={len(head.seconds)} rounds"
     if base.spread is None:
-        reason += "; how sessions drift is unknown, the margin is all there is for it"
+        reason += "; the drift between sessions is unknown, only the margin allows for it"
     elif verdict is Verdict.INCONCLUSIVE and change.drift > change.noise:
-        reason += "; most of ± is drift: record more sessions, or judge with --against REF"
+        reason += "; most of the uncertainty is drift: record more sessions, or judge with --against REF"
     return Judgement(
         verdict=verdict,
         reason=reason + (f"; {by_reference}" if by_reference else ""),
@@ -92,7 +97,7 @@ def judge(
 
 
 def differing_versions(head: Mapping[str, str], base: Mapping[str, str]) -> tuple[str, ...]:
-    """One line for each version that the baseline was recorded with another of."""
+    """One line for each version that differs from the baseline's."""
     names = sorted({*head, *base})
     return tuple(
         f"{name}: baseline {base.get(name, 'none')}, now {head.get(name, 'none')}"
@@ -135,7 +140,7 @@ def _change(logs: Sequence[float], spread: float | None, sessions: int) -> _Chan
 
 
 def _judge_both(head: Samples, base: Entry, change: _Change, sessions: int) -> tuple[Verdict, str]:
-    """The verdict by seconds and by speed-up, and what the speed-up has to say."""
+    """The verdict by seconds and by speed-up, and a text about the speed-up."""
     verdict, stored = change.verdict(base.margin), base.speedup
     if stored is None:
         return verdict, ""
@@ -150,7 +155,7 @@ def _judge_both(head: Samples, base: Entry, change: _Change, sessions: int) -> t
         return Verdict.REGRESSED, f"{over}: {stored.times:.2f}x before, {stored.times / fall.ratio:.2f}x now"
     slower = change.log - fall.log
     if verdict is Verdict.REGRESSED and slower > 0 and abs(fall.log) <= math.log1p(base.margin):
-        return verdict, f"the reference is slower too: by {math.expm1(slower):.1%}; {over}"
+        return verdict, f"the reference is slower too, by {math.expm1(slower):.1%}; {over}"
     return verdict, over
 
 
@@ -162,7 +167,7 @@ def _mismatch(head: Samples, base: Entry) -> str | None:
     if len(head.seconds) != len(base.seconds):
         return f"{len(head.seconds)} rounds, the baseline has {len(base.seconds)}; record a new baseline"
     if len(head.seconds) < FEWEST_ROUNDS:
-        return f"{len(head.seconds)} rounds; fewer than {FEWEST_ROUNDS} cannot tell a change from noise"
+        return f"{len(head.seconds)} rounds; at least {FEWEST_ROUNDS} are needed to estimate the noise"
     return None
 
 
