@@ -8,6 +8,8 @@ RUN := $(if $(PREINSTALLED),$(PYTHON),$(VENV)/bin/python)
 READY := $(if $(PREINSTALLED),,$(VENV)/.ready)
 PEERS := $(if $(PREINSTALLED),,$(VENV)/.peers)
 PYTEST := $(RUN) -m pytest
+BENCH = $(PYTEST) perf_tests -p perf_tests.progress -q --no-header --benchmark-columns=median,stddev,rounds \
+	--benchmark-quiet --report-dir bench-report
 PYTEST_ARGS ?=
 HOPPER_ARGS ?=
 CPU_ARGS ?=
@@ -44,13 +46,11 @@ test: lint $(PEERS) ## lint, types, workflow lint, correctness laws and the gate
 test-all: lint $(PEERS) ## the same, with the slow laws and more Hypothesis examples
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) correctness_tests $(PYTEST_ARGS)
 
-bench: $(READY) $(PEERS) ## time the CPU suite on real weights and prose; writes bench-report/
-	$(PYTEST) perf_tests -m "cpu and not slow" -p perf_tests.progress -q --no-header \
-		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
+bench: $(READY) $(PEERS) ## xenc beside what one would use instead, and a few techniques, on this CPU; writes bench-report/
+	$(BENCH) -m "cpu and not slow" $(PYTEST_ARGS)
 
-bench-all: $(READY) $(PEERS) ## the same, with every configuration on every workload
-	$(PYTEST) perf_tests -m cpu -p perf_tests.progress -q --no-header \
-		--benchmark-columns=median,stddev,rounds --benchmark-quiet --report-dir bench-report $(PYTEST_ARGS)
+bench-all: $(READY) $(PEERS) ## the same, with every configuration and technique, requests, load and cold starts
+	$(BENCH) -m cpu $(PYTEST_ARGS)
 
 cpu: $(READY) $(PEERS) ## every row side by side on this processor and what became of each goal; writes cpu-report/
 	$(RUN) -m perf_tests.cpu --out cpu-report $(CPU_ARGS)

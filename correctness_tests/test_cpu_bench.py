@@ -17,11 +17,12 @@ from perf_tests import models, peers, workloads
 from perf_tests.against import PAIRED
 from perf_tests.configurations import Configuration
 from perf_tests.cpu.__main__ import main
+from perf_tests.cpu.case import case_table
 from perf_tests.cpu.contestants import Candidates, best_batch_size, try_batch_sizes
 from perf_tests.cpu.goals import GOALS
 from perf_tests.cpu.report import markdown
 from perf_tests.cpu.results import Found, Results
-from perf_tests.cpu.rows import Row, table_rows
+from perf_tests.cpu.rows import CASE, Row, case_row, table_rows
 from perf_tests.cpu.run import Run, complete
 from perf_tests.cpu.setting import WORKLOADS, Setting
 from perf_tests.peers.onnxruntime import onnxruntime
@@ -31,6 +32,7 @@ from perf_tests.scorers import Scorers
 from perf_tests.side_by_side.goal import Goal
 from perf_tests.side_by_side.turns import Timed
 from xenc import PRESETS
+from xenc.gate.report import Record
 
 WORDS = "a class body is run in a namespace of its own and names are looked up there first "
 PAIRS = [
@@ -241,6 +243,45 @@ def test_a_rehearsal_from_texts_to_report(tmp_path, capsys):
     report = (tmp_path / "report.md").read_text()
     assert "REHEARSAL" in report
     assert "RuntimeError: no memory" in report
+
+
+def record(system: str, precision: str, workload: str, seconds: list[float]) -> Record:
+    info = {
+        "system": system, "precision": precision, "workload": workload, "model": "tiny", "pairs_per_s": 2.0,
+        "batch_size": 8, "tau": 0.75 if workload == "seed" else 0.5,
+    }  # fmt: skip
+    return Record(name="test", device="cpu", seconds=tuple(seconds), info=info)
+
+
+def test_the_table_of_the_bench_compares_like_with_like():
+    records = [
+        record("OpenVINO", "bfloat16", "seed", [2.0, 9.0, 6.0]),
+        record("OpenVINO", "bfloat16", "skewed", [4.0, 4.0]),
+        record("ONNX Runtime", "float32", "seed", [8.0, 8.0, 8.0]),
+        record("xenc packed", "bfloat16", "seed", [1.0, 2.0, 4.0]),
+        record("xenc packed", "bfloat16", "skewed", []),
+    ]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in case_table(records).splitlines()
+        if line.startswith("|")
+    ]
+    seed, skewed = 3, 5
+    openvino, onnxruntime, ours = lines[2:]
+    assert openvino[:2] == ["OpenVINO", "bfloat16"]
+    assert openvino[seed].startswith("2.00x")  # of 2, 4.5 and 1.5 the median
+    assert openvino[skewed] == ours[seed] == onnxruntime[seed] == ours[skewed - 1] == ""
+    assert (openvino[-1], ours[-1]) == ("0.500", "0.750")
+    assert case_table([]) == ""
+
+
+@pytest.mark.parametrize("fastest", [torch.float32, torch.bfloat16])
+def test_the_bench_has_a_row_of_each_name_in_the_fastest_dtype_but_of_onnxruntime(fastest):
+    rows = [case_row(name, fastest) for name in CASE]
+    assert len({row.name for row in rows}) == len(rows)
+    for name, row in zip(CASE, rows, strict=True):
+        assert row.dtype == (torch.float32 if name == "ONNX Runtime" else fastest)
+        assert row.execution == PRESETS.get(name)
 
 
 def test_unknown_rows_are_refused(capsys):

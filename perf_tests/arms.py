@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from perf_tests.against import PAIRED, PairedConfiguration
 from perf_tests.extra_work import ExtraWork
+from perf_tests.peers.peer import predicted
 from perf_tests.ready_models import ReadyModel
 from perf_tests.scorers import DTYPES, output_error
 from perf_tests.workloads import Pair
@@ -44,12 +44,7 @@ class Arm:
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
         """[N] float32 logits."""
         self.ready.begin()
-        return self.model.predict(
-            pairs,
-            batch_size=self.configuration.workload.batch_size,
-            activation_fn=torch.nn.Identity(),
-            show_progress_bar=False,
-        )
+        return predicted(self.model, pairs, self.configuration.workload.batch_size)
 
     def run(self, pairs: Sequence[Pair]) -> float:
         """Score the pairs; the seconds that forward passes took."""

@@ -24,19 +24,15 @@ REFERENCE: Final = "sdpa-sorted"
 
 ROUNDS: Final = 5
 
-_ALWAYS_ON_CPU: Final = (
-    "sdpa-sorted", "compiled-sdpa-sorted", "bucketed", "packed", "sentence-transformers",
-    "onnxruntime", "openvino",
-)  # fmt: skip
-"""On two cores the full table takes too long for `make bench`, except on the seed workload."""
-
-_LEFT_OUT: Final = ("packed-deterministic", "sentence-transformers-compiled")
-
 _ELSEWHERE: Final = {
     "cpu": ("packed-cudagraphs", "packed-int8", "packed-float8"),
     "cuda": ("packed-int8", "onnxruntime", "openvino"),
 }
 """Rows that would repeat another one on this device, take minutes, or have nothing to run on."""
+
+
+DEVICES: Final = [pytest.param("cpu", marks=pytest.mark.cpu), pytest.param("cuda", marks=pytest.mark.gpu)]
+"""Parameters of what has no rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +45,13 @@ class Configuration:
 
 
 def configurations() -> list[Any]:
-    """Pytest parameters, marked by device and by whether a short bench leaves them out."""
+    """Pytest parameters, marked by device; on two cores they take longer than `make bench` has."""
     parameters = []
     for marker, device, workloads in (("cpu", "cpu", ON_CPU), ("gpu", "cuda", ON_GPU)):
         for workload in workloads:
             for name in (name for name in (*ROWS, *PEERS) if name not in _ELSEWHERE[device]):
                 marks = [getattr(pytest.mark, marker)]
-                short = name in _ALWAYS_ON_CPU or (workload.name == "seed" and name not in _LEFT_OUT)
-                if device == "cpu" and not short:
+                if device == "cpu":
                     marks.append(pytest.mark.slow)
                 if name in PEERS:
                     marks.append(pytest.mark.peer)

@@ -11,6 +11,7 @@ import pytest
 
 from perf_tests.against import paired_request
 from perf_tests.configurations import Configuration
+from perf_tests.cpu.case import case_table
 from perf_tests.scorers import Scorer, Scorers
 from perf_tests.techniques import Technique
 from perf_tests.workloads import Pair
@@ -18,17 +19,22 @@ from xenc import PRESETS
 from xenc.extras import missing_for
 from xenc.gate.paired.plugin import PAIRED, PAIRED_REQUEST, PairedPlugin
 from xenc.gate.plugin import GATE, leave_out
+from xenc.gate.report import TABLES
 from xenc.profiling.measure import profile_model
 from xenc.profiling.report import markdown
 
-NOT_JUDGED = ("peer", "load", "technique")
+NOT_JUDGED = ("peer", "load", "technique", "side_by_side")
 """Other systems, latencies that depend on a rate measured on the spot, and choices that few have made; of
 techniques those of another precision are judged, for their error and their ranking."""
 
 
+CASE_TITLE = "xenc beside what one would use instead"
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what `--against` measures."""
+    """Say what `--against` measures, and show what `make bench` is for last."""
     config.stash[PAIRED_REQUEST] = partial(paired_request, fault=config.getoption("--fault"))
+    TABLES[CASE_TITLE] = case_table
 
 
 @pytest.hookimpl(tryfirst=True)

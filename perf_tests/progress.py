@@ -5,14 +5,18 @@ from typing import Any
 import pytest
 from tqdm import tqdm
 
+NAME = "xenc-progress"
+
 
 class Progress:
     """Draws a bar over the tests of a run."""
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._capture: Any = None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._capture = session.config.pluginmanager.get_plugin("capturemanager")
         terminal = session.config.pluginmanager.get_plugin("terminalreporter")
         stream = terminal._tw._file if terminal is not None else None
         self._bar = tqdm(total=len(session.items), unit="test", dynamic_ncols=True, file=stream)
@@ -20,7 +24,13 @@ class Progress:
     def pytest_runtest_logstart(self, nodeid: str, location: object) -> None:
         self._bar.set_description_str(nodeid.rpartition("::")[2])
 
+    def note(self, what: str) -> None:
+        """Say what a long test is at."""
+        with self._capture.global_and_fixture_disabled():
+            self._bar.set_postfix_str(what)
+
     def pytest_runtest_logfinish(self, nodeid: str, location: object) -> None:
+        self._bar.set_postfix_str("")
         self._bar.update()
 
     @pytest.hookimpl(tryfirst=True)
@@ -35,4 +45,4 @@ class Progress:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Progress(), "xenc-progress")
+    config.pluginmanager.register(Progress(), NAME)

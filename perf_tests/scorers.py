@@ -17,6 +17,7 @@ from perf_tests import models, peers
 from perf_tests.configurations import PEERS, REFERENCE, Configuration
 from perf_tests.device_thread import on_device_thread
 from perf_tests.faults import inject
+from perf_tests.peers.peer import predicted
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder
 from xenc.profiling.kernels import name_compiled_kernels
@@ -56,12 +57,7 @@ class Scorer:
         if self.peer is not None:
             return self.peer.logits(pairs)
         assert self.model is not None
-        scores: np.ndarray = self.model.predict(
-            pairs,
-            batch_size=self.batch_size,
-            activation_fn=torch.nn.Identity(),
-            show_progress_bar=False,
-        )
+        scores = predicted(self.model, pairs, self.batch_size)
         if self.model.last_report is not None:
             self.wastes.append(self.model.last_report.waste)
         return scores

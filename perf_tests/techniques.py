@@ -160,6 +160,13 @@ _PRECISIONS: Final = (
 TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS)
 
 
+SHORT: Final = (
+    "packed", "packed-eager", "bucketed", "bucketed-powers-of-two", "sdpa-sorted, batch 1",
+    "sdpa-sorted, batch 32",
+)  # fmt: skip
+"""What `make bench` has time for on two cores."""
+
+
 def why_not(technique: Technique, device: str) -> str | None:
     """Why a technique has nothing to show on a device; None if it has."""
     records = technique.execution.compile_mode == "reduce-overhead"
@@ -197,7 +204,7 @@ def techniques() -> list[Any]:
 
 
 def _marks(technique: Technique, device: str) -> Iterator[str]:
-    if technique.slow:
+    if technique.slow or (device == "cpu" and technique.name not in SHORT):
         yield "slow"
     here = device == "cuda" or technique.execution.quantize != "float8"
     if technique.chapter != "precision" or not here:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from perf_tests.cold_start import first_score
+from perf_tests.configurations import DEVICES
 from perf_tests.scorers import DTYPES, checkpoint
 
 MARGIN = 0.4
@@ -16,9 +17,7 @@ ROUNDS = 3
 
 @pytest.mark.slow
 @pytest.mark.parametrize("saved", [False, True], ids=["nothing-saved", "saved"])
-@pytest.mark.parametrize(
-    "device", [pytest.param("cpu", marks=pytest.mark.cpu), pytest.param("cuda", marks=pytest.mark.gpu)]
-)
+@pytest.mark.parametrize("device", DEVICES)
 def test_first_score(benchmark: Any, tmp_path: Path, device: str, saved: bool) -> None:
     what = checkpoint(device), device, DTYPES[device]
     if saved:

@@ -36,7 +36,6 @@ SHARES: Final = (0.5, 0.8, 1.3)
 """Of the locked server's capacity; the last is beyond it."""
 
 CLIENTS: Final = (64, 1, 8)
-"""The first is what a short bench measures."""
 
 SECONDS: Final = {"cpu": 6.0, "cuda": 10.0}
 """Of arrivals in a run."""
@@ -65,8 +64,7 @@ def rows() -> list[Any]:
             for share in SHARES:
                 for server in (*SERVERS, *([BOUNDED] if share > 1 else [])):
                     row = Row(device=device, server=server, clients=clients, share=share)
-                    slow = device == "cpu" and clients != CLIENTS[0]
-                    marks = [getattr(pytest.mark, marker), *([pytest.mark.slow] if slow else [])]
+                    marks = [getattr(pytest.mark, marker), *([pytest.mark.slow] if device == "cpu" else [])]
                     name = f"{marker}-{clients}-{share}-{server.replace(', ', '-').replace(' ', '-')}"
                     parameters.append(pytest.param(row, marks=marks, id=name))
     return parameters

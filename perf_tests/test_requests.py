@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from perf_tests import workloads
-from perf_tests.configurations import Configuration
+from perf_tests.configurations import DEVICES, Configuration
 from perf_tests.scorers import Scorer, Scorers, laid_out
 from perf_tests.workloads import Pair, Workload
 from xenc.gate.exact import compile_counts
@@ -22,9 +22,8 @@ from xenc.gate.measure import synchronised_seconds, time_rounds
 MARGIN = 0.4
 """Requests last milliseconds: on a shared machine only a changed algorithm shows."""
 
-DEVICES = [pytest.param("cpu", marks=pytest.mark.cpu), pytest.param("cuda", marks=pytest.mark.gpu)]
-
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.benchmark(timer=synchronised_seconds),
     pytest.mark.parametrize("device", DEVICES),
 ]
@@ -46,7 +45,6 @@ def record(benchmark: Any, scorer: Scorer, rounds: list[list[Pair]], **info: Any
     return timing.seconds
 
 
-@pytest.mark.slow
 def test_one_request_again_and_again(benchmark: Any, scorers: Scorers, device: str) -> None:
     """A query and 100 documents: p99 / p50 says how steady."""
     workload = workloads.short_query(batch_size=64)
@@ -57,7 +55,6 @@ def test_one_request_again_and_again(benchmark: Any, scorers: Scorers, device: s
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_requests_of_random_sizes(benchmark: Any, scorers: Scorers, device: str) -> None:
     """500 requests of 1 to 16 documents (64 on a GPU): nothing compiles, and time goes with tokens."""
     generator = random.Random("random sizes")

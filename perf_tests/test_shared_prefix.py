@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from perf_tests import causal_model, workloads
+from perf_tests.configurations import DEVICES
+from perf_tests.peers.peer import predicted
 from perf_tests.scorers import DTYPES
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder
@@ -32,8 +34,6 @@ INSTRUCTION = (
     "Answer with one word. "
 )
 QUERY = "How does Python look up names, and what of those that are bound in another block?"
-
-DEVICES = [pytest.param("cpu", marks=pytest.mark.cpu), pytest.param("cuda", marks=pytest.mark.gpu)]
 
 pytestmark = [
     pytest.mark.benchmark(timer=synchronised_seconds),
@@ -61,10 +61,7 @@ def warm(name: str, device: str) -> CrossEncoder:
 
 
 def logits(model: CrossEncoder, request: Sequence[Pair]) -> np.ndarray:
-    scores: np.ndarray = model.predict(
-        request, prompt=INSTRUCTION, activation_fn=torch.nn.Identity(), show_progress_bar=False
-    )
-    return scores
+    return predicted(model, request, len(request), prompt=INSTRUCTION)
 
 
 def flops(model: CrossEncoder) -> float:

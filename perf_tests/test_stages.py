@@ -16,7 +16,7 @@ from xenc.gate.measure import synchronised_seconds, time_rounds
 from xenc.plan import bucket_lengths, plan_batches
 from xenc.tokens import TokenizedPairs, tokenize
 
-pytestmark = [pytest.mark.cpu, pytest.mark.benchmark(timer=synchronised_seconds)]
+pytestmark = [pytest.mark.cpu, pytest.mark.slow, pytest.mark.benchmark(timer=synchronised_seconds)]
 
 ROUNDS = 30
 SEED: Workload = ON_CPU[0]

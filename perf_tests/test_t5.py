@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from correctness_tests import t5_checkpoints
 from perf_tests import workloads
+from perf_tests.configurations import DEVICES
+from perf_tests.peers.peer import predicted
 from perf_tests.scorers import DTYPES
 from perf_tests.workloads import Pair
 from xenc import CrossEncoder, FirstStep
@@ -26,8 +27,6 @@ BATCH_SIZE = 16
 ONE = FirstStep(targets=(("▁true", "▁false"),))
 OTHER = FirstStep(targets=(("▁relevant", "▁irrelevant"),))
 BOTH = FirstStep(targets=ONE.targets + OTHER.targets)
-
-DEVICES = [pytest.param("cpu", marks=pytest.mark.cpu), pytest.param("cuda", marks=pytest.mark.gpu)]
 
 pytestmark = [
     pytest.mark.benchmark(timer=synchronised_seconds),
@@ -56,10 +55,7 @@ def ready(checkpoint: Path, device: str, execution: str, asked: FirstStep) -> Cr
 
 def logits(model: CrossEncoder, pairs: Sequence[Pair]) -> np.ndarray:
     """[N], or [N, S] for S > 1 scores of a pair."""
-    scores: np.ndarray = model.predict(
-        pairs, batch_size=BATCH_SIZE, activation_fn=torch.nn.Identity(), show_progress_bar=False
-    )
-    return scores
+    return predicted(model, pairs, BATCH_SIZE)
 
 
 def measure(
@@ -82,6 +78,7 @@ def measure(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_compiled(benchmark: Any, checkpoint: Path, device: str) -> None:
     plain = ready(checkpoint, device, "sdpa-sorted", ONE)
     measure(

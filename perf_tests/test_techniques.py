@@ -15,7 +15,7 @@ import torch
 from torch._inductor.utils import fresh_cache
 
 from correctness_tests import oracle
-from perf_tests import models, relevance
+from perf_tests import models, rates, relevance
 from perf_tests.configurations import REFERENCE
 from perf_tests.ranking import kendall_tau, rank_quality, tau_floor
 from perf_tests.scorers import DTYPES, OutputError, Scorer, check_runs_as, output_error
@@ -87,15 +87,11 @@ def ranking(technique: Technique, device: str) -> dict[str, float]:
 def identity(technique: Technique, device: str) -> dict[str, Any]:
     """What is measured, by the names that reports and baselines use."""
     lack = lacking(technique, device)
+    dtype = technique.dtype or DTYPES[device]
     return {
-        "configuration": technique.name,
+        **rates.identity(technique.name, workload(device), checkpoint(device), dtype),
         "chapter": technique.chapter,
         "when": technique.when if lack is None else f"{technique.when} ({lack})",
-        "reference": REFERENCE,
-        "workload": workload(device).name,
-        "workload_fingerprint": workload(device).fingerprint,
-        "model": checkpoint(device).name,
-        "dtype": str(technique.dtype or DTYPES[device]).removeprefix("torch."),
     }
 
 

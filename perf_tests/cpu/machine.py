@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from xenc.gate.machine import Machine
+from xenc.gate.machine import Machine, device_name, versions
 
 FLAGS: Final = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8",
@@ -27,7 +27,7 @@ def facts(machine: Machine) -> dict[str, Any]:
     return {
         "device": own["device"],
         "lscpu": _lscpu(),
-        "instructions": [flag for flag in FLAGS if flag in _flags()],
+        "instructions": _instructions(),
         "threads": own["threads"],
         "versions": {
             **{name: own[name] for name in ("python", "torch", "transformers", "sentence-transformers")},
@@ -37,6 +37,18 @@ def facts(machine: Machine) -> dict[str, Any]:
         "load_now": os.getloadavg()[0],
         "cpu_seconds": own["cpu_seconds"],
     }
+
+
+def in_words() -> str:
+    """The processor, its instructions and the versions, in one line."""
+    used = {**versions(), **{name: _version(name) for name in ("openvino", "onnxruntime")}}
+    listed = ", ".join(f"{name} {each}" for name, each in used.items())
+    return f"{device_name('cpu')}; {' '.join(_instructions()) or 'no vector instructions of note'}; {listed}"
+
+
+def _instructions() -> list[str]:
+    flags = _flags()
+    return [flag for flag in FLAGS if flag in flags]
 
 
 def _version(name: str) -> str:

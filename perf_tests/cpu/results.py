@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
+from perf_tests.side_by_side.steps import Kept
 from perf_tests.side_by_side.turns import Timed
 
 
@@ -35,6 +33,10 @@ class Found:
     attention_share: dict[str, float] = field(default_factory=dict)
     products_share: dict[str, float] = field(default_factory=dict)
 
+    def row(self, name: str) -> Timed:
+        """The row of a name, whatever became of it."""
+        return next(row for row in self.rows if row.name == name)
+
     def timed(self, name: str) -> Timed | None:
         """The row of a name, if it was timed."""
         rows = (row for row in self.rows if row.name == name and row.problem is None and row.seconds)
@@ -60,23 +62,13 @@ class Found:
 
 
 @dataclass(kw_only=True)
-class Results:
-    """One run.
+class Results(Kept):
+    """One run; a row that is absent is no problem.
 
     Attributes:
-        rehearsal: whether it was one, of whose numbers none means anything.
         model: the checkpoint's name.
-        machine: see `perf_tests.cpu.machine`.
         workloads: by name.
-        problems: what failed, and why; a row that is absent is none.
     """
 
-    rehearsal: bool = False
     model: str = ""
-    machine: dict[str, Any] = field(default_factory=dict)
     workloads: dict[str, Found] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-
-    def write(self, path: Path) -> None:
-        """Leave everything in a file."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from perf_tests.peers.openvino import openvino
 from perf_tests.peers.zentorch import zentorch
 from perf_tests.workloads import Workload
 from xenc import PRESETS, Execution
+from xenc.precision import has_int8_instructions
 
 ST: Final = "sentence-transformers"
 OPENVINO: Final = "OpenVINO"
@@ -33,6 +34,7 @@ class Row:
     Attributes:
         group: whose it is.
         precision: "float32", "bfloat16", or "int8" with what the rest is computed in.
+        preset: of xenc, where a table has several in one precision.
         dtype: of what is not quantised.
         int8: whether products are of int8.
         execution: how xenc scores; None for a peer.
@@ -47,11 +49,12 @@ class Row:
     execution: Execution | None = None
     peer: MakePeer | None = None
     per_workload: bool = False
+    preset: str = ""
 
     @property
     def name(self) -> str:
         """What the table calls it."""
-        return f"{self.group} {self.precision}"
+        return " ".join(filter(None, (self.group, self.preset, self.precision)))
 
 
 def table_rows() -> tuple[Row, ...]:
@@ -116,6 +119,26 @@ def _ours() -> Iterator[Row]:
                 group=XENC, precision=f"int8 + {precision}" if int8 else precision, dtype=dtype, int8=int8,
                 execution=PRESETS["packed-int8" if int8 else "packed"],
             )  # fmt: skip
+
+
+CASE: Final = (
+    ST, OPENVINO, ONNXRUNTIME, "sdpa-sorted", "bucketed", "packed",
+    *(["packed-int8"] if has_int8_instructions("cpu") else []),
+)  # fmt: skip
+"""Names of the rows of `make bench`: peers, and presets of xenc."""
+
+
+def case_row(name: str, fastest: torch.dtype) -> Row:
+    """A row of `make bench`, in the processor's fastest dtype; ONNX Runtime has float32 alone."""
+    precision = str(fastest).removeprefix("torch.")
+    if name in PRESETS:
+        int8 = PRESETS[name].quantize == "int8"
+        return Row(
+            group=XENC, precision=f"int8 + {precision}" if int8 else precision, dtype=fastest, int8=int8,
+            execution=PRESETS[name], preset=name,
+        )  # fmt: skip
+    wanted = f"{name} {'float32' if name == ONNXRUNTIME else precision}"
+    return next(row for row in table_rows() if row.name == wanted)
 
 
 def check_native(setting: Setting, dtype: torch.dtype) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -19,6 +19,7 @@ from perf_tests.cpu.rows import XENC, ZENTORCH, Row
 from perf_tests.cpu.setting import Setting
 from perf_tests.peers import Absent
 from perf_tests.side_by_side.contestant import Contestant
+from perf_tests.side_by_side.steps import Steps
 from perf_tests.side_by_side.turns import Timed, time_in_turns
 from perf_tests.workloads import Pair, Workload
 from xenc import ExecutionError, NotInstalledError
@@ -31,36 +32,24 @@ from xenc.tokens import tokenize
 
 _TURNS = 5
 
-LOOKED_INTO = "seed"
-"""The workload of which it is asked where the time goes."""
 
-
-class Run:
+class Run(Steps[Results]):
     """One run and where it leaves what it finds.
 
     Args:
         setting: what is measured on what.
         rows: who takes part.
         out: the folder of the report.
+        tell: where lines of progress go.
     """
 
-    def __init__(self, setting: Setting, rows: Sequence[Row], out: Path) -> None:
-        self.setting, self.rows, self.out = setting, rows, out
-        self.results = Results(rehearsal=setting.rehearsal, model=setting.checkpoint().name)
-        self._machine = Machine("cpu")
+    def __init__(
+        self, setting: Setting, rows: Sequence[Row], out: Path, tell: Callable[[str], object] | None = None
+    ) -> None:
+        results = Results(rehearsal=setting.rehearsal, model=setting.checkpoint().name)
+        super().__init__(out, results, markdown, partial(facts, Machine("cpu")), tell)
+        self.setting, self.rows = setting, rows
         self._contestants = Contestants(setting)
-        self._began = time.monotonic()
-        out.mkdir(parents=True, exist_ok=True)
-
-    def say(self, what: str) -> None:
-        """A line of progress."""
-        print(f"[{time.monotonic() - self._began:6.1f} s] {what}", flush=True)
-
-    def keep(self) -> None:
-        """Leave what there is: whoever is interrupted loses no more than one step."""
-        self.results.machine = facts(self._machine)
-        self.results.write(self.out / "results.json")
-        (self.out / "report.md").write_text(markdown(self.results), encoding="utf-8")
 
     def workload(self, workload: Workload) -> None:
         """All rows on one workload: made ready, tried in their batch sizes, checked, timed in turns."""
@@ -78,10 +67,12 @@ class Run:
         final = []
         for each in ready:
             size = best_batch_size(each, trials.get(each.row.name))
-            contestant, timed = each.by_batch_size[size], _row(found, each.row)
+            contestant, timed = each.by_batch_size[size], found.row(each.row.name)
             timed.batch_size = size
             timed.warmup_s, timed.graphs = contestant.scorer.warmup_s, contestant.scorer.graphs
-            if self._checked(answers, contestant, each.row, timed):
+            check = partial(answers.check, contestant, each.row, timed)
+            timed.problem = self.guarded(f"{workload.name}: {each.row.name}", check)
+            if timed.problem is None:
                 final.append((contestant, timed))
         self.say(f"  {len(final)} rows take turns")
         time_in_turns(
@@ -90,7 +81,7 @@ class Run:
         for _, timed in final:
             if timed.problem is not None:
                 self.results.problems[f"{workload.name}: {timed.name}"] = timed.problem
-        if workload.name == LOOKED_INTO:
+        if workload.name == self.setting.looked_into:
             self._look_into(found, [contestant for contestant, _ in final], rounds[0])
         self.keep()
 
@@ -107,30 +98,19 @@ class Run:
 
     def _ready(self, workload: Workload, found: Found) -> list[Candidates]:
         """Rows that can run; zentorch last, for it changes settings of the compiler that xenc uses too."""
-        ready = {}
+        ready: dict[str, Candidates] = {}
         for row in sorted(self.rows, key=lambda row: row.group == ZENTORCH):
             self.say(f"  {row.name}")
-            try:
-                ready[row.name] = self._contestants.ready(row, workload)
-            except (Absent, NotInstalledError, ExecutionError) as error:
-                found.absent[row.name] = first_line(error)
-            except Exception as error:
-                self._note(workload.name, row, _row(found, row), error)
+
+            def make(row: Row = row) -> None:
+                try:
+                    ready[row.name] = self._contestants.ready(row, workload)
+                except (Absent, NotInstalledError, ExecutionError) as error:
+                    found.absent[row.name] = first_line(error)
+
+            found.row(row.name).problem = self.guarded(f"{workload.name}: {row.name}", make)
             self.keep()
         return [ready[row.name] for row in self.rows if row.name in ready]
-
-    def _checked(self, answers: Answers, contestant: Contestant, row: Row, timed: Timed) -> bool:
-        try:
-            answers.check(contestant, row, timed)
-        except Exception as error:
-            self._note("answers", row, timed, error)
-            return False
-        return True
-
-    def _note(self, where: str, row: Row, timed: Timed, error: Exception) -> None:
-        traceback.print_exception(error)
-        timed.problem = f"{type(error).__name__}: {first_line(error)}"
-        self.results.problems[f"{where}: {row.name}"] = timed.problem
 
     def _kept(self) -> bool:
         self.keep()
@@ -162,10 +142,6 @@ class Run:
             assert contestant.model is not None
             shares.append(products * sum(contestant.model.last_report.token_counts) / taken)
         return statistics.median(shares)
-
-
-def _row(found: Found, row: Row) -> Timed:
-    return next(timed for timed in found.rows if timed.name == row.name)
 
 
 def complete(results: Results) -> bool:

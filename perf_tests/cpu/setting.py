@@ -21,6 +21,12 @@ WORKLOADS: Final = {
     )
 }  # fmt: skip
 
+CASE_WORKLOADS: Final = (
+    workloads.seed(pairs=24, batch_size=4), workloads.short_query(batch_size=4),
+    workloads.skewed(pairs=24, batch_size=4),
+)  # fmt: skip
+"""The same, sized so that `make bench` takes minutes."""
+
 CALIBRATION_PAIRS: Final = 100
 
 
@@ -38,6 +44,7 @@ class Setting:
         threads: of every row.
         primed_on: pairs that a row scores before each turn.
         calibration_pairs: of a model that is quantised ahead.
+        looked_into: the workload of which it is asked where the time goes; "" for none.
         rehearsal: whether no number means anything.
     """
 
@@ -50,6 +57,7 @@ class Setting:
     threads: int = field(default_factory=torch.get_num_threads)
     primed_on: int = 16
     calibration_pairs: int = CALIBRATION_PAIRS
+    looked_into: str = "seed"
     rehearsal: bool = False
 
     def rounds_of(self, workload: Workload) -> list[list[Pair]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,9 +22,9 @@ from perf_tests.hopper.results import Results
 from perf_tests.hopper.rows import TUNED, Row, table_rows
 from perf_tests.hopper.setting import Setting
 from perf_tests.side_by_side.contestant import Contestant
+from perf_tests.side_by_side.steps import Steps
 from perf_tests.side_by_side.turns import Timed, time_in_turns
 from perf_tests.workloads import Pair
-from xenc.errors import first_line
 from xenc.flops import device_peak, workload_flops
 from xenc.gate.machine import Machine
 from xenc.profiling.kernel_names import by_class
@@ -40,7 +39,7 @@ SHARE_TO_PREPARE: Final = 0.6
 """Of the time: after that no further row is made ready, so that the others can be timed."""
 
 
-class Run:
+class Run(Steps[Results]):
     """One run and where it leaves what it finds.
 
     Args:
@@ -50,22 +49,16 @@ class Run:
     """
 
     def __init__(self, setting: Setting, out: Path, seconds: float) -> None:
-        self.setting, self.out, self.seconds = setting, out, seconds
-        self.results = Results(rehearsal=setting.device == "cpu")
-        self.ready: dict[str, Contestant] = {}
         self.machine = Machine(setting.device)
+        super().__init__(out, Results(rehearsal=setting.device == "cpu"), markdown, self.machine.facts)
+        self.setting, self.seconds = setting, seconds
+        self.ready: dict[str, Contestant] = {}
         self._contestants = Contestants(setting)
-        self._began = time.monotonic()
-        out.mkdir(parents=True, exist_ok=True)
 
     @property
     def left(self) -> float:
         """Seconds."""
-        return self.seconds - (time.monotonic() - self._began)
-
-    def say(self, what: str) -> None:
-        """A line of progress."""
-        print(f"[{time.monotonic() - self._began:6.1f} s] {what}", flush=True)
+        return self.seconds - self.elapsed
 
     def part(self, name: str) -> None:
         """Run a part; note why it could not be, and leave the results in any case."""
@@ -75,20 +68,6 @@ class Run:
         else:
             self.guarded(name, lambda: PARTS[name](self))
         self.keep()
-
-    def keep(self) -> None:
-        """Leave what there is: whoever is interrupted loses no more than one step."""
-        self.results.machine = self.machine.facts()
-        self.results.write(self.out / "results.json")
-        (self.out / "report.md").write_text(markdown(self.results), encoding="utf-8")
-
-    def guarded(self, name: str, work: Callable[[], object]) -> None:
-        """Do something; note why it failed, and print all of it."""
-        try:
-            work()
-        except Exception as error:
-            traceback.print_exc()
-            self.results.problems[name] = f"{type(error).__name__}: {first_line(error)}"
 
     def contestant(self, row: Row) -> Contestant:
         """A row's contestant, made ready once."""
@@ -144,8 +123,7 @@ def _make_ready(run: Run, row: Row, timed: Timed, pairs: list[Pair]) -> None:
             check_ranking(contestant, timed, pairs, run.setting)
 
     run.say(f"  {row.name}")
-    run.guarded(row.name, make)
-    timed.problem = run.results.problems.get(row.name)
+    timed.problem = run.guarded(row.name, make)
     run.keep()
 
 

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from perf_tests.hopper.rows import PEER, XENC
+from perf_tests.side_by_side.steps import Kept
 from perf_tests.side_by_side.turns import Timed
 
 
 @dataclass(kw_only=True)
-class Results:
+class Results(Kept):
     """One run.
 
     Attributes:
-        rehearsal: whether it was one, of whose numbers none means anything.
-        machine: name, versions, clocks and why they fell; see `xenc.gate.machine`.
         workload: name and fingerprint of what a round of the table scored, and the model.
         peak_flops_per_s, peak_source: the device's dense peak in the table's dtype.
         round_pairs, round_tokens, round_flops: of each round of the table, real tokens alone.
         rows: the table.
         equal_requests, landmark: one entry per execution.
         random_requests, differing_scores, first_score_s, profiles: by what they are of.
-        problems: why a part is missing or incomplete.
     """
 
-    rehearsal: bool = False
-    machine: dict[str, Any] = field(default_factory=dict)
     workload: dict[str, str] = field(default_factory=dict)
     peak_flops_per_s: float = 0.0
     peak_source: str = ""
@@ -44,11 +38,6 @@ class Results:
     landmark: list[dict[str, Any]] = field(default_factory=list)
     first_score_s: dict[str, list[float]] = field(default_factory=dict)
     profiles: dict[str, dict[str, float]] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-
-    def write(self, path: Path) -> None:
-        """Leave everything in a file."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     def row(self, name: str) -> Timed | None:
         """The row of a name, if it proves anything."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,14 @@ Factory = Callable[[Path, str, torch.dtype, int], Peer]
 def longest(checkpoint: Path) -> int:
     """Tokens to truncate at: as many as the model seats, and no more than MAX_LENGTH."""
     return min(MAX_LENGTH, int(AutoTokenizer.from_pretrained(checkpoint).model_max_length))
+
+
+def predicted(model: Any, pairs: Sequence[Pair], batch_size: int, **options: Any) -> np.ndarray:
+    """Logits by `predict` as sentence-transformers' models and xenc's have it: [N], in the caller's order."""
+    scores: np.ndarray = model.predict(
+        pairs, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False, **options
+    )
+    return scores
 
 
 class Absent(Exception):

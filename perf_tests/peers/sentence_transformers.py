@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 import sentence_transformers
 import torch
 
-from perf_tests.peers.peer import MAX_LENGTH, Pair, longest
+from perf_tests.peers.peer import MAX_LENGTH, Pair, longest, predicted
 
 STEP: Final = 16
 """Compiled, sentence-transformers pads to multiples of this."""
@@ -38,17 +38,7 @@ class SentenceTransformers:
 
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
         """[N] float32 logits, in the caller's order."""
-        return self._predict(pairs)
-
-    def _predict(self, pairs: Sequence[Pair], **options: Any) -> np.ndarray:
-        scores: np.ndarray = self.model.predict(
-            pairs,
-            batch_size=self.batch_size,
-            activation_fn=torch.nn.Identity(),
-            show_progress_bar=False,
-            **options,
-        )
-        return scores
+        return predicted(self.model, pairs, self.batch_size)
 
 
 class CompiledSentenceTransformers(SentenceTransformers):
@@ -74,6 +64,5 @@ class CompiledSentenceTransformers(SentenceTransformers):
                 self._at_most(length, [pair] * rows)
 
     def _at_most(self, length: int, pairs: Sequence[Pair]) -> np.ndarray:
-        return self._predict(
-            pairs, processing_kwargs={"text": {"pad_to_multiple_of": STEP, "max_length": length}}
-        )
+        padding = {"text": {"pad_to_multiple_of": STEP, "max_length": length}}
+        return predicted(self.model, pairs, self.batch_size, processing_kwargs=padding)

@@ -93,13 +93,13 @@ def load_table(records: Sequence[Record]) -> str:
     return markdown_table(rows) if rows else ""
 
 
-TABLES: Final[Mapping[str, Callable[[Sequence[Record]], str]]] = {
+TABLES: Final[dict[str, Callable[[Sequence[Record]], str]]] = {
     "benchmarks": run_table,
     "techniques": technique_table,
     "stages": stage_table,
     "load": load_table,
 }
-"""The tables of a run by title. A table without rows is the empty string."""
+"""What is shown of a run, by title; a suite may add its own. A table without a row is empty."""
 
 
 def verdict_table(judged: Mapping[str, Judgement]) -> str:
