@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from transformers import AutoTokenizer
 
 from perf_tests import models, workloads
-from xenc.packing import plan_packed, token_budgets
-from xenc.plan import Plan, bucket_lengths, plan_batches
-from xenc.tokens import tokenize
+from xenc.batching.packed_plan import plan_packed, token_budgets
+from xenc.batching.plan import Plan, bucket_lengths, plan_batches
+from xenc.text.tokens import tokenize
 
 REAL, PADDING = "#1f6feb", "#f2b8b5"
 WORKLOAD = workloads.skewed(pairs=16, batch_size=4)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from xenc.flops import DENSE_PEAKS
+from xenc.profiling.flops import DENSE_PEAKS
 
 HIDDEN: Final = 768
 INNER: Final = 3072

@@ -16,8 +16,8 @@ from perf_tests.peers.peer import predicted
 from perf_tests.ready_models import ReadyModel
 from perf_tests.scorers import DTYPES, output_error
 from perf_tests.workloads import Pair
+from xenc.compiling.watch import CompileReport, watch_compiles
 from xenc.gate.exact import compile_counts
-from xenc.watch import CompileReport, watch_compiles
 
 
 class Arm:

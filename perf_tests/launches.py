@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from xenc.flops import DENSE_PEAKS
+from xenc.profiling.flops import DENSE_PEAKS
 
 BYTES_PER_S: Final = 4.3e12
 """What a large copy reaches on an H200, reads and writes together; the datasheet says 4.8e12."""

@@ -32,12 +32,12 @@ from transformers.initialization import no_init_weights
 from perf_tests import absent_gpu
 from perf_tests.launches import Launch, launches_of
 from xenc import PRESETS
-from xenc.families import packable
+from xenc.compiling.warmup import Batch
+from xenc.layouts.base import Layout
 from xenc.layouts.choice import layout_of
-from xenc.layouts.layout import Layout
-from xenc.prepared import Batch
-from xenc.quantize import TorchaoTwin
-from xenc.reranker import Reranker
+from xenc.models.families import packable
+from xenc.models.quantize import TorchaoTwin
+from xenc.models.reranker import Reranker
 
 PREDICTABLE: Final = ("packed", "packed-float8", "packed-int8", "bucketed")
 """Presets whose kernels Inductor chooses without timing them."""

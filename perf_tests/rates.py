@@ -14,8 +14,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from perf_tests.configurations import REFERENCE
 from perf_tests.scorers import checkpoint
 from perf_tests.workloads import Pair, Workload
-from xenc.flops import device_peak, workload_flops
-from xenc.tokens import tokenize
+from xenc.profiling.flops import device_peak, workload_flops
+from xenc.text.tokens import tokenize
 
 
 def identity(name: str, workload: Workload, model: Path, dtype: torch.dtype) -> dict[str, Any]:

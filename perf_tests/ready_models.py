@@ -16,8 +16,8 @@ from perf_tests.device_clock import DeviceClock, Forward
 from perf_tests.device_thread import on_device_thread
 from perf_tests.extra_work import ExtraWork
 from perf_tests.scorers import DTYPES, check_runs_as
+from xenc.compiling.watch import CompileReport, watch_compiles
 from xenc.profiling.kernels import name_compiled_kernels
-from xenc.watch import CompileReport, watch_compiles
 
 
 class ReadyModel:

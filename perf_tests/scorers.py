@@ -21,7 +21,7 @@ from perf_tests.peers.peer import predicted
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder
 from xenc.profiling.kernels import name_compiled_kernels
-from xenc.tokens import TokenizedPairs
+from xenc.text.tokens import TokenizedPairs
 
 DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
 

@@ -18,7 +18,7 @@ import torch
 from perf_tests import workloads
 from perf_tests.workloads import Workload
 from xenc import PRESETS, Execution, fastest_dtype
-from xenc.precision import has_int8_instructions
+from xenc.models.precision import has_int8_instructions
 
 BATCH_SIZE: Final = 16
 

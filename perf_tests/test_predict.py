@@ -15,9 +15,9 @@ from perf_tests.scorers import DTYPES, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair
 from xenc import PRESETS, ExecutionError
 from xenc.extras import missing_for
-from xenc.flops import gemm_seconds_per_token
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
+from xenc.profiling.flops import gemm_seconds_per_token
 
 
 @pytest.mark.benchmark(timer=synchronised_seconds)

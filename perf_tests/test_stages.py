@@ -10,11 +10,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from perf_tests.scorers import checkpoint
 from perf_tests.workloads import ON_CPU, Workload
-from xenc.collate import Collator
+from xenc.batching.padded_collate import Collator
+from xenc.batching.plan import bucket_lengths, plan_batches
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import synchronised_seconds, time_rounds
-from xenc.plan import bucket_lengths, plan_batches
-from xenc.tokens import TokenizedPairs, tokenize
+from xenc.text.tokens import TokenizedPairs, tokenize
 
 pytestmark = [pytest.mark.cpu, pytest.mark.slow, pytest.mark.benchmark(timer=synchronised_seconds)]
 

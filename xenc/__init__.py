@@ -17,11 +17,11 @@ from .errors import (
 from .default_model import DEFAULT_MODEL
 from .execution import Execution
 from .presets import PRESETS
-from .encoder_decoder.first_step import FirstStep
-from .precision import fastest_dtype
-from .watch import CompileReport, watch_compiles
-from .prepared import WarmupReport
-from .request import PredictReport
+from .text.prompts import FirstStep
+from .models.precision import fastest_dtype
+from .compiling.watch import CompileReport, watch_compiles
+from .compiling.warmup import WarmupReport
+from .serving.request import PredictReport
 from .cross_encoder import CrossEncoder
 
 __version__ = "0.1.0"

@@ -16,23 +16,23 @@ import torch
 from sentence_transformers.util.decorators import cross_encoder_predict_rank_args_decorator
 from tqdm.auto import tqdm
 
-from .admission import Admission
-from .answer import Answer
-from .encoder_decoder.first_step import FirstStep
-from .encoder_decoder.scorer import FirstStepScorer, first_step_scorer
+from .compiling.warmup import WarmupReport
 from .execution import Execution
 from .kernels.library import build_in_background
 from .layouts.choice import possible_execution
-from .loading import ask, first_step_modules, loading_errors, restore_weights, runs_on_processor
-from .pair_template import tokenizer_lock
-from .pairs import as_list, check_pairs
+from .models.first_step import FirstStepScorer, first_step_scorer
+from .models.loading import ask, first_step_modules, loading_errors, restore_weights, runs_on_processor
+from .models.reranker import current_reranker, reader_for
 from .pipeline import Pipeline
-from .prepared import WarmupReport
 from .presets import DEFAULT_PRESET, resolve_execution
-from .request import PredictReport, Scored
-from .reranker import current_reranker, reader_for
-from .slow_path import slow_call, with_callers_autocast
-from .worker import Worker
+from .serving.admission import Admission
+from .serving.answer import Answer
+from .serving.request import PredictReport, Scored
+from .serving.slow_path import slow_call, with_callers_autocast
+from .serving.worker import Worker
+from .text.pairs import as_list, check_pairs
+from .text.prompts import FirstStep
+from .text.template import tokenizer_lock
 
 logger = logging.getLogger(__name__)
 

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .batching.plan import Plan
+from .compiling.warmup import Batch, PreparedForward, WarmupReport
 from .errors import ExecutionError
 from .execution import Execution
-from .kernels.twin import twin_for
 from .layouts.choice import layout_of
-from .plan import Plan
-from .prepared import Batch, PreparedForward, WarmupReport
-from .queue import NextBatch
-from .readers import Reader, Tokenize
-from .request import Request, Scored
-from .reranker import Reranker
-from .scheduler import Scheduler
-from .spans import Span
-from .tokens import TokenizedPairs
-from .twin import Twin
-from .worker import Worker
+from .models.kernel_twin import twin_for
+from .models.reranker import Reranker
+from .models.twin import Twin
+from .serving.queue import NextBatch
+from .serving.request import Request, Scored
+from .serving.scheduler import Scheduler
+from .serving.spans import Span
+from .serving.worker import Worker
+from .text.readers import Reader, Tokenize
+from .text.tokens import TokenizedPairs
 
 
 class Pipeline:

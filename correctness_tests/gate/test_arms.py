@@ -11,7 +11,7 @@ import torch
 from perf_tests.against import ON_CPU
 from perf_tests.arms import Arm
 from perf_tests.ready_models import share_weights
-from xenc.watch import watch_compiles
+from xenc.compiling.watch import watch_compiles
 
 CONFIGURATION = ON_CPU.configurations[0]
 

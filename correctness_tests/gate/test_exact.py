@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from xenc.compiling.watch import CompileReport
 from xenc.gate.exact import FACTS, Rule, broken_laws, changed_facts, compile_counts
-from xenc.watch import CompileReport
 
 BASE = {
     "graphs": 1, "recompiles": 0, "graph_breaks": 0, "eager_fallbacks": 0, "cudagraph_recordings": 0,

@@ -17,9 +17,9 @@ from correctness_tests.small_functions import double, static
 from perf_tests.device_thread import on_device_thread
 from perf_tests.faults import inject
 from xenc import CrossEncoder, watch_compiles
+from xenc.compiling.watch import cached_graphs
 from xenc.gate.paired.growth import grown_kernels
 from xenc.profiling.kernels import profile_pass
-from xenc.watch import cached_graphs
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
 

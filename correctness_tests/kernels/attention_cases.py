@@ -12,8 +12,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from xenc.attention import NO_WINDOW, packed_attention
 from xenc.kernels.library import DTYPES
+from xenc.kernels.packed_attention import NO_WINDOW, packed_attention
 
 STEPS = {torch.float32: 32, torch.bfloat16: 4, torch.float16: 4}
 """Rounding steps of the largest value that an answer may be off."""

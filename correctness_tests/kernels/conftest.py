@@ -12,7 +12,7 @@ from correctness_tests import checkpoints
 from xenc import Execution
 from xenc.kernels.library import Library, library
 from xenc.kernels.products import chosen
-from xenc.kernels.twin import KernelTwin
+from xenc.models.kernel_twin import KernelTwin
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def preferred(monkeypatch):
     def choose(dtype, asked):
         return chosen(dtype, asked or "xenc")
 
-    monkeypatch.setattr("xenc.kernels.twin.chosen", choose)
+    monkeypatch.setattr("xenc.models.kernel_twin.chosen", choose)
 
     def make(checkpoint) -> xenc.CrossEncoder:
         model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=Execution(compile_mode=None))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from correctness_tests import strategies
 from correctness_tests.kernels.attention_cases import IN_ALL_DTYPES, LENGTHS, Case, not_numbers
-from xenc.attention import NO_WINDOW
 from xenc.kernels.library import DTYPES
+from xenc.kernels.packed_attention import NO_WINDOW
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -173,7 +173,7 @@ def test_no_bit_depends_on_the_number_of_threads(dtype, threads):
 
 @IN_ALL_DTYPES
 def test_the_kernel_is_what_answers(dtype, monkeypatch):
-    monkeypatch.setattr("xenc.attention.by_sdpa", None)
+    monkeypatch.setattr("xenc.kernels.packed_attention.by_sdpa", None)
     Case(lengths=(5,), dtype=dtype).assert_right()
 
 

@@ -15,7 +15,7 @@ from correctness_tests.kernels.test_linear import IN_ALL_ACTIVATIONS, IN_ALL_DTY
 from perf_tests import workloads
 from xenc import Execution, watch_compiles
 from xenc.kernels.layers import EightBitProduct
-from xenc.kernels.twin import KernelTwin
+from xenc.models.kernel_twin import KernelTwin
 
 LENGTHS = [10, 300, 80, 20, 150, 0, 40, 400, 60, 220, 5, 110]
 PAIRS = [

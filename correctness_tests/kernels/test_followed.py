@@ -12,8 +12,8 @@ from torch import nn
 import xenc
 from correctness_tests.kernels.test_twin import PAIRS, logits, made
 from xenc import watch_compiles
-from xenc.kernels.twin import KernelTwin
-from xenc.weights import Contents
+from xenc.models.kernel_twin import KernelTwin
+from xenc.models.weights import Contents
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

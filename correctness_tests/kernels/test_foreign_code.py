@@ -17,8 +17,8 @@ from correctness_tests import checkpoints
 from correctness_tests.kernels.test_followed import expected
 from correctness_tests.kernels.test_twin import logits, made
 from xenc import Execution, ExecutionError, NotInstalledError
-from xenc.foreign_code import foreign_code
-from xenc.quantize import encoder_layers
+from xenc.models.foreign_code import foreign_code
+from xenc.models.quantize import encoder_layers
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

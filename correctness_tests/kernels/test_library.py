@@ -311,7 +311,7 @@ def test_it_is_loaded_once(kernels):
     ("file", "which"),
     [
         (
-            "test_attention.py",
+            "test_packed_attention.py",
             "edges or finite or layout or 8192 or company or infinity or blocks or saturated",
         ),
         ("test_linear.py", "not slow"),

@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from correctness_tests import checkpoints
 from xenc.kernels.layers import JointAttention, KernelProduct, OneDnnProduct
 from xenc.kernels.products import ACTIVATIONS
-from xenc.kernels.replace import replace_products
-from xenc.quantize import encoder_layers
+from xenc.models.quantize import encoder_layers
+from xenc.models.replace import replace_products
 
 EVERY = frozenset(ACTIVATIONS)
 

@@ -15,7 +15,7 @@ from correctness_tests.strategies import FEW
 from perf_tests import workloads
 from xenc import Execution, ExecutionError, watch_compiles
 from xenc.kernels.library import Library
-from xenc.kernels.twin import KernelTwin
+from xenc.models.kernel_twin import KernelTwin
 from xenc.profiling.kernel_names import ATTENTION, MATRIX_PRODUCTS, class_of
 from xenc.profiling.kernels import profile_pass
 
@@ -141,7 +141,7 @@ def test_a_model_that_cannot_have_them_is_refused_with_the_reason(tmp_path, one_
 
 
 def test_without_the_library_our_own_is_refused_with_the_reason(one_layer, monkeypatch):
-    monkeypatch.setattr("xenc.kernels.twin.library", lambda: Library(missing="no compiler here"))
+    monkeypatch.setattr("xenc.models.kernel_twin.library", lambda: Library(missing="no compiler here"))
     with pytest.raises(ExecutionError, match=r"products='xenc': no compiler here\. Use products=None"):
         made(one_layer, "xenc")
 

@@ -46,7 +46,7 @@ ROWS = (
      "reversed(budgets.sizes)\n", "reversed(budgets.sizes[1:])\n"),
     "test_packing.py::test_little_is_wasted_on_prose",
     ("a batch is chosen from too little", "LOOK_AHEAD", "LOOK_AHEAD: Final = 12", "LOOK_AHEAD: Final = 2"),
-    "test_stream.py::test_on_a_gpu_the_first_texts_that_are_read_make_a_batch",
+    "test_queue.py::test_on_a_gpu_the_first_texts_that_are_read_make_a_batch",
     ("a batch waits for more than it gains by", "Budgets.enough",
      "min(LOOK_AHEAD * self.max_tokens, MOST_LOOK_AHEAD * self.usual)", "MOST_LOOK_AHEAD * self.usual"),
     "test_packed_collate.py",

@@ -12,7 +12,7 @@ ROWS = (
     ("prompt dropped", "PairReader.for_request", "prompt + query", "query"),
     "test_life_of_a_model.py::test_training_mode_does_not_leak_into_scores",
     ("dropout at inference", "CrossEncoder._prepare", "self.eval()", "pass"),
-    "test_stream.py",
+    "test_queue.py",
     ("a batch does not wait", "PackedQueue.next_batch",
      "if oldest is None or (oldest.unread and self._tokens < self._budgets.enough):", "if oldest is None:"),
     ("dropped pairs weigh on", "PackedQueue._candidates", "self._tokens -= count", "pass"),

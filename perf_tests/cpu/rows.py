@@ -15,7 +15,7 @@ from perf_tests.peers.openvino import openvino
 from perf_tests.peers.zentorch import zentorch
 from perf_tests.workloads import Workload
 from xenc import PRESETS, Execution
-from xenc.precision import has_int8_instructions
+from xenc.models.precision import has_int8_instructions
 
 ST: Final = "sentence-transformers"
 OPENVINO: Final = "OpenVINO"

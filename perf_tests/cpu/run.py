@@ -24,11 +24,11 @@ from perf_tests.side_by_side.turns import Timed, time_in_turns
 from perf_tests.workloads import Pair, Workload
 from xenc import ExecutionError, NotInstalledError
 from xenc.errors import first_line
-from xenc.flops import gemm_seconds_per_token
 from xenc.gate.machine import Machine
+from xenc.profiling.flops import gemm_seconds_per_token
 from xenc.profiling.kernel_names import ATTENTION, by_class
 from xenc.profiling.measure import profile_model
-from xenc.tokens import tokenize
+from xenc.text.tokens import tokenize
 
 _TURNS = 5
 

@@ -13,8 +13,8 @@ from perf_tests import workloads
 from perf_tests.hopper.setting import Setting
 from perf_tests.scorers import laid_out
 from xenc import CrossEncoder
-from xenc.flops import device_peak, workload_flops
 from xenc.gate.measure import relative_spread, synchronised_seconds
+from xenc.profiling.flops import device_peak, workload_flops
 
 
 def sequences_per_second(setting: Setting, length: int, preset: str, rounds: int = 7) -> dict[str, Any]:

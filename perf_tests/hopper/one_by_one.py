@@ -10,8 +10,8 @@ from typing import Any
 
 from perf_tests.hopper.setting import Setting
 from perf_tests.side_by_side.contestant import Contestant
+from xenc.compiling.watch import watch_compiles
 from xenc.gate.exact import compile_counts
-from xenc.watch import watch_compiles
 
 
 def equal_requests(contestant: Contestant, setting: Setting) -> dict[str, Any]:

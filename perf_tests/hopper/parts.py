@@ -25,12 +25,12 @@ from perf_tests.side_by_side.contestant import Contestant
 from perf_tests.side_by_side.steps import Steps
 from perf_tests.side_by_side.turns import Timed, time_in_turns
 from perf_tests.workloads import Pair
-from xenc.flops import device_peak, workload_flops
 from xenc.gate.machine import Machine
+from xenc.profiling.flops import device_peak, workload_flops
 from xenc.profiling.kernel_names import by_class
 from xenc.profiling.measure import profile_model
 from xenc.profiling.report import markdown as profile_markdown
-from xenc.tokens import tokenize
+from xenc.text.tokens import tokenize
 
 SHARE_TO_COMPILE: Final = 0.3
 """Of the time: what is not in the cache by then is compiled when its row is made ready."""

@@ -11,10 +11,10 @@ from typing import Final
 
 from perf_tests.side_by_side.contestant import Contestant
 from perf_tests.workloads import Pair
+from xenc.compiling.watch import watch_compiles
 from xenc.errors import first_line
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import relative_spread, synchronised_seconds
-from xenc.watch import watch_compiles
 
 PRIMED_ON: Final = 64
 """Pairs that a contestant scores before each turn, to find its buffers and the device's caches its own."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from ..watch import CompileReport
+from ..compiling.watch import CompileReport
 
 Number = float | int
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from ..watch import CompileReport, watch_compiles
+from ..compiling.watch import CompileReport, watch_compiles
 
 Input = TypeVar("Input")
 

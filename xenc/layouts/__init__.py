@@ -1,1 +1,1 @@
-"""How pairs are laid out in batches, one room for each layout."""
+"""Padded, packed and after a shared prefix: the stages of an execution for a model."""

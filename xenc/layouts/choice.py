@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from transformers import PreTrainedModel
 
+from ..compiling.warmup import PreparedForward
 from ..errors import ExecutionError
 from ..execution import Execution
 from ..extras import missing_compiler
-from ..families import looks_up_eos, unshareable, without_sdpa
-from ..prepared import PreparedForward
-from ..reranker import Reranker
-from .layout import Layout
+from ..models.families import looks_up_eos, unshareable, without_sdpa
+from ..models.reranker import Reranker
+from .base import Layout
 from .packed import PackedLayout
 from .padded import PaddedLayout
 from .shared_prefix import SharedPrefixLayout

@@ -7,17 +7,17 @@ from typing import Any, Final
 
 import torch
 
-from ..attention import PACKED_ATTENTION
+from ..batching.packed_collate import PackedCollator
+from ..batching.packed_plan import FEWEST_PER_SLOT, plan_packed, token_budgets, warmup_plans
+from ..batching.plan import Plan
+from ..compiling.warmup import PreparedForward
 from ..errors import ExecutionError
-from ..families import Packable, position_offset, unnumbered_id
-from ..forward import classify_packed
-from ..packed_collate import PackedCollator
-from ..packing import FEWEST_PER_SLOT, plan_packed, token_budgets, warmup_plans
-from ..plan import Plan
-from ..prepared import PreparedForward
-from ..queue import BatchQueue, PackedQueue
-from ..tokens import TokenizedPairs
-from .layout import Layout
+from ..kernels.packed_attention import PACKED_ATTENTION
+from ..models.families import Packable, position_offset, unnumbered_id
+from ..models.forward import classify_packed
+from ..serving.queue import BatchQueue, PackedQueue
+from ..text.tokens import TokenizedPairs
+from .base import Layout
 
 USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
 """Tokens. On a CPU a batch's activations should fit its cache; a GPU needs many to be busy."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..collate import Collator, PaddedBatch
-from ..encoder_decoder.forward import FirstStepTensors, classify_at_eos, score_first_step
-from ..families import reads_eos
-from ..forward import classify
-from ..plan import Plan, bucket_lengths, plan_batches, warmup_shapes
-from ..prepared import PreparedForward
-from ..tokens import TokenizedPairs
-from .layout import Layout
+from ..batching.padded_collate import Collator, PaddedBatch
+from ..batching.plan import Plan, bucket_lengths, plan_batches, warmup_shapes
+from ..compiling.warmup import PreparedForward
+from ..models.encoder_decoder import FirstStepTensors, classify_at_eos, score_first_step
+from ..models.families import reads_eos
+from ..models.forward import classify
+from ..text.tokens import TokenizedPairs
+from .base import Layout
 
 
 class PaddedLayout(Layout):

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 
-from ..compiled import CompiledForward
-from ..packing import warmup_plans
-from ..plan import Plan
-from ..prefix.attention import PREFIXED_ATTENTION
-from ..prefix.cache import CompiledPrefixForward, PrefixForward
-from ..prefix.collate import PrefixCollator, PrefixedBatch
-from ..prefix.common import plan_shared, prefix_budgets
-from ..prefix.forward import classify_after_prefix, read_prefix
-from ..prepared import PreparedForward
-from ..queue import BatchQueue, RequestQueue
-from ..tokens import TokenizedPairs
-from .layout import run_eagerly
+from ..batching.packed_plan import warmup_plans
+from ..batching.plan import Plan
+from ..batching.prefix_collate import PrefixCollator, PrefixedBatch
+from ..batching.prefix_plan import plan_shared, prefix_budgets
+from ..compiling.prefix_cache import CompiledPrefixForward, PrefixForward
+from ..compiling.warmup import PreparedForward
+from ..compiling.wrapper import CompiledForward
+from ..kernels.prefix_attention import PREFIXED_ATTENTION
+from ..models.prefix_forward import classify_after_prefix, read_prefix
+from ..serving.queue import BatchQueue, RequestQueue
+from ..text.tokens import TokenizedPairs
+from .base import run_eagerly
 from .packed import PackedLayout
 
 

@@ -19,15 +19,15 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 from transformers import PreTrainedModel
 
+from ..compiling.watch import CompileReport, watch_compiles
 from ..cross_encoder import CrossEncoder
 from ..errors import CompileError, ModelError, first_line
-from ..flops import device_peak, gemm_seconds_per_token, workload_flops
-from ..precision import fastest_dtype
+from ..models.precision import fastest_dtype
+from ..models.reranker import current_reranker
 from ..presets import PRESETS
-from ..request import PredictReport
-from ..reranker import current_reranker
-from ..watch import CompileReport, watch_compiles
+from ..serving.request import PredictReport
 from .facts import Compilation, Limit, Profile, Subject, Traced, Work
+from .flops import device_peak, gemm_seconds_per_token, workload_flops
 from .kernels import profile_pass
 from .stages import StageClock, measured_stages
 from .trace import StageSpans, add_spans

@@ -1,0 +1,196 @@
+"""The packed collate against documents that anybody can lay end to end: nested Python lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+
+import pytest
+import torch
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaEmbeddings
+
+from xenc.batching.packed_collate import PackedBatch, PackedCollator
+from xenc.batching.plan import PackedPlan
+from xenc.text.tokens import TokenizedPairs
+
+PAD_ID = 7
+CPU = torch.device("cpu")
+number_as_roberta = XLMRobertaEmbeddings.create_position_ids_from_input_ids
+
+Case = tuple[list[list[int]], PackedPlan]
+
+
+def collator(**changes: object) -> PackedCollator:
+    return PackedCollator(**{"pad_id": PAD_ID, "has_token_types": True, "device": CPU, **changes})
+
+
+def collated(case: Case, types: list[list[int]] | None = None, **changes: object) -> PackedBatch:
+    rows, plan = case
+    tokens = TokenizedPairs(input_ids=rows, token_type_ids=types, truncated_pairs=0)
+    return collator(**changes).collate(tokens.of_rows(plan.rows), plan)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Rows of a request, and a batch of some of them, with places and tokens to spare; padding among them."""
+    max_tokens = draw(st.integers(1, 9))
+    row = st.lists(st.one_of(st.just(PAD_ID), st.integers(0, 9)), max_size=max_tokens)
+    rows = draw(st.lists(row, min_size=1, max_size=6))
+    picked = draw(st.permutations(range(len(rows))))[: draw(st.integers(0, len(rows)))]
+    spare = draw(st.integers(0 if picked else 1, 20))
+    tokens = sum(max(1, len(rows[row])) for row in picked) + spare
+    slots = len(picked) - -spare // max_tokens + draw(st.integers(1, 3))
+    return rows, PackedPlan(tuple(picked), tokens, slots, max_tokens)
+
+
+FULL = ([[1, 2], [3]], PackedPlan((1, 0), 3, 2, 2))
+NO_TOKENS = ([[], [5, 6]], PackedPlan((0, 1), 6, 4, 2))
+ONLY_PADDING = ([[PAD_ID, PAD_ID], [3, PAD_ID]], PackedPlan((0, 1), 4, 3, 2))
+PADDING_WITHIN = ([[PAD_ID, 2, PAD_ID, 3], [1, PAD_ID, PAD_ID]], PackedPlan((1, 0), 12, 5, 4))
+
+
+def documents(case: Case) -> list[list[int]]:
+    """What the batch should hold, one list per document: its pairs, then padding in dummies."""
+    rows, plan = case
+    laid_out = [rows[row] or [PAD_ID] for row in plan.rows]
+    left = plan.tokens - sum(map(len, laid_out))
+    while left > 0:
+        laid_out.append([PAD_ID] * min(left, plan.max_tokens))
+        left -= plan.max_tokens
+    return laid_out
+
+
+def flat(rows: list[list[int]]) -> list[int]:
+    return [value for row in rows for value in row]
+
+
+def of_each(case: Case, number: Callable[[list[int]], list[int]]) -> list[int]:
+    return flat([number(document) for document in documents(case)])
+
+
+@given(cases())
+@example(FULL)
+@example(NO_TOKENS)
+@example(([[1]], PackedPlan((), 5, 4, 2)))
+def test_ids_are_the_documents_end_to_end(case):
+    assert collated(case).input_ids.tolist() == flat(documents(case))
+
+
+@given(cases())
+@example(FULL)
+@example(NO_TOKENS)
+@example(([[1]], PackedPlan((), 5, 4, 2)))
+def test_starts_are_those_of_the_documents_and_then_the_end_again_and_again(case):
+    _, plan = case
+    starts = [0, *accumulate(map(len, documents(case)))]
+    assert collated(case).starts.tolist() == starts + [plan.tokens] * (plan.slots + 1 - len(starts))
+
+
+@given(cases())
+def test_no_document_has_more_tokens_than_it_may(case):
+    batch = collated(case)
+    counts = batch.starts.diff()
+    assert batch.max_tokens == case[1].max_tokens
+    assert 0 <= counts.min() <= counts.max() <= batch.max_tokens
+    assert counts.sum() == case[1].tokens
+
+
+@given(cases(), st.integers(0, 5))
+@example(FULL, 0)
+@example(NO_TOKENS, 2)
+@example(PADDING_WITHIN, 0)
+def test_positions_start_anew_in_each_document(case, first):
+    expected = of_each(case, lambda document: [first + index for index in range(len(document))])
+    assert collated(case, first_position=first).position_ids.tolist() == expected
+
+
+@given(cases())
+@example(NO_TOKENS)
+@example(ONLY_PADDING)
+@example(PADDING_WITHIN)
+def test_padding_takes_no_position_in_robertas_descendants(case):
+    expected = of_each(case, lambda document: number_as_roberta(torch.tensor([document]), PAD_ID)[0].tolist())
+    batch = collated(case, first_position=PAD_ID + 1, unnumbered_id=PAD_ID)
+    assert batch.position_ids.tolist() == expected
+
+
+@given(cases())
+@example(FULL)
+@example(NO_TOKENS)
+@example(PADDING_WITHIN)
+def test_token_types_stay_with_their_tokens_and_are_zero_in_dummies(case):
+    rows, plan = case
+    types = [[1 + index % 3 for index in range(len(row))] for row in rows]
+    real = flat([types[row] or [0] for row in plan.rows])
+    expected = real + [0] * (plan.tokens - len(real))
+    assert collated(case, types).token_type_ids.tolist() == expected
+
+
+def test_token_types_are_zero_where_the_tokenizer_gave_none():
+    assert collated(FULL).token_type_ids.tolist() == [0, 0, 0]
+
+
+def test_a_model_without_token_types_gets_none():
+    batch = collated(FULL, [[1, 1], [1]], has_token_types=False)
+    assert batch.token_type_ids is None
+    assert batch.pooled.tolist() == [0, 1]
+    assert batch.starts.tolist() == [0, 1, 3]
+
+
+def read_token(document: list[int], unread: int | None) -> int:
+    """The index of a document's last token that is read; its first if none is."""
+    read = [index for index, token in enumerate(document) if token != unread]
+    return read[-1] if read else 0
+
+
+@given(cases(), st.sampled_from([("first", None), ("last", None), ("last", PAD_ID)]))
+@example(FULL, ("last", None))
+@example(NO_TOKENS, ("last", PAD_ID))
+@example(ONLY_PADDING, ("last", PAD_ID))
+@example(PADDING_WITHIN, ("last", PAD_ID))
+@example(PADDING_WITHIN, ("last", None))
+def test_the_head_reads_each_documents_first_token_or_its_last_that_is_not_padding(case, reading):
+    pooling, unread = reading
+    laid_out = documents(case)
+    starts = [0, *accumulate(map(len, laid_out))]
+    within = [0 if pooling == "first" else read_token(document, unread) for document in laid_out]
+    pooled = collated(case, pooling=pooling, unread_id=unread).pooled.tolist()
+    assert pooled[: len(laid_out)] == [start + index for start, index in zip(starts, within, strict=False)]
+    assert all(0 <= index < case[1].tokens for index in pooled)
+
+
+@given(cases(), st.booleans())
+@example(FULL, False)
+def test_every_tensor_is_contiguous_in_the_planned_shape(case, has_token_types):
+    _, plan = case
+    batch = collated(case, has_token_types=has_token_types)
+    assert batch.shape == (plan.tokens, plan.slots)
+    shapes = {"input_ids": plan.tokens, "position_ids": plan.tokens, "pooled": plan.slots}
+    shapes |= {"token_type_ids": plan.tokens} if has_token_types else {}
+    for name, length in shapes.items():
+        tensor = getattr(batch, name)
+        assert (tensor.shape, tensor.dtype, tensor.device) == ((length,), torch.int64, CPU), name
+        assert tensor.is_contiguous(), name
+    assert (batch.starts.shape, batch.starts.dtype) == ((plan.slots + 1,), torch.int32)
+    assert batch.starts.is_contiguous()
+
+
+@given(cases())
+def test_warm_up_runs_on_the_same_shapes_full_of_dummies(case):
+    _, plan = case
+    assume(plan.slots > plan.tokens // plan.max_tokens + 1)
+    batch = collator().dummy(plan)
+    assert batch.shape == (plan.tokens, plan.slots)
+    assert batch.input_ids.tolist() == [PAD_ID] * plan.tokens
+    assert batch.starts.diff().max() == min(plan.max_tokens, plan.tokens)
+
+
+@pytest.mark.parametrize("case", [NO_TOKENS, ONLY_PADDING, PADDING_WITHIN])
+def test_the_collate_leaves_its_input_alone(case):
+    rows, plan = case
+    before = [list(row) for row in rows]
+    types = [[1] * len(row) for row in rows]
+    collated((rows, plan), types, pooling="last", unread_id=PAD_ID)
+    assert (rows, types) == (before, [[1] * len(row) for row in before])

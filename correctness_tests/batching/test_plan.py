@@ -1,0 +1,159 @@
+"""Laws of the plan: every pair once, few shapes, the caller's order when it is asked for."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from correctness_tests import strategies
+from xenc import ExecutionError
+from xenc.batching.plan import Plan, bucket_lengths, plan_batches, warmup_shapes
+
+MAX_LENGTH = 64
+BUCKETS = (16, 32, 48, 64)
+counts = strategies.token_counts(MAX_LENGTH, edges=BUCKETS)
+batch_sizes = st.integers(1, 9)
+
+
+def rows_of(plan: Plan) -> list[int]:
+    return [row for batch in plan.batches for row in batch.rows]
+
+
+@given(counts, batch_sizes, st.booleans(), st.sampled_from([None, BUCKETS]))
+@example([], 4, True, BUCKETS)
+@example([0], 1, True, None)
+@example([7, 7, 7, 7, 7], 2, True, BUCKETS)
+def test_each_pair_stands_in_exactly_one_batch(counts, batch_size, sort, buckets):
+    plan = plan_batches(counts, batch_size=batch_size, sort=sort, buckets=buckets)
+    assert sorted(rows_of(plan)) == list(range(len(counts)))
+    assert plan.real_tokens == sum(counts)
+
+
+@given(counts, batch_sizes, st.booleans(), st.sampled_from([None, BUCKETS]))
+def test_every_batch_but_the_last_is_full(counts, batch_size, sort, buckets):
+    batches = plan_batches(counts, batch_size=batch_size, sort=sort, buckets=buckets).batches
+    assert all(len(batch.rows) == batch_size for batch in batches[:-1])
+    assert all(1 <= len(batch.rows) <= batch_size for batch in batches)
+
+
+@given(counts, batch_sizes, st.booleans())
+@example([15], 1, True)
+@example([16], 1, True)
+@example([17], 1, True)
+@example([0], 1, True)
+@example([1, 63, 64], 2, False)
+def test_a_bucketed_batch_takes_the_first_bucket_that_seats_its_longest_pair(counts, batch_size, sort):
+    for batch in plan_batches(counts, batch_size=batch_size, sort=sort, buckets=BUCKETS).batches:
+        longest = max(counts[row] for row in batch.rows)
+        assert batch.length == next(bucket for bucket in BUCKETS if bucket >= longest)
+
+
+@given(counts, batch_sizes, st.booleans())
+@example([5, 5, 5], 2, True)
+def test_the_batch_dimension_of_a_bucketed_plan_is_constant(counts, batch_size, sort):
+    plan = plan_batches(counts, batch_size=batch_size, sort=sort, buckets=BUCKETS)
+    assert all(batch.batch_size == batch_size for batch in plan.batches)
+
+
+@given(counts, batch_sizes, st.booleans())
+@example([0], 3, False)
+def test_a_padded_batch_is_as_long_as_its_longest_pair_and_no_wider_than_its_rows(counts, batch_size, sort):
+    for batch in plan_batches(counts, batch_size=batch_size, sort=sort, buckets=None).batches:
+        # a model needs one token to look at, even for a pair of none
+        assert batch.length == max(1, max(counts[row] for row in batch.rows))
+        assert batch.batch_size == len(batch.rows)
+
+
+@given(counts, batch_sizes)
+@example([3, 3, 9, 3], 2)
+def test_sorted_plans_go_from_long_to_short_and_keep_the_order_of_ties(counts, batch_size):
+    rows = rows_of(plan_batches(counts, batch_size=batch_size, sort=True, buckets=BUCKETS))
+    for row, following in pairwise(rows):
+        assert counts[row] >= counts[following]
+        assert counts[row] > counts[following] or row < following
+
+
+@given(counts, batch_sizes, st.sampled_from([None, BUCKETS]))
+def test_unsorted_plans_keep_the_callers_order(counts, batch_size, buckets):
+    plan = plan_batches(counts, batch_size=batch_size, sort=False, buckets=buckets)
+    assert rows_of(plan) == list(range(len(counts)))
+
+
+@given(counts, batch_sizes, st.booleans(), st.sampled_from([None, BUCKETS]))
+@example([], 4, True, BUCKETS)
+@example([16, 16], 2, True, BUCKETS)
+def test_waste_is_the_share_of_tokens_that_belong_to_no_pair(counts, batch_size, sort, buckets):
+    plan = plan_batches(counts, batch_size=batch_size, sort=sort, buckets=buckets)
+    padded = 0
+    for batch in plan.batches:
+        padded += sum(batch.length - counts[row] for row in batch.rows)
+        padded += batch.length * (batch.batch_size - len(batch.rows))
+    assert plan.all_tokens == sum(counts) + padded
+    assert plan.waste == pytest.approx(padded / plan.all_tokens if plan.all_tokens else 0)
+    assert 0 <= plan.waste <= 1
+
+
+@given(strategies.bucket_specs(MAX_LENGTH))
+@example(1)
+@example(MAX_LENGTH - 1)
+@example(MAX_LENGTH)
+@example(MAX_LENGTH + 1)
+@example("powers-of-two")
+@example("max-length")
+@example((8, MAX_LENGTH))
+@example((8, 100, 200))
+def test_buckets_ascend_and_end_at_max_length(spec):
+    lengths = bucket_lengths(spec, MAX_LENGTH)
+    assert list(lengths) == sorted(set(lengths))
+    assert lengths[-1] == MAX_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("spec", "max_length", "lengths"),
+    [
+        (16, 64, (16, 32, 48, 64)),
+        (16, 50, (16, 32, 48, 50)),
+        (16, 16, (16,)),
+        (16, 15, (15,)),
+        ("powers-of-two", 64, (16, 32, 64)),
+        ("powers-of-two", 65, (16, 32, 64, 65)),
+        ("powers-of-two", 8, (8,)),
+        ("max-length", 50, (50,)),
+        ((8, 64), 64, (8, 64)),
+        ((8, 64), 40, (8, 40)),
+        ((8, 40, 64), 40, (8, 40)),
+    ],
+)
+def test_buckets_follow_max_length(spec, max_length, lengths):
+    assert bucket_lengths(spec, max_length) == lengths
+
+
+def test_explicit_buckets_below_max_length_are_refused():
+    with pytest.raises(ExecutionError, match=r"\(8, 63\).*max_length=64.*Add 64, or lower .* to 63"):
+        bucket_lengths((8, 63), MAX_LENGTH)
+
+
+@given(strategies.bucket_specs(MAX_LENGTH), counts, batch_sizes, st.booleans())
+@example(16, [0, 1, 16, 17, 64], 1, True)
+@example((8, 100), [8, 9, 64], 2, False)
+def test_warm_up_covers_every_shape_a_plan_can_have(spec, counts, batch_size, sort):
+    lengths = bucket_lengths(spec, MAX_LENGTH)
+    plan = plan_batches(counts, batch_size=batch_size, sort=sort, buckets=lengths)
+    warm = warmup_shapes(lengths, batch_size)
+    assert {(batch.batch_size, batch.length) for batch in plan.batches} <= set(warm)
+    assert len(set(warm)) == len(warm)
+
+
+@given(strategies.bucket_specs(MAX_LENGTH), st.integers(1, 2 * MAX_LENGTH))
+@example(16, 64)
+@example(16, 16)
+@example(64, 64)
+def test_warm_up_starts_with_two_sizes_that_differ_if_it_can(spec, batch_size):
+    shapes = warmup_shapes(bucket_lengths(spec, MAX_LENGTH), batch_size)
+    rows, length = shapes[0]
+    assert rows != length or shapes == ((rows, length),)
+    longest_first = [shape for shape in shapes if shape[0] != shape[1]]
+    assert longest_first == sorted(longest_first, reverse=True)

@@ -1,0 +1,83 @@
+"""What one process compiled, the next one finds; and a file that is of no use does no harm."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from correctness_tests.waiting import run_python
+from xenc.compiling.cold_start import load_graphs
+
+SCRIPT = """
+    import json, logging
+    from torch._dynamo.utils import counters
+    logging.basicConfig(level="WARNING")
+    model.execution = "packed"
+    report = model.warmup(cache_dir=os.environ["FOLDER"])
+    caches = {name: counters["inductor"][f"fxgraph_cache_{name}"] for name in ("hit", "miss")}
+    scores = model.predict(PAIRS).tolist()
+    print(json.dumps({"scores": scores, "graphs": report.graphs, **caches}))
+"""
+
+
+@pytest.fixture
+def process(one_layer, tmp_path):
+    """Warms up in a process of its own, whose usual caches on disk are empty."""
+    made = []
+
+    def run() -> dict[str, object]:
+        made.append(tmp_path / f"inductor-{len(made)}")
+        done = run_python(
+            SCRIPT, one_layer, 120, FOLDER=str(tmp_path / "graphs"), TORCHINDUCTOR_CACHE_DIR=str(made[-1])
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return {**json.loads(done.stdout.splitlines()[-1]), "said": done.stderr}
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing_anew_and_answers_the_same(process, tmp_path):
+    first = process()
+    assert (first["hit"], first["graphs"]) == (0, 1)
+    assert first["miss"] >= 1
+    file = tmp_path / "graphs" / "compiled.bin"
+    assert file.stat().st_size > 0
+    second = process()
+    assert (second["miss"], second["graphs"]) == (0, 1)
+    assert second["hit"] >= 1
+    assert second["scores"] == pytest.approx(first["scores"], abs=1e-6)
+    assert [path.name for path in file.parent.iterdir()] == ["compiled.bin"]
+    file.write_bytes(file.read_bytes()[:100])
+    third = process()
+    assert (third["hit"], third["graphs"]) == (0, 1)
+    assert "compiled.bin cannot be used and will be replaced" in third["said"]
+    assert third["scores"] == pytest.approx(first["scores"], abs=1e-6)
+    assert file.stat().st_size > 100
+
+
+FOREIGN = {"nothing": b"", "a text": b"not a file of PyTorch's", "zeros": bytes(4096)}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_file_is_ignored_with_a_warning(tmp_path, caplog, content):
+    (tmp_path / "compiled.bin").write_bytes(content)
+    with caplog.at_level(logging.WARNING, logger="xenc"):
+        load_graphs(tmp_path)
+    assert "cannot be used and will be replaced" in caplog.text
+
+
+def test_an_empty_folder_is_no_matter_for_a_warning(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_graphs(tmp_path)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("path", ["a folder", "a file in its place"])
+def test_a_folder_that_cannot_be_read_does_not_stop_the_warm_up(tmp_path, path, caplog):
+    (tmp_path / "cache").mkdir() if path == "a folder" else (tmp_path / "cache").write_text("")
+    if path == "a folder":
+        (tmp_path / "cache" / "compiled.bin").mkdir()
+    load_graphs(tmp_path / "cache")

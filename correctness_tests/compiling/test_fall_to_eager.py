@@ -1,0 +1,97 @@
+"""The silent fall to eager: a function past its recompile limit runs eagerly, and only a watch tells."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from torch._dynamo.callback import callback_handler
+from torch._dynamo.utils import counters
+
+from correctness_tests.small_functions import double, run_sizes, static
+from xenc import watch_compiles
+from xenc.compiling.watch import FULLGRAPH_PREFIX, cached_graphs
+
+LIMIT = torch._dynamo.config.recompile_limit
+
+
+def snapshot() -> dict[str, dict[str, int]]:
+    return {group: dict(counts) for group, counts in counters.items()}
+
+
+def needs_option(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        name not in inspect.signature(torch.compile).parameters, reason=f"this torch.compile has no {name}"
+    )
+
+
+def test_the_fall_to_eager_is_seen_as_it_happens(fresh):
+    function = fresh(double)
+    with watch_compiles() as watch:
+        run_sizes(static(function), LIMIT + 3)
+    assert watch.report.graphs == LIMIT
+    (fallen,) = watch.report.eager_fallbacks
+    assert fallen.startswith(f"{function.__name__} ({double.__code__.co_filename}:")
+
+
+def test_a_fall_that_came_before_the_watch_is_seen_though_no_counter_moves(fresh):
+    function = fresh(double)
+    compiled = static(function)
+    run_sizes(compiled, LIMIT + 3)
+    before, called = snapshot(), []
+    callback_handler.register_start_callback(called.append)
+    with watch_compiles() as watch:
+        compiled(torch.ones(50))
+    callback_handler.remove_start_callback(called.append)
+    # the trap: Dynamo itself shows nothing
+    assert snapshot() == before
+    assert called == []
+    assert cached_graphs(function.__code__) == LIMIT
+    (fallen,) = watch.report.eager_fallbacks
+    assert function.__name__ in fallen
+    assert "runs eagerly" in fallen
+    assert not watch.report.clean
+    assert "silently eager" in watch.report.describe()
+
+
+@needs_option("recompile_limit")
+@pytest.mark.parametrize("before", [False, True])
+def test_a_limit_of_the_functions_own_is_known(fresh, before):
+    compiled = static(fresh(double), recompile_limit=2)
+    if before:
+        run_sizes(compiled, 4)
+    with watch_compiles() as watch:
+        run_sizes(compiled, 5)
+    assert len(watch.report.eager_fallbacks) == 1
+
+
+@needs_option("isolate_recompiles")
+def test_graphs_of_isolated_compiles_are_not_added_up(fresh):
+    function = fresh(double)
+    for _ in range(2):
+        run_sizes(static(function, isolate_recompiles=True), LIMIT - 2)
+    with watch_compiles() as watch:
+        pass
+    assert watch.report.eager_fallbacks == ()
+
+
+def test_a_frame_that_dynamo_gives_up_on_is_seen(fresh):
+    def failing_backend(graph: object, inputs: object) -> None:
+        raise RuntimeError("cannot compile this")
+
+    compiled = torch.compile(fresh(double), backend=failing_backend)
+    with torch._dynamo.config.patch(suppress_errors=True), watch_compiles() as watch:
+        compiled(torch.ones(3))
+    assert watch.report.eager_fallbacks == ("Dynamo gave up on 1 frame(s)",)
+
+
+def test_a_fullgraph_function_of_more_graphs_than_the_limit_has_not_fallen(fresh):
+    function = fresh(double, prefix=FULLGRAPH_PREFIX)
+    compiled = torch.compile(function, backend="eager", dynamic=False, fullgraph=True)
+    with torch._dynamo.config.patch(recompile_limit=100):
+        run_sizes(compiled, LIMIT + 3)
+    with watch_compiles() as watch:
+        run_sizes(compiled, LIMIT + 3)
+    assert cached_graphs(function.__code__) == LIMIT + 3
+    assert watch.report.clean, watch.report.describe()

@@ -1,0 +1,380 @@
+"""Laws of shared prefixes: they change what is computed, and never what is answered."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+from xenc.prefix import common
+
+import xenc
+from correctness_tests import checkpoints, oracle, strategies, test_causal
+from correctness_tests.waiting import SOON
+from xenc import PRESETS, Execution, ExecutionError, watch_compiles
+from xenc.batching.packed_plan import Budgets, plan_packed, warmup_plans
+from xenc.batching.prefix_plan import LEAST_SAVED, common_tokens, plan_shared, prefix_budgets
+from xenc.layouts import packed
+from xenc.text.tokens import TokenizedPairs
+
+MAX_LENGTH = 128
+TOLERANCE = 1e-4
+SMALL = Execution(share_prefix=True, compile_mode=None, token_budgets=(32, 64, 128))
+BUDGETS = Budgets((32, 64, 128), 128, MAX_LENGTH)
+
+Rows = list[list[int]]
+
+_ids = st.one_of(st.integers(3, 5), st.integers(3, 400))
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Rows:
+    """Token ids of pairs that begin alike, perhaps in no token, perhaps in all of them."""
+    start = draw(st.lists(_ids, max_size=70))
+    own = draw(st.lists(st.lists(_ids, min_size=1, max_size=40), min_size=1, max_size=8))
+    again = draw(st.lists(st.sampled_from(own), max_size=2))
+    return [start + ids for ids in own + again]
+
+
+EDGES: tuple[Rows, ...] = (
+    [[7] * 50],  # alone
+    [[7] * 50] * 6,  # identical
+    [[7] * 60 + [8], [7] * 60 + [9]] * 3,  # of one token each
+    [[7] * 40, [8] * 40, [9] * 40],  # nothing in common
+    [[7] * 30, [7] * 60, [7] * 128],  # one begins another
+    [[8]] * 4,
+    [list(range(3, 110)) + [number] * 21 for number in range(12)],  # several batches
+)
+
+
+def on_edges(law):
+    for rows in EDGES:
+        law = example(rows=rows)(law)
+    return law
+
+
+# ---- which prefix, and what it saves
+
+
+@on_edges
+@given(rows=requests())
+def test_what_rows_have_in_common_is_the_longest_beginning_that_leaves_each_a_token(rows):
+    longest = max(
+        count for count in range(min(map(len, rows))) if all(ids[:count] == rows[0][:count] for ids in rows)
+    )
+    assert common_tokens(rows) == longest
+
+
+@given(rows=requests(), unread=st.lists(st.integers(0, 30), min_size=10, max_size=10))
+def test_each_row_keeps_a_token_that_the_head_can_read(rows, unread):
+    rows = [ids + [1] * count for ids, count in zip(rows, unread, strict=False)]
+    count = common_tokens(rows, unread_id=1)
+    assert all(any(token != 1 for token in ids[count:]) for ids in rows)
+
+
+def test_a_row_that_the_head_cannot_read_at_all_shares_nothing():
+    assert common_tokens([[1] * 9, [1] * 9], unread_id=1) == 0
+
+
+@on_edges
+@given(rows=requests())
+def test_a_plan_runs_each_pair_once_and_its_prefix_once(rows):
+    plan = plan_shared(rows, BUDGETS, prefix_budgets(MAX_LENGTH))
+    assert sorted(row for batch in plan.batches for row in batch.rows) == list(range(len(rows)))
+    assert len({batch.prefix for batch in plan.batches}) == 1
+    count = 0 if plan.batches[0].prefix is None else len(plan.batches[0].prefix.ids)
+    assert plan.shared_tokens == count * (len(rows) - 1)
+    assert [batch.prefix_tokens > 0 for batch in plan.batches] == [count > 0] + [False] * (
+        len(plan.batches) - 1
+    )
+    for batch in plan.batches:
+        assert sum(len(rows[row]) - count for row in batch.rows) <= batch.tokens
+    assert count <= plan.batches[0].prefix_tokens
+    assert 0 <= plan.waste < 1
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, MAX_LENGTH])
+def test_a_prefix_is_read_in_as_few_slots_as_hold_it_and_what_is_left(count):
+    read_in = prefix_budgets(MAX_LENGTH)
+    [plan] = plan_packed([count], read_in).batches
+    assert plan.slots == (2 if count < MAX_LENGTH else 4)
+    assert (plan.tokens, plan.slots) in {(each.tokens, each.slots) for each in warmup_plans(read_in)}
+
+
+def test_one_of_the_edges_fills_several_batches():
+    plan = plan_shared(EDGES[-1], BUDGETS, prefix_budgets(MAX_LENGTH))
+    assert len(plan.batches) > 1
+    assert plan.shared_tokens
+
+
+@on_edges
+@given(rows=requests())
+def test_a_prefix_is_shared_only_where_the_device_processes_fewer_tokens(rows):
+    plan = plan_shared(rows, BUDGETS, prefix_budgets(MAX_LENGTH))
+    apart = common._plan(rows, 0, BUDGETS, prefix_budgets(MAX_LENGTH))
+    saved = apart.all_tokens - plan.all_tokens
+    assert saved >= LEAST_SAVED if plan.shared_tokens else saved == 0
+
+
+def test_an_empty_request_has_no_batches():
+    assert plan_shared([], BUDGETS, prefix_budgets(MAX_LENGTH)).batches == ()
+
+
+# ---- the scores
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """Two layers, four heads that share two keys and values."""
+    return test_causal.make(tmp_path_factory.mktemp("causal"))
+
+
+@pytest.fixture(scope="module")
+def eager(checkpoint) -> Iterator[xenc.CrossEncoder]:
+    with xenc.CrossEncoder(str(checkpoint), device="cpu", execution=SMALL) as model:
+        yield model
+
+
+@contextmanager
+def always_shared() -> Iterator[None]:
+    """Every prefix is shared, however little that saves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common, "LEAST_SAVED", -(10**9))
+        yield
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint):
+    """Token ids -> the log-odds after them, by plain transformers, one row at a time."""
+
+    @cache
+    def loaded(dtype: torch.dtype):
+        return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, attn_implementation="eager")
+
+    @cache
+    @torch.inference_mode()
+    def log_odds(ids: tuple[int, ...], dtype: torch.dtype) -> float:
+        logits = loaded(dtype)(input_ids=torch.tensor([ids])).logits[0, -1].float()
+        return float(logits[10] - logits[11])
+
+    return lambda rows, dtype=torch.float32: np.array([log_odds(tuple(ids), dtype) for ids in rows])
+
+
+def submit(model: xenc.CrossEncoder, rows: Rows):
+    """Score token ids; the future of what `Scored` holds."""
+    tokens = TokenizedPairs(input_ids=rows, token_type_ids=None, truncated_pairs=0)
+    return model.pipeline.submit(
+        [("", "")] * len(rows), batch_size=1, answer=lambda scored: scored, tokenize=lambda _: tokens
+    )
+
+
+def scores(model: xenc.CrossEncoder, rows: Rows) -> np.ndarray:
+    return submit(model, rows).result(SOON).logits[:, 0].numpy()
+
+
+@strategies.FEW
+@on_edges
+@given(rows=requests())
+def test_sharing_changes_no_score(eager, expected, rows):
+    with always_shared():
+        ours = scores(eager, rows)
+    np.testing.assert_allclose(ours, expected(rows), rtol=0, atol=TOLERANCE)
+
+
+def test_the_models_scores_are_not_all_alike(expected):
+    draw = random.Random(0)
+    assert expected([[draw.randint(3, 400) for _ in range(30)] for _ in range(20)]).std() > 0.3
+
+
+def test_requests_with_other_prefixes_and_with_none_in_turns_keep_their_own(eager, expected):
+    draw = random.Random(1)
+    for count in (40, 3, 0, 60, 0, 1, 40):
+        rows = some_rows(draw, pairs=4, common=count)
+        with always_shared():
+            ours = scores(eager, rows)
+        np.testing.assert_allclose(ours, expected(rows), rtol=0, atol=TOLERANCE)
+
+
+def some_rows(draw: random.Random, *, pairs: int, common: int) -> Rows:
+    start = [draw.randint(3, 400) for _ in range(common)]
+    return [start + [draw.randint(3, 400) for _ in range(draw.randint(1, 30))] for _ in range(pairs)]
+
+
+def test_a_prefix_is_read_once_and_costs_what_arithmetic_says(eager, monkeypatch):
+    draw = random.Random(2)
+    rows = some_rows(draw, pairs=30, common=50)
+    forward, read = eager.pipeline._layout.forward, []
+    monkeypatch.setattr(forward, "_read", lambda batch, run=forward._read: read.append(batch) or run(batch))
+    report = submit(eager, rows).result(SOON).report
+    assert report.batches > 1
+    assert [int(batch.starts[1]) for batch in read] == [50]
+    own = sum(len(ids) - 50 for ids in rows)
+    batches = sum(batch.tokens for batch in eager.pipeline.plan(tokens_of(rows), batch_size=1).batches)
+    assert own <= batches < own + 32
+    assert report.all_tokens == batches + 64  # the smallest power of two that holds 50
+    assert report.shared_tokens == 29 * 50
+    assert report.token_counts == tuple(map(len, rows))
+    assert report.waste == pytest.approx(1 - (own + 50) / report.all_tokens)
+
+
+def tokens_of(rows: Rows) -> TokenizedPairs:
+    return TokenizedPairs(input_ids=rows, token_type_ids=None, truncated_pairs=0)
+
+
+def test_a_prefix_is_read_anew_where_a_weight_has_changed(checkpoint):
+    with xenc.CrossEncoder(str(checkpoint), device="cpu", execution=SMALL) as model:
+        rows = some_rows(random.Random(3), pairs=8, common=60)
+        before = scores(model, rows)
+        with torch.no_grad():
+            model.transformers_model.model.layers[0].self_attn.v_proj.weight.mul_(-1)
+        changed = scores(model, rows)
+        model.execution = replace(SMALL, share_prefix=False)
+        assert np.abs(changed - before).max() > 0.1
+        np.testing.assert_allclose(changed, scores(model, rows), rtol=0, atol=TOLERANCE)
+
+
+def test_a_prefix_that_could_not_be_read_fails_its_own_request_alone(eager, expected, monkeypatch):
+    rows = some_rows(random.Random(4), pairs=8, common=60)
+    forward, faults = eager.pipeline._layout.forward, [LookupError("once")]
+
+    def read(batch, run=forward._read):
+        if faults:
+            raise faults.pop()
+        return run(batch)
+
+    monkeypatch.setattr(forward, "_read", read)
+    with pytest.raises(LookupError, match="once"):
+        scores(eager, rows)
+    np.testing.assert_allclose(scores(eager, rows), expected(rows), rtol=0, atol=TOLERANCE)
+
+
+def test_requests_from_many_threads_never_see_each_others_prefix(eager, expected):
+    def client(seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(12):
+            rows = some_rows(draw, pairs=draw.randint(1, 12), common=draw.choice((0, 20, 60)))
+            np.testing.assert_allclose(scores(eager, rows), expected(rows), rtol=0, atol=TOLERANCE)
+
+    with always_shared(), ThreadPoolExecutor(8) as threads:
+        list(threads.map(client, range(8)))
+
+
+def test_in_bfloat16_the_error_is_at_most_twice_that_of_plain_execution(checkpoint, expected):
+    dtype = torch.bfloat16
+    with xenc.CrossEncoder(
+        str(checkpoint), device="cpu", execution=SMALL, model_kwargs={"dtype": dtype}
+    ) as model:
+        draw = random.Random(5)
+        rows = [ids for _ in range(4) for ids in some_rows(draw, pairs=10, common=60)]
+        lists = [rows[start : start + 10] for start in range(0, 40, 10)]
+        assert all(submit(model, each).result(SOON).report.shared_tokens for each in lists)
+        ours = np.concatenate([scores(model, each) for each in lists])
+    exact = expected(rows)
+    plain = np.abs(expected(rows, dtype) - exact).max()
+    assert np.abs(ours - exact).max() <= 2 * plain + torch.finfo(dtype).eps * np.abs(exact).max()
+
+
+# ---- compiled, and by the public calls
+
+
+QUERY = "How does Python look up names, and what of those that are bound in another block?"
+DOCUMENTS = ("Names are bound.", "", "b " * 30, "The following constructs bind names.", "c", "a b c d e f g")
+
+
+def one_by_one(checkpoint: Path, pairs, prompt: str | None) -> np.ndarray:
+    model = sentence_transformers.CrossEncoder(str(checkpoint), device="cpu")
+    return np.array([model.predict(pair, activation_fn=torch.nn.Identity(), prompt=prompt) for pair in pairs])
+
+
+@pytest.mark.parametrize("slots_of", ["cpu", "cuda"])
+def test_compiled_it_has_two_graphs_and_any_request_compiles_nothing(
+    checkpoint, expected, monkeypatch, slots_of
+):
+    monkeypatch.setitem(packed.TOKENS_PER_SLOT, "cpu", packed.TOKENS_PER_SLOT[slots_of])
+    execution = Execution(share_prefix=True, strict=True, token_budgets=(64, 160))
+    with xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution) as model:
+        report = model.warmup()
+        assert report.graphs == model.pipeline.compiled.graphs == 2  # one reads, one classifies
+        assert [size for size, _ in groupby(tokens for tokens, _ in report.shapes)] == [64, 32, 128, 160, 64]
+        assert len(report.shapes) == (5 if slots_of == "cpu" else 9)
+        draw, shared = random.Random(6), 0
+        with watch_compiles() as watch:
+            for _ in range(30):
+                rows = some_rows(draw, pairs=draw.randint(1, 10), common=draw.randint(0, 90))
+                scored = submit(model, rows).result(SOON)
+                shared += scored.report.shared_tokens > 0
+                np.testing.assert_allclose(
+                    scored.logits[:, 0].numpy(), expected(rows), rtol=0, atol=TOLERANCE
+                )
+            for prompt in (None, "Judge this: "):
+                pairs = [(QUERY, document) for document in DOCUMENTS]
+                np.testing.assert_allclose(
+                    model.predict(pairs, activation_fn=torch.nn.Identity(), prompt=prompt),
+                    one_by_one(checkpoint, pairs, prompt), rtol=0, atol=TOLERANCE,
+                )  # fmt: skip
+                assert model.last_report.shared_tokens > 100
+        assert watch.report.clean, watch.report.describe()
+        assert 5 < shared < 30
+        graphs = model.pipeline.compiled
+        model.execution = replace(execution, strict=False)
+        assert model.pipeline.compiled is graphs
+        assert not graphs.strict
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
+def test_a_causal_classifier_shares_prefixes_too(tmp_path, architecture):
+    """Its head passes over padding, wherever that stands."""
+    checkpoint = checkpoints.make(tmp_path, architecture)
+    pairs = [("where are names bound, and how", text) for text in (*DOCUMENTS, "[PAD]", "a [PAD] [PAD]")]
+    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=replace(SMALL, token_budgets=(32, 64)))
+    ours = model.predict(pairs, activation_fn=torch.nn.Identity())
+    assert model.last_report.shared_tokens > 50
+    theirs = oracle.logits(checkpoint, pairs, max_length=64)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
+    model.close()
+
+
+# ---- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layout": "bucketed"}, r"share_prefix is for layout='packed', not 'bucketed'"),
+        ({"deterministic": True}, r"deterministic with share_prefix.*Give one of the two"),
+    ],
+)
+def test_contradictions_are_refused(settings, message):
+    with pytest.raises(ExecutionError, match=message):
+        Execution(share_prefix=True, **settings)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layout", "reason"),
+    [
+        ("bert", "packed", "BertForSequenceClassification attends both ways"),
+        ("mpnet", "bucketed", "MPNetForSequenceClassification is not among the packable architectures"),
+        ("qwen3-windows", "packed", "Qwen3ForSequenceClassification with sliding windows"),
+    ],
+)
+def test_a_model_that_cannot_share_runs_as_it_would_without(tmp_path, caplog, architecture, layout, reason):
+    checkpoint = checkpoints.make(tmp_path, architecture)
+    execution = replace(PRESETS["packed-shared-prefix"], compile_mode=None)
+    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution)
+    said = [record.message for record in caplog.records if "share_prefix" in record.message]
+    assert len(said) == 1
+    assert said[0].startswith(reason)
+    assert not model.execution.share_prefix
+    assert model.execution.layout == layout

@@ -1,0 +1,102 @@
+"""Architectures: each scores as the oracle, up to the last token it has a position for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import xenc
+from correctness_tests import checkpoints, oracle
+from xenc import ModelError
+from xenc.models.families import max_positions, position_offset, resolve_max_length
+
+PAIRS = [
+    ("How does Python look up names?", "Names are bound by the following constructs."),
+    ("", ""),
+    ("question", ""),
+    ("", "document"),
+    *[("a", "b " * words) for words in (1, 12, 60, 61, 200)],
+]
+
+
+NOT_PACKED = {"deberta-v2", "mpnet"}
+"""Their attention adds a bias per pair of positions."""
+
+
+@pytest.fixture(scope="module", params=[*checkpoints.ARCHITECTURES, *checkpoints.VARIANTS])
+def architecture(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def checkpoint(architecture, tmp_path_factory):
+    return checkpoints.make(tmp_path_factory.mktemp(architecture), architecture)
+
+
+@pytest.mark.parametrize("layout", ["padded", "bucketed", "packed"])
+def test_every_architecture_scores_as_the_oracle(architecture, checkpoint, layout, caplog):
+    execution = xenc.Execution(layout=layout, compile_mode=None)
+    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution)
+    scores = model.predict(PAIRS, batch_size=4, activation_fn=torch.nn.Identity())
+    falls_back = layout == "packed" and architecture in NOT_PACKED
+    assert model.execution.layout == ("bucketed" if falls_back else layout)
+    assert ("execution.layout is now 'bucketed'" in caplog.text) == falls_back
+    expected = oracle.logits(checkpoint, PAIRS, max_length=64)
+    assert expected.std() > 0.3
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+    assert max(model.last_report.token_counts) == 64
+
+
+def test_what_only_packed_batches_have_is_not_dropped_silently(tmp_path):
+    checkpoint = checkpoints.make(tmp_path, "deberta-v2")
+    with pytest.raises(xenc.ExecutionError, match=r"DebertaV2.*Use layout='bucketed'"):
+        xenc.CrossEncoder(str(checkpoint), device="cpu", execution=xenc.Execution(deterministic=True))
+
+
+def test_positions_that_start_after_padding_seat_two_tokens_fewer(tiny_xlmr):
+    model = xenc.CrossEncoder(str(tiny_xlmr), device="cpu", execution="sdpa-sorted")
+    pairs = [("a", "b " * 600), ("a", "b")]
+    scores = model.predict(pairs, activation_fn=torch.nn.Identity())
+    assert max(model.last_report.token_counts) == 512
+    np.testing.assert_allclose(scores, oracle.logits(tiny_xlmr, pairs, max_length=512), rtol=0, atol=1e-4)
+
+
+def config(model_type: str, **values: object) -> SimpleNamespace:
+    return SimpleNamespace(model_type=model_type, **values)
+
+
+@pytest.mark.parametrize(
+    ("configured", "offset", "positions"),
+    [
+        (config("bert", pad_token_id=0, max_position_embeddings=512), 0, 512),
+        (config("bert", pad_token_id=1, max_position_embeddings=512), 0, 512),
+        (config("xlm-roberta", pad_token_id=1, max_position_embeddings=514), 2, 512),
+        (config("camembert", pad_token_id=None, max_position_embeddings=514), 2, 512),
+        (config("mpnet", pad_token_id=1, max_position_embeddings=514), 2, 512),
+        (config("deberta-v2", position_biased_input=False, max_position_embeddings=512), 0, None),
+        (config("deberta-v2", position_biased_input=True, max_position_embeddings=512), 0, 512),
+        (config("t5"), 0, None),
+        (config("xlnet", max_position_embeddings=-1), 0, None),
+    ],
+)
+def test_traits_follow_the_config(configured, offset, positions):
+    assert position_offset(configured) == offset
+    assert max_positions(configured) == positions
+
+
+@pytest.mark.parametrize("unlimited", [None, int(1e30)])
+def test_an_unlimited_tokenizer_takes_all_positions_of_the_model(unlimited):
+    assert resolve_max_length(unlimited, config("bert", max_position_embeddings=64)) == 64
+
+
+@pytest.mark.parametrize("unlimited", [None, int(1e30)])
+def test_no_limit_at_all_asks_for_max_length(unlimited):
+    with pytest.raises(ModelError, match=r"t5.*pass max_length="):
+        resolve_max_length(unlimited, config("t5"))
+
+
+def test_a_model_without_positions_takes_any_length():
+    assert resolve_max_length(5000, config("t5")) == 5000

@@ -1,0 +1,346 @@
+"""T5 rerankers: what the decoder's first step says of a word, as plain transformers says it of one pair."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import pickle
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSeq2SeqLM, PretrainedConfig
+
+import xenc
+from correctness_tests import t5_checkpoints
+from correctness_tests.t5_checkpoints import MAX_LENGTH, PROMPT
+from xenc import FirstStep, ModelError, watch_compiles
+from xenc.models.first_step import generates
+from xenc.text.prompts import read_prompts
+
+PAIRS = [
+    ("How does Python look up names?", "Names are bound by the following constructs."),
+    ("", ""),
+    ("question", ""),
+    ("", "document"),
+    *[("a", "b " * words) for words in (1, 12, 60, 200)],
+]
+EAGER = xenc.Execution(layout="bucketed", compile_mode=None)
+MANY = FirstStep(
+    targets=(("▁true", "▁false"), ("▁relevant", "▁irrelevant")), decoder_prefixes=("", "the document is")
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return t5_checkpoints.make(tmp_path_factory.mktemp("t5"))
+
+
+def load(checkpoint: Path, execution: xenc.Execution | str = EAGER, **options) -> xenc.CrossEncoder:
+    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution, **options)
+
+
+def raw(model: sentence_transformers.CrossEncoder, pairs=PAIRS, **options) -> np.ndarray:
+    return model.predict(pairs, batch_size=4, activation_fn=torch.nn.Identity(), **options)
+
+
+def by_sentence_transformers(model: xenc.CrossEncoder, **options) -> np.ndarray:
+    """Its own `predict`, which knows nothing of batches of ours."""
+    identity = torch.nn.Identity()
+    return sentence_transformers.CrossEncoder.predict(
+        model, PAIRS, batch_size=4, activation_fn=identity, **options
+    )
+
+
+def one_by_one(
+    checkpoint: Path, asked: FirstStep | None = None, dtype: torch.dtype = torch.float32, prompt: str = ""
+) -> np.ndarray:
+    """[N, S]: plain transformers, each pair alone and unpadded, its whole vocabulary's logits."""
+    asked = asked or FirstStep()
+    words, vocabulary = t5_checkpoints.tokenizer(), t5_checkpoints.tokenizer().get_vocab()
+    model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, attn_implementation="eager", dtype=dtype).eval()
+    rows = []
+    for query, document in PAIRS:
+        ids = t5_checkpoints.prompt_ids(words, prompt + query, document, MAX_LENGTH)
+        row = []
+        for prefix in asked.decoder_prefixes:
+            said = [0, *words(prefix, add_special_tokens=False)["input_ids"]]
+            logits = t5_checkpoints.first_step_logits(model, ids, said).float()
+            row += [logits[vocabulary[right]] - logits[vocabulary[wrong]] for right, wrong in asked.targets]
+        rows.append(row)
+    return np.array(rows)
+
+
+FAMILIES = {
+    "t5": ("t5", {}),
+    "t5-v1.1": ("t5", {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}),
+    "mt5": ("mt5", {}),
+    "umt5": ("umt5", {}),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_t5_scores_as_plain_transformers_does_one_by_one(family, tmp_path):
+    model_type, changes = FAMILIES[family]
+    checkpoint = t5_checkpoints.make(tmp_path, model_type, **changes)
+    expected = one_by_one(checkpoint)[:, 0]
+    assert expected.std() > 0.3
+    for execution in (EAGER, "sdpa-sorted"):
+        model = load(checkpoint, execution)
+        np.testing.assert_allclose(raw(model), expected, rtol=0, atol=1e-4)
+        assert model.last_report.truncated_pairs == 2  # scored by the fast path, which alone reports
+        assert max(model.last_report.token_counts) == MAX_LENGTH
+
+
+def test_by_default_a_score_is_a_probability(checkpoint):
+    scores = load(checkpoint).predict(PAIRS)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-one_by_one(checkpoint)[:, 0])), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("asked", [FirstStep(), MANY], ids=["one score", "four scores"])
+def test_sentence_transformers_own_predict_answers_alike(checkpoint, asked):
+    model = load(checkpoint, first_step=asked)
+    np.testing.assert_allclose(raw(model), by_sentence_transformers(model), rtol=0, atol=1e-5)
+    with_prompt = raw(model, prompt="please: ")
+    np.testing.assert_allclose(
+        with_prompt, by_sentence_transformers(model, prompt="please: "), rtol=0, atol=1e-5
+    )
+    expected = one_by_one(checkpoint, asked, prompt="please: ")
+    np.testing.assert_allclose(with_prompt.reshape(len(PAIRS), -1), expected, rtol=0, atol=1e-4)
+
+
+def test_no_head_is_ever_drawn_at_random(checkpoint):
+    """sentence-transformers loads the same checkpoint as a classifier, differently each time."""
+    scores, theirs = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        scores.append(raw(load(checkpoint)))
+        torch.manual_seed(seed)
+        theirs.append(raw(sentence_transformers.CrossEncoder(str(checkpoint), device="cpu"), PAIRS[:1]))
+    assert (scores[0] == scores[1]).all()
+    assert (theirs[0] != theirs[1]).all()
+
+
+def test_a_checkpoint_without_some_weight_is_refused_by_name(checkpoint, tmp_path):
+    name = "decoder.block.0.layer.1.EncDecAttention.q.weight"
+    t5_checkpoints.make(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"{name}.*would be random"):
+        load(tmp_path)
+
+
+def test_several_scores_are_those_of_one_at_a_time(checkpoint):
+    together = raw(load(checkpoint, first_step=MANY))
+    expected = one_by_one(checkpoint, MANY)
+    assert (expected.std(axis=0) > 0.1).all()
+    np.testing.assert_allclose(together, expected, rtol=0, atol=1e-4)
+    each = itertools.product(MANY.decoder_prefixes, MANY.targets)
+    for column, (prefix, targets) in enumerate(each):
+        alone = raw(load(checkpoint, first_step=FirstStep(targets=(targets,), decoder_prefixes=(prefix,))))
+        np.testing.assert_allclose(together[:, column], alone, rtol=0, atol=1e-5)
+
+
+def test_the_encoder_runs_once_however_many_scores_there_are(checkpoint):
+    model = load(checkpoint, first_step=MANY)
+    calls = {"encoder": 0, "decoder": 0}
+    for name in calls:
+        part = getattr(model.transformers_model, name)
+        part.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
+    raw(model)
+    assert model.num_labels == 4
+    assert calls == {"encoder": model.last_report.batches, "decoder": 2 * model.last_report.batches}
+
+
+def test_compiled_there_is_one_graph_for_all_lengths_and_nothing_compiles_after_warm_up(tmp_path):
+    """With as many targets as rows in a batch, which shall not be tied to one another."""
+    checkpoint = t5_checkpoints.make(tmp_path, num_layers=1)
+    model = load(checkpoint, xenc.Execution(layout="bucketed", strict=True), first_step=MANY)
+    assert model.warmup(batch_size=4).graphs == 1
+    with watch_compiles() as watch:
+        scores = raw(model)
+    assert watch.report.clean, watch.report.describe()
+    assert len({count // 16 for count in model.last_report.token_counts}) > 1
+    np.testing.assert_allclose(scores, one_by_one(checkpoint, MANY), rtol=0, atol=1e-4)
+
+
+def test_in_bfloat16_it_errs_at_most_twice_as_much_as_plain_transformers(checkpoint):
+    exact = one_by_one(checkpoint)[:, 0]
+    plain = np.abs(one_by_one(checkpoint, dtype=torch.bfloat16)[:, 0] - exact).max()
+    model = load(checkpoint, model_kwargs={"dtype": torch.bfloat16})
+    step = np.abs(exact).max() * torch.finfo(torch.bfloat16).eps
+    assert np.abs(raw(model) - exact).max() <= 2 * plain + step
+
+
+def test_a_saved_model_asks_the_same_again(checkpoint, tmp_path):
+    asked = dataclasses.replace(MANY, prompt="Document: {document} Query: {query} Relevant:")
+    model = load(checkpoint, first_step=asked)
+    model.save_pretrained(str(tmp_path))
+    again = load(tmp_path)
+    assert again[0].first_step == asked
+    assert (raw(again) == raw(model)).all()
+    assert (raw(load(tmp_path, first_step=MANY)) == raw(load(checkpoint, first_step=MANY))).all()
+
+
+def test_sentence_transformers_refuses_a_saved_model_that_it_would_misread(checkpoint, tmp_path):
+    load(checkpoint).save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        sentence_transformers.CrossEncoder(str(tmp_path), device="cpu")
+
+
+def test_a_model_that_was_pickled_scores_the_same(checkpoint):
+    """A process pool does that."""
+    model = load(checkpoint, first_step=MANY)
+    np.testing.assert_array_equal(raw(pickle.loads(pickle.dumps(model))), raw(model))
+
+
+def test_another_question_is_another_score_without_loading_again(checkpoint):
+    model = load(checkpoint)
+    before = raw(model)
+    model[0].first_step = FirstStep(targets=(("▁false", "▁true"),))
+    np.testing.assert_allclose(raw(model), -before, rtol=0, atol=1e-5)
+
+
+words_ = st.lists(st.sampled_from(["name", "names", "Python", "{query}", "the", "0", "…"]), max_size=30)
+
+
+@settings(max_examples=100)
+@given(query=words_.map(" ".join), document=words_.map(" ".join), max_length=st.integers(14, 60))
+def test_a_long_document_is_cut_and_the_question_behind_it_stays(query, document, max_length):
+    words = t5_checkpoints.tokenizer()
+    fixed = len(t5_checkpoints.prompt_ids(words, "", "", 10**6))
+    max_length = max(max_length, fixed)
+    expected = t5_checkpoints.prompt_ids(words, query, document, max_length)
+    read = read_prompts(FirstStep(), words, max_length, [(query, document)])
+    assert read.input_ids == [expected]
+    end = [*words(PROMPT[2], add_special_tokens=False)["input_ids"], words.eos_token_id]
+    assert read.input_ids[0][-len(end) :] == end
+    uncut = t5_checkpoints.prompt_ids(words, query, document, 10**6)
+    assert read.truncated_pairs == (len(uncut) > max_length)
+
+
+@settings(max_examples=100)
+@given(query=words_.map("".join), document=words_.map("".join), max_length=st.integers(4, 40))
+def test_a_prompt_without_spaces_is_never_too_long(query, document, max_length):
+    asked = FirstStep(prompt="Q:{query}D:{document}R:")
+    with suppress(ModelError):
+        rows = read_prompts(asked, t5_checkpoints.tokenizer(), max_length, [(query, document)]).input_ids
+        assert len(rows[0]) <= max_length
+        assert rows[0][-1] == 1
+
+
+def test_a_tokenizer_that_cuts_on_the_left_keeps_the_documents_end():
+    words = t5_checkpoints.tokenizer()
+    words.truncation_side = "left"
+    document = "first " * 40 + "last"
+    read = read_prompts(FirstStep(), words, 40, [("a", document)]).input_ids[0]
+    uncut = t5_checkpoints.prompt_ids(words, "a", document, 10**6)
+    before = len(words(PROMPT[0] + "a" + PROMPT[1], add_special_tokens=False)["input_ids"])
+    assert read == [*uncut[:before], *uncut[before + len(uncut) - 40 :]]
+
+
+def test_max_length_must_hold_the_question_itself(checkpoint):
+    with pytest.raises(ModelError, match=r"max_length=5 must be at least \d\d"):
+        load(checkpoint, max_length=5)
+    assert raw(load(checkpoint, max_length=40)).shape == (len(PAIRS),)
+
+
+def test_half_of_a_character_is_named(checkpoint):
+    with pytest.raises(xenc.PairError, match="pair 1 holds"):
+        raw(load(checkpoint), [("a", "b"), ("a", "\ud800")])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (lambda: FirstStep(prompt="Query: {query}"), r"write \{query\} and \{document\}"),
+        (lambda: FirstStep(prompt="{query} {query} {document}"), "once each"),
+        (lambda: FirstStep(targets=("true", "false")), "tuple of pairs"),
+        (lambda: FirstStep(targets=()), "tuple of pairs"),
+        (lambda: FirstStep(targets=(("true", "true"),)), "two different words"),
+        (lambda: FirstStep(decoder_prefixes=()), "tuple of texts"),
+        (lambda: FirstStep(decoder_prefixes="said"), "tuple of texts"),
+    ],
+)
+def test_a_question_that_cannot_be_is_refused(asked, message):
+    with pytest.raises(ModelError, match=message):
+        asked()
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (("two words", "false"), "'two words' is .*not one token.*FirstStep"),
+        (("▁true", "漢"), "'漢' is .*not one token"),
+        (("▁true", "true"), "the same token"),
+    ],
+)
+def test_a_target_that_is_no_token_is_refused_by_name(checkpoint, targets, message):
+    with pytest.raises(ModelError, match=message):
+        load(checkpoint, first_step=FirstStep(targets=(targets,)))
+
+
+def test_a_word_may_be_written_as_text_or_as_the_vocabulary_has_it(checkpoint):
+    as_text, as_token = (
+        load(checkpoint, first_step=FirstStep(targets=(targets,)))[0].ids
+        for targets in (("yes", "no"), ("▁yes", "▁no"))
+    )
+    assert as_text == as_token
+
+
+def test_what_does_not_belong_to_the_model_is_refused(checkpoint, one_layer):
+    with pytest.raises(ModelError, match=r"Bert.* is not a T5 that generates"):
+        load(one_layer, first_step=FirstStep())
+    with pytest.raises(ModelError, match="num_labels=3: this T5 has 1 score"):
+        load(checkpoint, num_labels=3)
+    with pytest.raises(ModelError, match="backend='onnx'"):
+        load(checkpoint, backend="onnx")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "ours"),
+    [
+        ("t5", "T5ForConditionalGeneration", True),
+        ("t5", "T5WithLMHeadModel", True),
+        ("t5", None, True),
+        ("umt5", "UMT5ForConditionalGeneration", True),
+        ("t5", "T5ForSequenceClassification", False),
+        ("t5", "T5EncoderModel", False),
+        ("bart", "BartForConditionalGeneration", False),
+        ("bert", None, False),
+    ],
+)
+def test_only_a_t5_that_generates_is_asked_a_question(model_type, architecture, ours):
+    config = PretrainedConfig(architectures=None if architecture is None else [architecture])
+    config.model_type = model_type
+    assert generates(config) == ours
+
+
+def test_a_t5_without_a_length_of_its_own_takes_as_many_tokens_as_its_config_says(tmp_path):
+    t5_checkpoints.make(tmp_path)
+    stored = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del stored["model_max_length"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(stored))
+    with pytest.raises(ModelError, match="pass max_length="):
+        load(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"n_positions": 48}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load(tmp_path).pipeline.max_length == 48
+    assert load(tmp_path, max_length=60).pipeline.max_length == 60
+
+
+def test_a_question_that_is_refused_leaves_the_one_before(checkpoint):
+    model = load(checkpoint)
+    before = raw(model)
+    with pytest.raises(ModelError, match="not one token"):
+        model[0].first_step = FirstStep(targets=(("two words", "false"),))
+    assert model[0].first_step == FirstStep()
+    assert (raw(model) == before).all()

@@ -1,0 +1,309 @@
+"""Never more pairs wait than may; what was accepted is answered, and counts until just before it is."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import random
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import xenc
+from correctness_tests import oracle
+from correctness_tests.waiting import SOON, held, run_python, until
+from xenc import ExecutionError, Overloaded, PairError, XencError
+from xenc.serving.admission import Admission
+
+PAIR = ("a question", "a document")
+POISON = ("q", "")
+
+
+@pytest.fixture
+def model(tiny) -> Iterator[xenc.CrossEncoder]:
+    with xenc.CrossEncoder(str(tiny), device="cpu", execution="packed-eager", max_waiting_pairs=10) as model:
+        poisoned = model.tokenizer.convert_tokens_to_ids("q")
+        with torch.no_grad():
+            model.transformers_model.get_input_embeddings().weight[poisoned] = float("nan")
+        yield model
+
+
+@pytest.fixture(scope="module")
+def expected(tiny) -> float:
+    return float(oracle.logits(tiny, [PAIR], max_length=64)[0])
+
+
+def submit(model, pairs, activation_fn=None) -> Future:
+    return model.submit(pairs, activation_fn=activation_fn or torch.nn.Identity())
+
+
+def assert_right(future: Future, expected: float) -> None:
+    np.testing.assert_allclose(future.result(SOON), expected, rtol=0, atol=1e-4)
+
+
+def refuse(_):
+    raise LookupError("this activation only")
+
+
+# the counter
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("admit"), st.integers(0, 12)),
+        st.tuples(st.just("leave"), st.integers(0, 20)),
+        st.tuples(st.just("limit"), st.one_of(st.none(), st.integers(1, 20))),
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+@example([("limit", 3), ("admit", 3), ("admit", 1), ("leave", 0), ("leave", 0), ("admit", 3)])
+@example([("admit", 9), ("limit", 3), ("admit", 1), ("admit", 0)])
+def test_pairs_are_accepted_exactly_when_they_fit_and_count_until_they_leave(steps):
+    admission, tickets, inside = Admission(), [], {}
+    for step, number in steps:
+        waiting = sum(inside.values())
+        match step:
+            case "limit":
+                admission.limit = number
+            case "leave" if tickets:
+                ticket = tickets[number % len(tickets)]
+                ticket.leave()
+                inside.pop(ticket, None)
+            case "admit" if number and admission.limit is not None and waiting + number > admission.limit:
+                with pytest.raises(Overloaded) as refused, admission.accept(number):
+                    raise AssertionError("accepted")
+                told = (refused.value.pairs, refused.value.waiting, refused.value.limit)
+                assert told == (number, waiting, admission.limit)
+            case "admit":
+                with admission.accept(number) as ticket:
+                    tickets.append(ticket)
+                    inside[ticket] = number
+        assert admission.waiting == sum(inside.values())
+
+
+def test_the_count_is_exact_under_threads():
+    admission, most = Admission(10), []
+
+    def client(seed: int) -> int:
+        draw, accepted = random.Random(seed), 0
+        for _ in range(3000):
+            with suppress(Overloaded), admission.accept(draw.randint(1, 4)) as ticket:
+                most.append(admission.waiting)
+                accepted += ticket.pairs
+                ticket.leave()
+                ticket.leave()
+        return accepted
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(client, range(8))) > 0
+    assert max(most) <= 10
+    assert admission.waiting == 0
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 2.5, "10"])
+def test_a_limit_that_is_no_number_of_pairs_is_refused(tiny, model, limit):
+    with pytest.raises(ExecutionError, match=rf"max_waiting_pairs={limit!r} must be a positive number"):
+        xenc.CrossEncoder(str(tiny), device="cpu", max_waiting_pairs=limit)
+    with pytest.raises(ExecutionError, match="max_waiting_pairs"):
+        model.max_waiting_pairs = limit
+    assert model.max_waiting_pairs == 10
+
+
+# one model
+
+
+def test_what_would_exceed_the_limit_is_refused_at_once_and_told_how_many_wait(model, expected):
+    with held(model):
+        accepted = [submit(model, [PAIR] * 4), submit(model, [PAIR] * 4)]
+        for ask in (model.submit, model.predict):
+            with pytest.raises(Overloaded, match=r"8 pairs wait already, and 3 more .*=10: retry later, ra"):
+                ask([PAIR] * 3)
+        accepted.append(submit(model, [PAIR] * 2))
+        assert model.waiting_pairs == 10
+        with pytest.raises(Overloaded) as refused:
+            model.submit(PAIR)
+        assert (refused.value.waiting, refused.value.retry_helps) == (10, True)
+    for future in accepted:
+        assert_right(future, expected)
+    assert model.waiting_pairs == 0
+    assert_right(submit(model, [PAIR] * 10), expected)
+
+
+def test_a_request_beyond_the_limit_is_refused_even_when_nothing_waits_and_told_to_split(model):
+    with pytest.raises(Overloaded, match=r"11 pairs can never .*=10: split it, or raise") as refused:
+        model.predict([PAIR] * 11)
+    assert not refused.value.retry_helps
+    assert model.waiting_pairs == 0
+
+
+def test_overloaded_is_an_error_of_xenc_that_crosses_processes():
+    error = Overloaded("full", pairs=1, waiting=2, limit=2)
+    assert isinstance(error, XencError)
+    assert isinstance(error, RuntimeError)
+    assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
+
+
+def test_the_limit_may_change_while_requests_wait_and_drops_none(model, expected):
+    with held(model):
+        accepted = [submit(model, [PAIR] * 8)]
+        model.max_waiting_pairs = 4
+        with pytest.raises(Overloaded):
+            submit(model, [PAIR])
+        model.max_waiting_pairs = None
+        accepted.append(submit(model, [PAIR] * 100))
+        assert model.waiting_pairs == 108
+    for future in accepted:
+        assert_right(future, expected)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "activation_fn"), [([PAIR] * 3, None), ([POISON] * 3, None), ([PAIR] * 3, refuse)]
+)
+def test_whoever_sees_an_answer_finds_its_pairs_gone(model, monkeypatch, pairs, activation_fn):
+    """Asked again at once, a caller that is alone must never be refused for its own last request."""
+    counted = []
+    for name in ("set_result", "set_exception"):
+        settle = getattr(Future, name)
+
+        def counting(future, value, settle=settle):
+            if future is asked[0]:
+                counted.append(model.waiting_pairs)
+            settle(future, value)
+
+        monkeypatch.setattr(Future, name, counting)
+    with held(model):
+        asked = [submit(model, pairs, activation_fn)]
+        assert model.waiting_pairs == 3
+    futures.wait(asked, timeout=SOON)
+    assert counted == [0]
+
+
+def test_cancelling_makes_room_before_cancel_returns(model):
+    with held(model):
+        accepted = submit(model, [PAIR] * 10)
+        assert accepted.cancel()
+        assert model.waiting_pairs == 0
+        submit(model, [PAIR] * 10).cancel()
+
+
+def test_bad_input_leaves_nothing_behind(model):
+    for error, ask in {
+        PairError: lambda: model.submit([PAIR, ("a", None)]),
+        ExecutionError: lambda: model.submit([PAIR], batch_size=0),
+        ValueError: lambda: model.predict([PAIR], prompt_name="no such prompt"),
+    }.items():
+        with pytest.raises(error):
+            ask()
+    assert model.waiting_pairs == 0
+
+
+def test_no_pairs_are_never_too_many(model):
+    with held(model):
+        submit(model, [PAIR] * 10)
+        assert len(model.predict([])) == 0
+
+
+def test_close_answers_all_and_makes_room(model, expected):
+    accepted = [submit(model, [PAIR] * 5) for _ in range(2)]
+    model.close()
+    assert futures.wait(accepted, timeout=SOON).not_done == set()
+    assert model.waiting_pairs == 0
+    assert_right(submit(model, [PAIR] * 10), expected)
+
+
+def test_the_count_goes_on_when_the_execution_changes(model, expected):
+    with held(model):
+        accepted = submit(model, [PAIR] * 8)
+        model.execution = "sdpa-sorted"
+        with pytest.raises(Overloaded, match="8 pairs wait"):
+            submit(model, [PAIR] * 3)
+    assert_right(accepted, expected)
+    assert until(lambda: model.waiting_pairs == 0)
+    assert_right(submit(model, [PAIR] * 10), expected)
+
+
+# what sentence-transformers scores
+
+
+def test_what_sentence_transformers_scores_counts_too(model):
+    begun, go = threading.Event(), threading.Event()
+
+    def wait(logits):
+        begun.set()
+        assert go.wait(SOON)
+        return logits
+
+    slow = model.submit([PAIR] * 6, apply_softmax=True, activation_fn=wait)
+    assert begun.wait(SOON)
+    for ask in (model.submit, model.predict):
+        with pytest.raises(Overloaded, match="6 pairs wait"):
+            ask([PAIR] * 5, apply_softmax=True)
+    go.set()
+    slow.result(SOON)
+    assert model.waiting_pairs == 0
+    with pytest.raises(LookupError):
+        model.predict([PAIR] * 10, apply_softmax=True, activation_fn=refuse)
+    with pytest.raises(LookupError):
+        model.submit([PAIR] * 10, apply_softmax=True, activation_fn=refuse).result(SOON)
+    assert model.waiting_pairs == 0
+
+
+def test_a_slow_request_cancelled_before_it_began_makes_room(model, monkeypatch):
+    monkeypatch.setattr(model._worker, "call", lambda job: Future())
+    future = model.submit([PAIR] * 10, apply_softmax=True)
+    assert model.waiting_pairs == 10
+    assert future.cancel()
+    assert model.waiting_pairs == 0
+
+
+# copies
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_the_limit_and_a_count_of_its_own(model, duplicate):
+    with held(model):
+        submit(model, [PAIR] * 8)
+        with duplicate(model) as twin:
+            assert (twin.max_waiting_pairs, twin.waiting_pairs) == (10, 0)
+            twin.submit([PAIR] * 10).result(SOON)
+            twin.max_waiting_pairs = 3
+        assert (model.max_waiting_pairs, model.waiting_pairs) == (10, 8)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_counts_from_zero(tiny):
+    script = """
+        model.max_waiting_pairs = 10
+        go = threading.Event()
+        model._worker.on_device(go.wait, 100)
+        waiting = model.submit(PAIRS)
+        while len(model.pipeline._scheduler.queue._waiting) < 8:
+            time.sleep(0.01)
+        model._admission._lock.acquire()  # as another thread might, just then
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)
+            before = model.waiting_pairs
+            waiting.cancel()
+            answered = len(model.predict(PAIRS)) == 8
+            os._exit(0 if before == 0 and answered and model.waiting_pairs == 0 else 3)
+        model._admission._lock.release()
+        assert os.waitpid(child, 0)[1] == 0
+        assert model.waiting_pairs == 8
+        go.set()
+        assert len(waiting.result(60)) == 8
+    """
+    done = run_python(script, tiny, seconds=120)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,158 @@
+"""Tokens: what the tokenizer gives one pair at a time, and an honest count of what was cut."""
+
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from correctness_tests import strategies
+from xenc import PairError
+from xenc.text.pairs import check_pairs
+from xenc.text.tokens import PairTokenizer, tokenize
+
+HUGE = "word " * 20_000
+
+# around the point where the longer of two texts has been cut to the shorter one's size
+LENGTHS = [(40, 30), (30, 41), (50, 50), (20, 60), (60, 20), (31, 31), (30, 30), (100, 29), (31, 30)]
+
+max_lengths = st.sampled_from([3, 4, 5, 16, 63, 64])
+
+
+def text_by_text(tokenizer, pairs, *, max_length: int):
+    return PairTokenizer(tokenizer, max_length)(pairs, {})
+
+
+both_ways = pytest.mark.parametrize("tokenize", [tokenize, text_by_text], ids=["jointly", "text by text"])
+
+
+def alone(tokenizer, pair: tuple[str, str], **kwargs) -> dict[str, list[int]]:
+    """One pair's encoding: a list of one, since the call for a single pair drops an empty document."""
+    encoded = tokenizer([pair[0]], [pair[1]], **kwargs)
+    return {name: rows[0] for name, rows in encoded.items()}
+
+
+@given(pairs=strategies.lists_of_pairs(), max_length=max_lengths)
+@example(pairs=[("", "")], max_length=64)
+@example(pairs=[("question", "")], max_length=64)
+@example(pairs=[(HUGE, "short"), ("short", HUGE)], max_length=64)
+@example(pairs=[("a " * left, "b " * right) for left, right in LENGTHS], max_length=64)
+@example(pairs=[("a " * left, "b " * right) for left, right in LENGTHS], max_length=63)
+@strategies.FEW
+@both_ways
+def test_ids_and_types_are_those_of_each_pair_alone(tokenizer, tokenize, pairs, max_length):
+    # as short as the special tokens of this tokenizer
+    max_length = max(max_length, tokenizer.num_special_tokens_to_add(pair=True))
+    tokens = tokenize(tokenizer, pairs, max_length=max_length)
+    for index, pair in enumerate(pairs):
+        expected = alone(tokenizer, pair, truncation="longest_first", max_length=max_length)
+        assert tokens.input_ids[index] == expected["input_ids"]
+        if tokens.token_type_ids is not None:
+            assert tokens.token_type_ids[index] == expected["token_type_ids"]
+    assert (tokens.token_type_ids is None) == ("token_type_ids" not in expected)
+    assert tokens.counts == [len(ids) for ids in tokens.input_ids]
+
+
+@given(pairs=strategies.lists_of_pairs(), max_length=max_lengths)
+@example(pairs=[(HUGE, "short"), ("", "")], max_length=64)
+@strategies.FEW
+@both_ways
+def test_truncated_pairs_are_those_longer_than_max_length(tokenizer, tokenize, pairs, max_length):
+    max_length = max(max_length, tokenizer.num_special_tokens_to_add(pair=True))
+    tokens = tokenize(tokenizer, pairs, max_length=max_length)
+    longer = sum(len(alone(tokenizer, pair)["input_ids"]) > max_length for pair in pairs)
+    assert tokens.truncated_pairs == longer
+
+
+@pytest.mark.parametrize(("words", "truncated"), [(7, 0), (8, 0), (9, 1)])
+@both_ways
+def test_a_pair_of_exactly_max_length_is_not_truncated(tokenize, tiny, words, truncated):
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokens = tokenize(tokenizer, [("a", "a " * (words - 1))], max_length=8 + 3)
+    assert tokens.counts == [min(words, 8) + 3]
+    assert tokens.truncated_pairs == truncated
+
+
+@both_ways
+def test_text_of_a_hundred_thousand_characters_fills_the_model_and_counts_once(tokenize, tokenizer):
+    tokens = tokenize(tokenizer, [("query", HUGE), ("query", "short")], max_length=64)
+    assert tokens.counts[0] == 64
+    assert tokens.truncated_pairs == 1
+
+
+@both_ways
+def test_two_texts_of_a_hundred_thousand_characters_cost_no_more_than_reading_them(tokenize, tiny):
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    before = peak_memory_mib()
+    tokens = tokenize(tokenizer, [(HUGE, HUGE)] * 4, max_length=64)
+    after = peak_memory_mib()
+    assert tokens.counts == [64] * 4
+    assert tokens.truncated_pairs == 4
+    assert after - before < 1000  # building what was cut off took 4,700 MiB for one such pair
+
+
+def peak_memory_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@both_ways
+def test_texts_are_cut_on_the_tokenizers_side(tokenize, tiny, side):
+    tokenizer = AutoTokenizer.from_pretrained(tiny, truncation_side=side)
+    pairs = [("one two three four five " * 9, "six seven eight " * 9)]
+    expected = alone(tokenizer, pairs[0], truncation="longest_first", max_length=20)
+    assert tokenize(tokenizer, pairs, max_length=20).input_ids == [expected["input_ids"]]
+
+
+@both_ways
+def test_no_pairs_are_no_tokens(tokenize, tokenizer):
+    tokens = tokenize(tokenizer, [], max_length=64)
+    assert (tokens.input_ids, tokens.truncated_pairs, tokens.counts) == ([], 0, [])
+
+
+@given(pairs=strategies.lists_of_pairs())
+@strategies.FEW
+def test_tokenizing_leaves_the_tokenizer_without_padding_or_truncation(tiny, pairs):
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    before = tokenizer(["a b c"], ["d " * 100])["input_ids"]
+    tokenize(tokenizer, pairs, max_length=16)
+    assert tokenizer(["a b c"], ["d " * 100])["input_ids"] == before
+
+
+def test_pairs_come_back_as_tuples_of_strings():
+    given_pairs = [("a", "b"), ["c", "d"], np.array(["e", "f"])]
+    assert check_pairs(given_pairs) == [("a", "b"), ("c", "d"), ("e", "f")]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("a", "b", "c"), "input 1 is 3 texts; expected a pair"),
+        (("a",), "input 1 is 1 texts; expected a pair"),
+        ((), "input 1 is 0 texts; expected a pair"),
+        ("text", r"input 1 is 'text' \(str\); expected a pair"),
+        (3, r"input 1 is 3 \(int\); expected a pair"),
+        (None, r"input 1 is None \(NoneType\); expected a pair"),
+        (("a", None), r"pair 1 holds None \(NoneType\).*use '' for an empty text"),
+        ((None, "b"), r"pair 1 holds None \(NoneType\).*use '' for an empty text"),
+        (("a", 4), r"pair 1 holds 4 \(int\)"),
+        (("a", float("nan")), r"pair 1 holds nan \(float\)"),
+        ((b"a", "b"), r"pair 1 holds b'a' \(bytes\).*decode it first"),
+        (("a", ["b"]), r"pair 1 holds \['b'\] \(list\)"),
+        (("a", 10**100), r"pair 1 holds 10{50,56}\.\.\. \(int\)"),
+        (("a", np.float64("nan")), r"pair 1 holds np.float64\(nan\)"),
+        (("a", np.int64(4)), r"pair 1 holds np.int64\(4\)"),
+    ],
+)
+def test_what_is_no_pair_of_strings_is_named_with_its_index(wrong, message):
+    with pytest.raises(PairError, match=message):
+        check_pairs([("fine", "pair"), wrong])
+
+
+@pytest.mark.parametrize("multimodal", [{"image": "x"}, ("a", {"image": "x"}), object(), ("a", np.zeros(3))])
+def test_inputs_that_may_be_multimodal_are_left_to_sentence_transformers(multimodal):
+    assert check_pairs([("fine", "pair"), multimodal]) is None

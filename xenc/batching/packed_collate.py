@@ -1,0 +1,177 @@
+"""Tokens of a batch's pairs -> PackedBatch: pairs laid end to end on static shapes.
+
+Shapes: T = tokens of a batch, N = its document slots.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, chain
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models.families import Pooling
+from ..text.tokens import PairTokens
+from .plan import PackedPlan
+
+STAGES: Final = 4
+"""Pinned buffers in turn: the host may be this many batches ahead of the device."""
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedBatch:
+    """One packed batch on the device, ready for the model.
+
+    Attributes:
+        input_ids: int64 [T].
+        position_ids: int64 [T], starting anew in each document.
+        token_type_ids: int64 [T], or None for a model that takes none.
+        starts: int32 [N + 1], where each document starts; the last value, T, repeats for empty slots.
+        pooled: int64 [N], the token of each document that the head reads.
+        max_tokens: no document has more tokens.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    token_type_ids: Tensor | None
+    starts: Tensor
+    pooled: Tensor
+    max_tokens: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(T, N)."""
+        return len(self.input_ids), len(self.pooled)
+
+    @property
+    def arguments(self) -> tuple[Tensor | int | None, ...]:
+        """What `forward.classify_packed` takes after the model."""
+        return (
+            self.input_ids, self.position_ids, self.token_type_ids, self.starts, self.pooled, self.max_tokens,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedCollator:
+    """Packs batches for one model.
+
+    Attributes:
+        pad_id: the token id of dummy documents.
+        has_token_types: whether the model takes token_type_ids.
+        device: where batches go. On CUDA one pinned buffer per batch is copied asynchronously.
+        pooling: which token `PackedBatch.pooled` points at.
+        first_position: the position id of a document's first token.
+        unnumbered_id: a token that takes no position, padding in RoBERTa and its descendants; or None.
+        unread_id: a token that "last" pooling passes over; or None.
+    """
+
+    pad_id: int
+    has_token_types: bool
+    device: torch.device
+    pooling: Pooling = "first"
+    first_position: int = 0
+    unnumbered_id: int | None = None
+    unread_id: int | None = None
+    _ring: PinnedRing = field(default_factory=lambda: PinnedRing(), repr=False)
+
+    def collate(self, pairs: Sequence[PairTokens], batch: PackedPlan) -> PackedBatch:
+        """Lay pairs out in [T], in the order given, and the tokens left over as dummy documents.
+
+        A pair of no tokens at all, like a dummy document, shows the model padding.
+
+        Args:
+            pairs: at most N, of at most T tokens together.
+            batch: says T and N.
+        """
+        rows = [pair.ids or [self.pad_id] for pair in pairs]
+        counts = [len(ids) for ids in rows]
+        left = batch.tokens - sum(counts)
+        dummies = [min(batch.max_tokens, left - at) for at in range(0, left, batch.max_tokens)]
+        starts = np.full(batch.slots + 1, batch.tokens, dtype=np.int64)
+        starts[: len(counts) + len(dummies) + 1] = [0, *accumulate(chain(counts, dummies))]
+        ids = _laid_out(rows, batch.tokens, fill=self.pad_id)
+        parts = [ids, self._positions(ids, starts)]
+        if self.has_token_types:
+            types = [pair.types or [0] * len(ids) for pair, ids in zip(pairs, rows, strict=True)]
+            parts.append(_laid_out(types, batch.tokens, fill=0))
+        values = torch.from_numpy(np.concatenate([*parts, self._pooled(ids, starts), starts]))
+        return self._on_device(values, batch)
+
+    def dummy(self, plan: PackedPlan) -> PackedBatch:
+        """A batch of dummy documents alone, to warm up on."""
+        return self.collate((), plan)
+
+    def _positions(self, ids: Array, starts: Array) -> Array:
+        """[T] position ids, starting anew in each document."""
+        counts = np.diff(starts)
+        if self.unnumbered_id is None:
+            return np.arange(len(ids)) - np.repeat(starts[:-1], counts) + self.first_position
+        numbered = ids != self.unnumbered_id
+        before = np.concatenate([[0], np.cumsum(numbered)])
+        nth = before[1:] - np.repeat(before[starts[:-1]], counts)
+        positions: Array = nth * numbered + self.first_position - 1
+        return positions
+
+    def _pooled(self, ids: Array, starts: Array) -> Array:
+        """[N] the token that the head reads of each document; any token for an empty slot."""
+        first = np.minimum(starts[:-1], len(ids) - 1)
+        if self.pooling != "last":
+            return first
+        read = np.ones(len(ids), dtype=bool) if self.unread_id is None else ids != self.unread_id
+        last = np.maximum.accumulate(np.where(read, np.arange(len(ids)), -1))[np.maximum(starts[1:] - 1, 0)]
+        return np.where(last >= starts[:-1], last, first)  # a document of padding alone: its first token
+
+    def _on_device(self, values: Tensor, batch: PackedPlan) -> PackedBatch:
+        if self.device.type == "cuda":
+            values = self._ring.copy(values, self.device)
+        tokens = batch.tokens
+        size = 2 + self.has_token_types
+        return PackedBatch(
+            input_ids=values[:tokens],
+            position_ids=values[tokens : 2 * tokens],
+            token_type_ids=values[2 * tokens : 3 * tokens] if self.has_token_types else None,
+            pooled=values[size * tokens : size * tokens + batch.slots],
+            starts=values[size * tokens + batch.slots :].int(),
+            max_tokens=batch.max_tokens,
+        )
+
+
+def _laid_out(rows: list[list[int]], tokens: int, *, fill: int) -> Array:
+    """[tokens] the rows end to end, `fill` behind them."""
+    values = np.full(tokens, fill, dtype=np.int64)
+    flat = np.fromiter(chain.from_iterable(rows), np.int64)
+    values[: len(flat)] = flat
+    return values
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+
+class PinnedRing:
+    """Copies to the GPU without waiting, each through the pinned buffer whose last copy lies longest ago."""
+
+    def __init__(self) -> None:
+        self._stages: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+
+    def copy(self, values: Tensor, device: torch.device) -> Tensor:
+        """`values` [n] on the device."""
+        if len(self._stages) < STAGES:
+            pinned, copied = torch.empty(0, dtype=values.dtype), _event()
+        else:
+            pinned, copied = self._stages.popleft()
+            copied.synchronize()
+        if len(pinned) < len(values):
+            pinned = torch.empty(len(values), dtype=values.dtype, pin_memory=True)
+        pinned[: len(values)].copy_(values)
+        on_device = pinned[: len(values)].to(device, non_blocking=True)
+        copied.record(torch.cuda.current_stream(device))
+        self._stages.append((pinned, copied))
+        return on_device

@@ -1,0 +1,1 @@
+"""The compile wrapper, the warm-up, the watch that sees what compiled, what is kept between processes."""

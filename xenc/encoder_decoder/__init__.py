@@ -1,1 +1,0 @@
-"""Encoder-decoders: classifiers that read <eos>, and T5 that answers with a word."""

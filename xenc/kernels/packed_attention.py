@@ -1,0 +1,162 @@
+"""Packed attention: documents laid end to end, each attending to itself alone.
+
+One operator with a kernel per device, and an attention function for transformers that uses it for packed
+batches and leaves padded ones to SDPA. Both are registered under names derived from this package's, so that
+two revisions of xenc can live in one process.
+
+Shapes: T = tokens of a batch, N = document slots, H = query heads, K = key and value heads, D = head size.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby, pairwise
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from .library import DTYPES, library
+
+NAMESPACE: Final = (__package__ or "xenc").replace(".", "_")
+"""What operators and attention functions are registered under."""
+
+PACKED_ATTENTION: Final = f"{NAMESPACE}_packed"
+"""The name transformers knows the attention function by."""
+
+NO_WINDOW: Final = -1
+
+STRIDED: Final = (torch.Tag.needs_fixed_stride_order,)
+"""Kernels take views, such as those of query, key and value in one product: Inductor need not copy."""
+
+
+@torch.library.custom_op(f"{NAMESPACE}::packed_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
+    max_tokens: int, scale: float, causal: bool, window: int,
+) -> Tensor:  # fmt: skip
+    """softmax(scale x Q K^T) V within each document.
+
+    Args:
+        query: [T, H, D].
+        key: [T, K, D], where K divides H.
+        value: [T, K, D].
+        starts: int32 [N + 1], ascending: document i is the tokens starts[i] up to starts[i + 1]; the
+            documents must cover all T tokens. Slots without a document repeat T.
+        max_tokens: no document is longer.
+        scale: factor of the scores.
+        causal: whether a token attends to none after it.
+        window: how many tokens to either side a token attends to; NO_WINDOW for all.
+
+    Returns:
+        [T, H, D], in query's dtype.
+    """
+    operators = library().operators
+    if operators is not None and query.dtype in DTYPES:
+        own: Tensor = operators.attention(query, key, value, starts, max_tokens, scale, causal, window)
+        return own
+    return by_sdpa(query, key, value, starts, scale, causal, window)
+
+
+def by_sdpa(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float, causal: bool, window: int
+) -> Tensor:
+    """The same by PyTorch's fused attention, one call per run of documents of equal length."""
+    out = torch.empty(query.shape, dtype=query.dtype)
+    for start, documents, tokens in runs(starts.tolist()):
+        stretch = slice(start, start + documents * tokens)
+        q, k, v = (by_head(part[stretch], documents, tokens) for part in (query, key, value))
+        if k.shape[1] != q.shape[1]:
+            k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
+        mask = _window_mask(tokens, window, causal=causal) if NO_WINDOW < window < tokens - 1 else None
+        attended = scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, scale=scale, is_causal=causal and mask is None
+        )
+        by_head(out[stretch], documents, tokens).copy_(attended)
+    return out
+
+
+def runs(starts: list[int]) -> list[tuple[int, int, int]]:
+    """(first token, documents, tokens of each) per run of neighbours of one length, which share a call."""
+    lengths = [end - start for start, end in pairwise(starts)]
+    runs, start = [], 0
+    for tokens, documents in groupby(lengths):
+        count = len(list(documents))
+        if tokens:
+            runs.append((start, count, tokens))
+        start += count * tokens
+    return runs
+
+
+def by_head(part: Tensor, documents: int, tokens: int) -> Tensor:
+    """[documents x tokens, H, D] -> a view [documents, H, tokens, D]."""
+    return part.view(documents, tokens, *part.shape[1:]).transpose(1, 2)
+
+
+def _window_mask(tokens: int, window: int, *, causal: bool) -> Tensor:
+    """[tokens, tokens]: True where a query (row) attends to a key (column)."""
+    position = torch.arange(tokens)
+    ahead = position - position[:, None]
+    return (ahead >= -window) & (ahead <= (0 if causal else window))
+
+
+@packed_attention.register_kernel("cuda")
+def _on_cuda(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
+    max_tokens: int, scale: float, causal: bool, window: int,
+) -> Tensor:  # fmt: skip
+    """PyTorch's variable-length FlashAttention; in float32, which it lacks, the memory-efficient kernel."""
+    if query.dtype in (torch.float16, torch.bfloat16):
+        flash: Tensor = torch.ops.aten._flash_attention_forward(
+            query, key, value, starts, starts, max_tokens, max_tokens, 0.0, causal, False, scale=scale,
+            window_size_left=None if window == NO_WINDOW else window,
+            window_size_right=0 if causal else (None if window == NO_WINDOW else window),
+        )[0]  # fmt: skip
+        return flash.contiguous()  # it takes the strides of the queries
+    if window != NO_WINDOW:
+        raise NotImplementedError(
+            f"no CUDA kernel for {query.dtype} attention in a window of {window} tokens"
+        )
+    if key.shape[1] != query.shape[1]:
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
+    efficient: Tensor = torch.ops.aten._efficient_attention_forward(
+        query[None], key[None], value[None], None, starts, starts, max_tokens, max_tokens, 0.0,
+        int(causal), False, scale=scale,
+    )[0]  # fmt: skip
+    return efficient[0]
+
+
+@packed_attention.register_fake
+def _fake(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
+    max_tokens: int, scale: float, causal: bool, window: int,
+) -> Tensor:  # fmt: skip
+    return torch.empty(query.shape, dtype=query.dtype, device=query.device)
+
+
+def packed_attention_forward(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """What transformers calls: [1, H, T, D] and cu_seq_lens_q for a packed batch, else as SDPA's."""
+    starts = kwargs.get("cu_seq_lens_q")
+    if starts is None:
+        padded: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, **kwargs
+        )
+        return padded
+    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    reach = kwargs.get("sliding_window")  # transformers counts the token itself
+    out = packed_attention(
+        query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), starts,
+        kwargs["max_length_q"], scale, bool(getattr(module, "is_causal", False)),
+        NO_WINDOW if reach is None else reach - 1,
+    )  # fmt: skip
+    return out[None], None
+
+
+AttentionInterface.register(PACKED_ATTENTION, packed_attention_forward)
+AttentionMaskInterface.register(PACKED_ATTENTION, sdpa_mask)

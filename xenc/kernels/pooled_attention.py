@@ -1,0 +1,84 @@
+"""Attention of one token of each document to the whole document: all that the last layer of an encoder needs
+whose head reads one token.
+
+Shapes: T = tokens of a batch, N = document slots, H = query heads, K = key and value heads, D = head size.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from .library import DTYPES, library
+from .packed_attention import NAMESPACE, STRIDED
+
+
+@torch.library.custom_op(f"{NAMESPACE}::pooled_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
+def pooled_attention(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, max_tokens: int, scale: float
+) -> Tensor:
+    """softmax(scale x q K^T) V for one query of each document.
+
+    Args:
+        query: [N, H, D].
+        key: [T, K, D], where K divides H.
+        value: [T, K, D].
+        starts: int32 [N + 1]; see `attention.packed_attention`.
+        max_tokens: no document is longer.
+        scale: factor of the scores.
+
+    Returns:
+        [N, H, D], in query's dtype; of no meaning for slots without a document.
+    """
+    operators = library().operators
+    if operators is not None and query.dtype in DTYPES:
+        own: Tensor = operators.pooled_attention(query, key, value, starts, max_tokens, scale)
+        return own
+    return pooled_by_sdpa(query, key, value, starts, scale)
+
+
+def pooled_by_sdpa(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float) -> Tensor:
+    """The same by PyTorch's fused attention, one document at a time.
+
+    Its bits depend on how many documents share a call, and on how their rows are aligned: copies are alike.
+    """
+    out = torch.zeros(query.shape, dtype=query.dtype)
+    for slot, (start, end) in enumerate(pairwise(starts.tolist())):
+        if start == end:
+            continue
+        asked, keys, values = (
+            part.transpose(0, 1).clone(memory_format=torch.contiguous_format)[None]  # [1, heads, tokens, D]
+            for part in (query[slot, None], key[start:end], value[start:end])
+        )
+        attended = scaled_dot_product_attention(
+            asked, keys, values, scale=scale, enable_gqa=key.shape[1] != query.shape[1]
+        )
+        out[slot] = attended[0, :, 0]
+    return out
+
+
+@pooled_attention.register_kernel("cuda")
+def _on_cuda(
+    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, max_tokens: int, scale: float
+) -> Tensor:
+    """PyTorch's variable-length FlashAttention; in float32, which it lacks, the memory-efficient kernel."""
+    each = torch.arange(len(starts), dtype=torch.int32, device=starts.device)
+    if query.dtype in (torch.float16, torch.bfloat16):
+        flash: Tensor = torch.ops.aten._flash_attention_forward(
+            query, key, value, each, starts, 1, max_tokens, 0.0, False, False, scale=scale
+        )[0]
+        return flash.contiguous()
+    if key.shape[1] != query.shape[1]:
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
+    efficient: Tensor = torch.ops.aten._efficient_attention_forward(
+        query[None], key[None], value[None], None, each, starts, 1, max_tokens, 0.0, 0, False, scale=scale
+    )[0]
+    return efficient[0]
+
+
+@pooled_attention.register_fake
+def _fake(query: Tensor, *_: object) -> Tensor:
+    return torch.empty(query.shape, dtype=query.dtype, device=query.device)

@@ -1,0 +1,1 @@
+"""A checkpoint -> modules, a batch -> logits: families, heads, forward passes, quantised copies."""

@@ -1,0 +1,193 @@
+"""What differs between model architectures, as traits and never as code paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from transformers import PretrainedConfig, PreTrainedModel
+
+from ..errors import ModelError
+from .last_layer import as_transformers_made_it
+
+# RoBERTa and its descendants number positions from padding_idx + 1, so a table of 514 rows seats 512 tokens.
+_POSITIONS_AFTER_PADDING: Final = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod"}
+)
+
+Pooling = Literal["first", "last", "mean"]
+Head = Literal["pooler", "features", "pre-classifier", "prediction-head", "score", "vocabulary"]
+
+
+@dataclass(frozen=True)
+class Packable:
+    """What a family's packed forward needs to know.
+
+    Attributes:
+        pooling: which of a document's tokens the head reads: the first, the last that is not padding, or
+            the mean over all.
+        head: which of the model's modules turn that into logits; see `forward.head_logits`.
+        pooled_alone: its layers are BERT's, so that what follows the last one's attention can run on the
+            tokens that the head reads alone; see `last_layer`.
+    """
+
+    pooling: Pooling
+    head: Head
+    pooled_alone: bool = False
+
+
+_FEATURES: Final = Packable("first", "features", pooled_alone=True)
+
+_PACKABLE: Final = {
+    "BertForSequenceClassification": Packable("first", "pooler", pooled_alone=True),
+    "RobertaForSequenceClassification": _FEATURES,
+    "XLMRobertaForSequenceClassification": _FEATURES,
+    "CamembertForSequenceClassification": _FEATURES,
+    "ElectraForSequenceClassification": _FEATURES,
+    "DistilBertForSequenceClassification": Packable("first", "pre-classifier"),
+    "ModernBertForSequenceClassification": Packable("first", "prediction-head"),
+    "Qwen2ForSequenceClassification": Packable("last", "score"),
+    "Qwen3ForSequenceClassification": Packable("last", "score"),
+    "Qwen2ForCausalLM": Packable("last", "vocabulary"),
+    "Qwen3ForCausalLM": Packable("last", "vocabulary"),
+}
+"""By class, not by model type: a class is what has been held to the oracle."""
+
+
+def packable(model: PreTrainedModel) -> Packable | str:
+    """How to run a model on packed batches, or why it cannot be.
+
+    Families whose attention adds a bias per pair of positions (DeBERTa, MPNet), and classes nobody has
+    compared with the oracle, run bucketed.
+    """
+    name, config = type(model).__name__, model.config
+    traits = _PACKABLE.get(name)
+    if traits is None or not type(model).__module__.startswith("transformers."):
+        return f"{name} is not among the packable architectures"
+    if getattr(config, "position_embedding_type", None) not in (None, "absolute", "rope"):
+        return f"{name} with position_embedding_type={config.position_embedding_type!r}"
+    if getattr(config, "is_decoder", False):
+        return f"{name} as a decoder"
+    text_config = config.get_text_config()
+    if traits.pooling == "last" and not getattr(text_config, "is_causal", True):
+        return f"{name} with is_causal=False"
+    if "longrope" in str(getattr(text_config, "rope_parameters", None)):
+        return f"{name} with longrope, whose factors depend on the longest text beside it,"
+    windowed = getattr(config, "sliding_window", None) is not None
+    if model.device.type == "cuda" and model.dtype.itemsize == 4 and windowed:
+        return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
+    if traits.head == "prediction-head" and config.classifier_pooling == "mean":
+        return Packable("mean", traits.head)
+    if traits.pooled_alone and not as_transformers_made_it(model):
+        return replace(traits, pooled_alone=False)
+    return traits
+
+
+def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:
+    """Why pairs on a model with these traits cannot share what they begin with; None if they can."""
+    name = type(model).__name__
+    if not isinstance(traits, Packable):
+        return traits
+    if traits.pooling != "last":
+        return f"{name} attends both ways, so what stands before a document depends on it"
+    if getattr(model.config.get_text_config(), "sliding_window", None) is not None:
+        return f"{name} with sliding windows, in which a prefix goes out of sight,"
+    if model.device.type == "cuda" and model.dtype.itemsize == 4:
+        return f"{name} in {model.dtype}: attention after a prefix needs float16 or bfloat16 on CUDA"
+    return None
+
+
+def without_sdpa(model: PreTrainedModel) -> str | None:
+    """Why a model's padded batches cannot run in SDPA attention; None if they can.
+
+    UMT5 in transformers 5.17 makes no mask for its decoder there, and does not say that it is causal.
+    """
+    name = model.config.model_type
+    if not model._supports_sdpa:
+        return f"{name} has no SDPA attention"
+    if name != "umt5" or not model.config.is_encoder_decoder:
+        return None
+    decoder: Any = model.get_decoder()  # type: ignore[no-untyped-call]
+    looks_ahead = not decoder.block[0].layer[0].SelfAttention.is_causal
+    return f"{name}'s decoder looks ahead in SDPA attention" if looks_ahead else None
+
+
+_POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})
+
+_READ_AT_EOS: Final = frozenset(
+    {
+        "T5ForSequenceClassification",
+        "MT5ForSequenceClassification",
+        "UMT5ForSequenceClassification",
+        "BartForSequenceClassification",
+    }
+)
+"""By class: those whose forward pass of our own has been held to the oracle."""
+
+
+def reads_eos(model: PreTrainedModel) -> bool:
+    """Whether a model is a classifier that `encoder_decoder.forward` runs, in any padded batch."""
+    own = type(model).__module__.startswith("transformers.")
+    return own and type(model).__name__ in _READ_AT_EOS and isinstance(model.config.eos_token_id, int)
+
+
+def looks_up_eos(model: PreTrainedModel) -> bool:
+    """Whether a classifier looks up the last end-of-sequence token in the ids as it runs.
+
+    Its rows must then have equally many of those, so that no dummy row can stand beside real ones, and what
+    is looked up cannot be compiled.
+    """
+    pooled = type(model).__name__.endswith("ForSequenceClassification")
+    return model.config.model_type in _POOLED_AT_EOS and pooled and not reads_eos(model)
+
+
+def unnumbered_id(config: PretrainedConfig) -> int | None:
+    """The token that takes no position where it stands: padding in RoBERTa and its descendants."""
+    return position_offset(config) - 1 if config.model_type in _POSITIONS_AFTER_PADDING else None
+
+
+_NO_LENGTH: Final = 10**9
+"""A tokenizer that was given no model_max_length reports a number beyond this."""
+
+
+def position_offset(config: PretrainedConfig) -> int:
+    """The position id of a pair's first token."""
+    if config.model_type not in _POSITIONS_AFTER_PADDING:
+        return 0
+    return (1 if config.pad_token_id is None else int(config.pad_token_id)) + 1
+
+
+def max_positions(config: PretrainedConfig) -> int | None:
+    """The most tokens the model has positions for; None where only relative positions are used."""
+    table = getattr(config, "max_position_embeddings", None)
+    if config.model_type.startswith("deberta") and not getattr(config, "position_biased_input", True):
+        return None
+    return table - position_offset(config) if isinstance(table, int) and table > 0 else None
+
+
+def resolve_max_length(requested: int | None, config: PretrainedConfig, *, at_least: int = 1) -> int:
+    """The most tokens a pair may have: as requested, or all the model has positions for.
+
+    Args:
+        requested: the tokenizer's model_max_length, which sentence-transformers sets from `max_length`.
+        config: the model's.
+        at_least: how many special tokens a pair has, even of two empty texts.
+
+    Raises:
+        ModelError: a length too short for any pair, too long for the model's positions, or none at all.
+    """
+    positions = max_positions(config)
+    if requested is None or requested > _NO_LENGTH:
+        if positions is None:
+            raise ModelError(f"{config.model_type} has no longest input of its own: pass max_length=...")
+        return positions
+    if requested <= 0:
+        raise ModelError(f"max_length={requested} must be a positive number of tokens.")
+    if requested < at_least:
+        raise ModelError(f"max_length={requested} must be at least {at_least} tokens for any pair to fit.")
+    if positions is not None and requested > positions:
+        raise ModelError(
+            f"max_length={requested} is more than the {positions} tokens this {config.model_type} model "
+            f"has positions for: pass max_length={positions} or less."
+        )
+    return int(requested)

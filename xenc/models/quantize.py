@@ -1,0 +1,151 @@
+"""A quantised twin of a model: the encoder's matrix products in eight bits, everything else shared.
+
+Weights are scaled by row once, activations by token as they come, so a token's rounding depends on that token
+alone and nothing has to be calibrated (torchao's int8 and float8 dynamic quantisation; the scheme is that of
+LLM.int8(), https://arxiv.org/abs/2208.07339, without its outliers apart).
+
+Only the Linear layers of the repeated blocks are quantised: they are nearly all of the arithmetic. Embeddings
+are looked up and not multiplied, norms are sums, and the head runs once per pair, where eight bits would save
+nothing and round the score itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch.nn import Linear, ModuleList, Parameter
+from transformers import PreTrainedModel
+
+from ..errors import ExecutionError
+from ..execution import Quantization
+from ..extras import require
+from .precision import has_int8_instructions
+from .twin import Twin
+
+logger = logging.getLogger(__name__)
+
+FLOAT8_CAPABILITY: Final = (8, 9)
+"""The first compute capability with products of float8."""
+
+
+class TorchaoTwin(Twin):
+    """A twin whose layers multiply in eight bits, by torchao.
+
+    Args:
+        original: left as it is.
+        kind: what to quantise to.
+
+    Raises:
+        ExecutionError: the device, the dtype or the shape of a layer does not allow for it.
+        NotInstalledError: torchao is absent.
+    """
+
+    def __init__(self, original: PreTrainedModel, kind: Quantization) -> None:
+        check_device(original, kind)
+        require("torchao", f"quantize={kind!r}")
+        self._config, self._kind = _torchao_config(kind), kind
+        super().__init__(original)
+
+    def _replace(self) -> frozenset[str]:
+        names = {id(module): name for name, module in self._original.named_modules()}
+        quantised = frozenset(names[id(layer)] for layer in encoder_layers(self._original))
+        if not quantised:
+            raise no_layers(self._original, self._kind)
+        return quantised
+
+    def _hold(self) -> None:
+        for name in self._held:
+            module, twin = self._original.get_submodule(name), self.model.get_submodule(name)
+            twin._parameters.update(module._parameters)
+            twin._parameters["weight"] = self._eight_bits(name, module._parameters.get("weight"))
+
+    def _eight_bits(self, name: str, weight: Parameter | None) -> Parameter:
+        from torchao.quantization import quantize_
+
+        if weight is None:
+            raise ExecutionError(
+                f"quantize={self._kind!r}: {name} has no weight of its own, as under weight_norm. "
+                "Remove what computes it (remove_weight_norm), or use quantize=None."
+            )
+        holder = Linear(1, 1, bias=False, device="meta")  # quantize_ wants a layer, and changes it
+        holder.weight = Parameter(weight.detach(), requires_grad=False)
+        quantize_(holder, self._config)
+        if type(holder.weight) is Parameter:
+            raise ExecutionError(
+                f"quantize={self._kind!r}: torchao leaves {name} of shape {tuple(weight.shape)} "
+                f"in {weight.dtype}. Use quantize=None."
+            )
+        return holder.weight
+
+
+def encoder_layers(model: PreTrainedModel) -> list[Linear]:
+    """The Linear layers inside of the base model's repeated blocks, each once."""
+    blocks = (module for module in model.base_model.modules() if isinstance(module, ModuleList))
+    layers = {id(layer): layer for block in blocks for layer in block.modules() if type(layer) is Linear}
+    return list(layers.values())
+
+
+def no_layers(model: PreTrainedModel, kind: Quantization) -> ExecutionError:
+    """What to say of a model without layers to quantise."""
+    return ExecutionError(
+        f"quantize={kind!r}: {type(model).__name__} has no blocks of Linear layers. Use quantize=None."
+    )
+
+
+def _torchao_config(kind: Quantization) -> Any:
+    """By row and by token; `set_inductor_config` would change settings of the whole process."""
+    from torchao.quantization import (
+        Float8DynamicActivationFloat8WeightConfig,
+        Int8DynamicActivationInt8WeightConfig,
+        PerRow,
+    )
+
+    if kind == "int8":  # torchao 0.17 has an older version as its default
+        return Int8DynamicActivationInt8WeightConfig(version=2, set_inductor_config=False)
+    return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False)
+
+
+def check_device(model: PreTrainedModel, kind: Quantization) -> None:
+    """Refuse what the device cannot do, with the reason and the remedy."""
+    device = model.device
+    if kind == "int8":
+        if device.type == "cpu" and not _products_are_exact():
+            raise ExecutionError(
+                "quantize='int8': sums of int8 products overflow on this processor. Use quantize=None."
+            )
+        if not has_int8_instructions(device):
+            _say_slow(str(device))
+        return
+    remedy = "Use quantize='int8', or quantize=None."
+    if device.type != "cuda":
+        raise ExecutionError(f"quantize='float8' needs CUDA, and the model is on {device}. {remedy}")
+    capability = torch.cuda.get_device_capability(device)
+    if capability < FLOAT8_CAPABILITY:
+        raise ExecutionError(
+            f"quantize='float8' needs compute capability 8.9, and {torch.cuda.get_device_name(device)} "
+            f"({device}) has {capability[0]}.{capability[1]}. {remedy}"
+        )
+    if model.dtype != torch.bfloat16:
+        raise ExecutionError(
+            f"quantize='float8' needs a model in bfloat16, and this one is in {model.dtype}. "
+            'Load it with model_kwargs={"dtype": torch.bfloat16}.'
+        )
+
+
+@cache
+def _say_slow(device: str) -> None:
+    logger.warning(
+        "%s has no int8 instructions (VNNI, AMX): quantize='int8' is slower here than quantize=None", device
+    )
+
+
+def _products_are_exact() -> bool:
+    """Processors with eight-bit products but without VNNI sum pairs of them in sixteen bits.
+
+    See "Int8 Computation Aspects" in oneDNN's documentation.
+    """
+    largest = torch.full((64, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest) == 64 * 127 * 127).all())

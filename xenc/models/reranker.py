@@ -1,0 +1,135 @@
+"""What a sentence-transformers CrossEncoder is at this moment, as far as its scores depend on it.
+
+People change models after loading: they move them, swap tokenizers, set another max_length, add modules. So
+each call asks anew, once, and whoever keeps something that was made for a model compares what it was with
+what it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..text.prompts import FirstStep, FirstStepIds
+from ..text.readers import ChatReader, FirstStepReader, PairReader, Reader
+from .families import Packable, packable, resolve_max_length
+from .first_step import FirstStepScorer, first_step_scorer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reranker:
+    """A model that the fast path can run.
+
+    Attributes:
+        model: transformers' model, on its device.
+        tokenizer: the model's.
+        max_length: the most tokens a pair may have.
+        packing: how the model runs on packed batches, or why it cannot.
+        targets: of a causal reranker, the token ids whose logits are compared, the relevant one first; () of
+            any other. A causal one runs packed or not at all: logits of the whole vocabulary are needed at
+            one token of each pair.
+        first_step: what a T5 reranker is asked; None for any other.
+        first_step_ids: the same in token ids.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    packing: Packable | str
+    targets: tuple[int, ...] = ()
+    first_step: FirstStep | None = None
+    first_step_ids: FirstStepIds | None = None
+
+    @property
+    def graph_key(self) -> tuple[object, ...]:
+        """What graphs and collators were made from; where it differs, others are needed."""
+        model, tokenizer = self.model, self.tokenizer
+        backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
+        joining = None if backend is None else backend.post_processor
+        return (
+            id(model), model.device, model.dtype, self.packing, self.targets, self.first_step_ids,
+            model.config.get_text_config().pad_token_id, tokenizer.pad_token_id,
+            tuple(tokenizer.model_input_names), None if joining is None else joining.__getstate__(),
+        )  # fmt: skip
+
+
+def current_reranker(cross_encoder: Any) -> Reranker | str:
+    """What a CrossEncoder is now, or why sentence-transformers itself has to score with it.
+
+    Raises:
+        ModelError: a max_length that the model or the tokenizer does not allow for.
+    """
+    scorer = first_step_scorer(cross_encoder)
+    model: Any = cross_encoder.transformers_model
+    packing = packable(model) if isinstance(model, PreTrainedModel) else "no model of transformers"
+    log_odds = _log_odds(cross_encoder, packing)
+    slow = _why_slow(cross_encoder, known_head=log_odds is not None or scorer is not None)
+    if slow is not None:
+        return slow
+    tokenizer = cross_encoder.tokenizer
+    fixed = tokenizer.num_special_tokens_to_add(pair=True) if scorer is None else scorer.fixed_tokens
+    return Reranker(
+        model=model,
+        tokenizer=tokenizer,
+        max_length=resolve_max_length(cross_encoder.max_seq_length, model.config, at_least=fixed),
+        packing=packing,
+        targets=_targets(log_odds),
+        first_step=None if scorer is None else scorer.first_step,
+        first_step_ids=None if scorer is None else scorer.ids,
+    )
+
+
+def reader_for(cross_encoder: Any, reranker: Reranker) -> Reader:
+    """What tokenizes the pairs of a CrossEncoder that is a reranker."""
+    if reranker.first_step is not None:
+        return FirstStepReader(reranker.first_step, reranker.tokenizer, reranker.max_length)
+    if reranker.targets:
+        return ChatReader(cross_encoder, reranker.max_length)
+    return PairReader(reranker.tokenizer, reranker.max_length)
+
+
+def _log_odds(cross_encoder: Any, packing: Packable | str) -> LogitScore | None:
+    """The module that turns a causal model's logits into a score, if that is how this one scores."""
+    if len(cross_encoder) != 2 or not isinstance(cross_encoder[1], LogitScore):
+        return None
+    plain = cross_encoder[1].module_input_name == "causal_logits"
+    return (
+        cross_encoder[1] if plain and isinstance(packing, Packable) and packing.head == "vocabulary" else None
+    )
+
+
+def _targets(log_odds: LogitScore | None) -> tuple[int, ...]:
+    targets = () if log_odds is None else (log_odds.true_token_id, log_odds.false_token_id)
+    return tuple(target for target in targets if target is not None)
+
+
+def _why_slow(cross_encoder: Any, *, known_head: bool) -> str | None:
+    first, model = cross_encoder[0], cross_encoder.transformers_model
+    task = getattr(first, "transformer_task", None)
+    reasons = (
+        (f"the {cross_encoder.backend} backend", cross_encoder.backend != "torch"),
+        ("placement by a device map", bool(getattr(model, "hf_device_map", None))),
+        ("processing arguments saved with the model", bool(getattr(first, "processing_kwargs", None))),
+        ("a forward pass or preprocessing of its own", _has_its_own_steps(cross_encoder)),
+        ("a model of several modules", len(cross_encoder) != 1 and not known_head),
+        (
+            "a head other than sequence classification",
+            str(task) != "sequence-classification" and not known_head,
+        ),
+        ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
+    )
+    return next((reason for reason, holds in reasons if holds), None)
+
+
+def _has_its_own_steps(cross_encoder: Any) -> bool:
+    """Whether a step that the fast path does by itself has been overridden."""
+    steps = [getattr(type(cross_encoder), name) for name in ("forward", "preprocess")]
+    packages = {step.__module__.partition(".")[0] for step in steps}
+    overridden = {"forward", "preprocess"} & {*vars(cross_encoder), *vars(cross_encoder[0])}
+    known = {"sentence_transformers", (__package__ or "xenc").partition(".")[0], "torch"}
+    ours = type(cross_encoder[0]) in (Transformer, FirstStepScorer)
+    return not ours or bool(overridden) or not packages <= known

@@ -1,1 +1,0 @@
-"""Causal rerankers: what all pairs of a request begin with, computed once."""
