@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from perf_tests import models, workloads
 from xenc.batching.packed_plan import plan_packed, token_budgets
-from xenc.batching.plan import Plan, bucket_lengths, plan_batches
+from xenc.batching.padded_plan import bucket_lengths, plan_batches
+from xenc.batching.plan import Plan
 from xenc.text.tokens import tokenize
 
 REAL, PADDING = "#1f6feb", "#f2b8b5"

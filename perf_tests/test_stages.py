@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from perf_tests.scorers import checkpoint
 from perf_tests.workloads import ON_CPU, Workload
 from xenc.batching.padded_collate import Collator
-from xenc.batching.plan import bucket_lengths, plan_batches
+from xenc.batching.padded_plan import bucket_lengths, plan_batches
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import synchronised_seconds, time_rounds
 from xenc.text.tokens import TokenizedPairs, tokenize

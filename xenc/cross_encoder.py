@@ -20,7 +20,7 @@ from .compiling.warmup import WarmupReport
 from .execution import Execution
 from .kernels.library import build_in_background
 from .layouts.choice import possible_execution
-from .models.first_step import FirstStepScorer, first_step_scorer
+from .models.first_step import FIRST_STEP_MODULES, FirstStepScorer, first_step_scorer
 from .models.loading import ask, first_step_modules, loading_errors, restore_weights, runs_on_processor
 from .models.reranker import current_reranker, reader_for
 from .pipeline import Pipeline
@@ -70,7 +70,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     """What the last `predict` on the fast path cost."""
 
     _module_classes: Mapping[str, type[torch.nn.Module]] = MappingProxyType(
-        {f"{FirstStepScorer.__module__}.{FirstStepScorer.__name__}": FirstStepScorer}
+        dict.fromkeys(FIRST_STEP_MODULES, FirstStepScorer)
     )
     """Our own module is loaded without trust_remote_code."""
 

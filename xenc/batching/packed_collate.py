@@ -9,15 +9,17 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.families import Pooling
 from ..text.tokens import PairTokens
 from .plan import PackedPlan
+
+Pooling = Literal["first", "last", "mean"]
+"""What a head reads of a document: its first token, its last that is not padding, or the mean of all."""
 
 STAGES: Final = 4
 """Pinned buffers in turn: the host may be this many batches ahead of the device."""

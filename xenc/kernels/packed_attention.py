@@ -21,7 +21,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from .library import DTYPES, library
 
-NAMESPACE: Final = (__package__ or "xenc").replace(".", "_")
+NAMESPACE: Final = (__package__ or "xenc.kernels").rpartition(".")[0].replace(".", "_")
 """What operators and attention functions are registered under."""
 
 PACKED_ATTENTION: Final = f"{NAMESPACE}_packed"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..batching.padded_collate import Collator, PaddedBatch
-from ..batching.plan import Plan, bucket_lengths, plan_batches, warmup_shapes
+from ..batching.padded_plan import bucket_lengths, plan_batches, warmup_shapes
+from ..batching.plan import Plan
 from ..compiling.warmup import PreparedForward
 from ..models.encoder_decoder import FirstStepTensors, classify_at_eos, score_first_step
 from ..models.families import reads_eos

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from transformers import PretrainedConfig, PreTrainedModel
 
+from ..batching.packed_collate import Pooling
 from ..errors import ModelError
 from .last_layer import as_transformers_made_it
 
@@ -15,7 +16,6 @@ _POSITIONS_AFTER_PADDING: Final = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod"}
 )
 
-Pooling = Literal["first", "last", "mean"]
 Head = Literal["pooler", "features", "pre-classifier", "prediction-head", "score", "vocabulary"]
 
 

@@ -178,6 +178,13 @@ class FirstStepScorer(InputModule):
         return cls(model, tokenizer, first_step or _restored({**(init_defaults or {}), **stored}))
 
 
+FIRST_STEP_MODULES: Final = (
+    f"{FirstStepScorer.__module__}.{FirstStepScorer.__name__}",
+    "xenc.encoder_decoder.scorer.FirstStepScorer",
+)
+"""What a saved model calls the module: its present name, and the one that version 0.1 saved."""
+
+
 def without_labels(config_kwargs: dict[str, Any] | None) -> dict[str, Any]:
     """What goes to a model's config but the number of labels, which such a model has none of."""
     return {key: value for key, value in (config_kwargs or {}).items() if key != "num_labels"}

@@ -13,7 +13,7 @@ from typing import Any, Final
 from torch.nn import Module
 from torch.nn.modules import module as torch_modules
 
-_KNOWN: Final = ("transformers.", "torch.", f"{__package__}.")
+_KNOWN: Final = ("transformers.", "torch.", f"{(__package__ or 'xenc.models').rpartition('.')[0]}.")
 """Whose code we know."""
 
 
