@@ -24,7 +24,7 @@ ROOMS = (
     "prefix.common", "prefix.collate", "prefix.attention", "prefix.forward",
     "watch", "weights", "twin", "quantize", "kernels.products", "kernels.layers", "kernels.replace",
     "kernels.twin", "prepared", "cold_start", "runtimes.tensorrt", "compiled", "prefix.cache",
-    "admission", "request", "stream", "layouts.layout", "layouts.padded",
+    "admission", "spans", "request", "stream", "layouts.layout", "layouts.padded",
     "layouts.packed", "layouts.nested", "layouts.shared_prefix", "layouts.choice", "worker", "pipeline",
     "flops", "answer", "causal", "encoder_decoder.scorer", "slow_path", "executed", "cross_encoder",
     "profiling.kernel_names", "profiling.stages", "profiling.kernels", "profiling.trace", "profiling.texts",

@@ -29,6 +29,7 @@ from .layouts.layout import Given, Layout
 from .plan import Plan
 from .prepared import Batch, PreparedForward, WarmupReport
 from .request import Request, Scored
+from .spans import Span, no_span
 from .stream import NextBatch
 from .tokens import PairTokenizer, TokenizedPairs
 from .twin import Twin
@@ -47,6 +48,9 @@ class Pipeline:
         targets: for a causal model, the token ids whose logits are the score; see `forward.head_logits`.
         asked: for an encoder-decoder, what its decoder's first step compares.
         reuse: a pipeline of the same model and the same graph settings, whose graphs to go on using.
+
+    Attributes:
+        span: what each stage of a request runs in; a profiler puts its own here. See `spans`.
 
     Raises:
         ExecutionError: buckets or token budgets that do not hold max_length; a quantisation that the
@@ -71,6 +75,7 @@ class Pipeline:
         self.signature = signature(model, tokenizer, targets, asked)
         self._tokenize = PairTokenizer(tokenizer, max_length)
         self._worker = worker
+        self.span: Span = no_span
         self._twin: Twin | None = reuse._twin if reuse is not None else None
         self.products: str = "" if reuse is None else reuse.products
         if reuse is None:
@@ -196,7 +201,10 @@ class Pipeline:
                     return
                 first = len(request.pairs) - request.unread
                 chunk = request.pairs[first : first + (self._stream.chunk or len(request.pairs))]
-                self._stream.add(request, request.tokenize(chunk))
+                with self.span("tokenize"):
+                    tokens = request.tokenize(chunk)
+                with self.span("plan"):
+                    self._stream.add(request, tokens)
                 self._worker.on_device(self._run_what_waits, threads=request.threads)
         except BaseException as error:
             self._worker.answer(request.fail, error)
@@ -218,7 +226,8 @@ class Pipeline:
     def _run_batches(self) -> None:
         self._use_attention()
         while True:
-            batch = self._stream.take()
+            with self.span("plan"):
+                batch = self._stream.take()
             for request in self._stream.resume():
                 self._read_beside(request)
             if batch is None:
@@ -228,7 +237,7 @@ class Pipeline:
     def _run(self, batch: NextBatch) -> None:
         requests = {document.request for document in batch.documents}
         try:
-            logits = self.forward(self.collator.collate(batch.tokens, batch.plan))
+            logits = self._logits(batch)
         except BaseException as error:
             if len(requests) == 1 or isinstance(error, CompileError):
                 for request in requests:
@@ -245,7 +254,13 @@ class Pipeline:
                 self._worker.answer(request.fail, error)
             else:
                 if done:
-                    self._worker.answer(request.finish)
+                    self._worker.answer(request.finish, self.span)
+
+    def _logits(self, batch: NextBatch) -> Tensor:
+        with self.span("collate"):
+            collated = self.collator.collate(batch.tokens, batch.plan)
+        with self.span("forward"):
+            return self.forward(collated)
 
     def _use_attention(self) -> None:
         for part in self._attending:

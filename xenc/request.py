@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import NonFiniteScoreError
+from .spans import Span, no_span
 from .tokens import TokenizedPairs
 
 
@@ -129,10 +130,10 @@ class Request:
         self._on_progress(len(rows))
         return self._missing == 0
 
-    def finish(self) -> None:
+    def finish(self, span: Span = no_span) -> None:
         """Hand the scores over, in the caller's order; call it off the device's thread, for it waits."""
         try:
-            with torch.inference_mode():
+            with span("collect"), torch.inference_mode():
                 logits = self._in_callers_order()
                 _check_finite(logits)
                 result = self._convert(Scored(logits=logits, report=self._report()))
