@@ -209,8 +209,8 @@ MUTANTS = (
     mutant(
         "kernels that overlap count twice",
         "profiling/kernels.py",
-        "stop - max(end, launch.start_ns)",
-        "stop - launch.start_ns",
+        "start + duration - max(end, start)",
+        "duration",
         "test_profiling.py::test_kernels_that_overlap_count_once",
     ),
     mutant(
@@ -222,17 +222,17 @@ MUTANTS = (
     ),
     mutant(
         "graph breaks go unseen",
-        "profiling/facts.py",
-        "return self.region_calls / self.batches",
-        "return min(1, self.region_calls / self.batches)",
+        "profiling/profile.py",
+        "return self.traced.region_calls / self.report.batches",
+        "return min(1, self.traced.region_calls / self.report.batches)",
         "test_profiling.py::test_a_graph_break_shows_as_another_region_with_its_reason",
         FINDINGS,
     ),
     mutant(
         "stages beside the operators that they ran",
-        "profiling/trace.py",
+        "profiling/stages.py",
         "(span.start_ns - base_ns) / 1000",
         "(span.end_ns - base_ns) / 1000",
-        "test_profiling.py::test_the_operators_of_the_trace_lie_within_its_forward_spans",
+        "test_profiling.py::test_the_trace_has_every_operator_within_its_forward_pass_and_every_stage",
     ),
 )

@@ -27,8 +27,9 @@ ROOMS = (
     "admission", "spans", "request", "stream", "layouts.layout", "layouts.padded",
     "layouts.packed", "layouts.nested", "layouts.shared_prefix", "layouts.choice", "worker", "pipeline",
     "flops", "answer", "causal", "encoder_decoder.scorer", "slow_path", "executed", "cross_encoder",
-    "profiling.kernel_names", "profiling.stages", "profiling.kernels", "profiling.trace", "profiling.texts",
-    "profiling.facts", "profiling.findings", "profiling.report", "profiling.measure", "cli", "__main__",
+    "profiling.kernel_names", "profiling.profile", "profiling.stages", "profiling.kernels",
+    "profiling.texts", "profiling.findings", "profiling.report", "profiling.measure",
+    "commands.profile", "commands", "__main__",
     "gate.verdict", "gate.whole_file", "gate.git", "gate.measure", "gate.machine", "gate.exact",
     "gate.report", "gate.picture",
     "gate.stored.entry", "gate.stored.rule", "gate.stored.baseline", "gate.stored.checkout",
@@ -143,7 +144,8 @@ def test_no_stage_imports_the_gate(file):
     "room",
     [
         "plan", "packing", "prefix.common", "gate.verdict", "gate.stored.entry", "execution", "presets",
-        "errors", "profiling.facts", "profiling.findings", "profiling.kernel_names", "profiling.report",
+        "errors", "spans", "profiling.profile", "profiling.findings", "profiling.kernel_names",
+        "profiling.report",
     ],
 )  # fmt: skip
 def test_the_subtle_rooms_need_nothing_but_python(room):
