@@ -73,23 +73,16 @@ def test_flops_add_up_over_pairs_and_grow_faster_than_tokens():
     assert workload_flops(model, []) == 0
 
 
-def test_embeddings_and_pooler_are_left_out():
+def test_embeddings_and_pooler_are_left_out_and_so_is_a_decoder():
     model = BertForSequenceClassification(BertConfig(**SIZES))
     encoder = sum(parameter.numel() for parameter in model.bert.encoder.parameters())
     assert encoder_parameters(model) == encoder
-
-
-def test_of_an_encoder_decoder_the_encoder_counts_alone():
-    config = T5Config(vocab_size=500, d_model=64, d_kv=16, d_ff=256, num_layers=2, num_heads=4)
-    model = T5ForConditionalGeneration(config)
-    per_block = 4 * 64 * 64 + 2 * 64 * 256 + 2 * 64  # attention, feed-forward, two norms
-    assert encoder_parameters(model) == 2 * per_block + 64
-
-
-def test_a_vocabulary_that_is_looked_up_is_no_work():
     config = {"vocab_size": 5000, "hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 128}
     small = Qwen3ForCausalLM(Qwen3Config(**{**config, "vocab_size": 50}))
     assert encoder_parameters(Qwen3ForCausalLM(Qwen3Config(**config))) == encoder_parameters(small)
+    config = T5Config(vocab_size=500, d_model=64, d_kv=16, d_ff=256, num_layers=2, num_heads=4)
+    per_block = 4 * 64 * 64 + 2 * 64 * 256 + 2 * 64  # attention, feed-forward, two norms
+    assert encoder_parameters(T5ForConditionalGeneration(config)) == 2 * per_block + 64
 
 
 def test_a_measured_peak_says_that_it_was_measured():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from itertools import pairwise
 from types import SimpleNamespace
@@ -129,8 +130,7 @@ def test_a_profiled_model_scores_as_before_with_its_own_stages(eager_model):
 
 def test_a_compiled_model_is_one_region_for_each_batch(warm):
     profile = profile_model(warm, PAIRS, batch_size=4, repeats=1)
-    assert profile.regions == 1
-    assert profile.graphs == 1
+    assert (profile.regions, profile.graphs) == (1, 1)
     assert findings(profile)[0].says.startswith("1 compiled region: the whole forward pass is one graph")
 
 
@@ -139,9 +139,9 @@ def test_a_graph_break_shows_as_another_region_with_its_reason(eager_model, fres
     eager_model.pipeline.forward = lambda batch: (compiled(sound(batch)) - 1) / 2
     profile = profile_model(eager_model, PAIRS, batch_size=4, repeats=1)
     assert profile.regions == 2
-    first = findings(profile)[0]
-    assert first.says.startswith("2 compiled regions: Python runs between them")
-    assert "graph_break()" in first.says
+    assert re.match(
+        r"2 compiled regions: Python runs between them.*graph_break\(\)", findings(profile)[0].says
+    )
 
 
 def test_what_compiles_while_it_is_measured_is_an_error(eager_model, fresh):
@@ -184,7 +184,7 @@ def test_a_benchmark_leaves_a_profile_only_where_it_is_asked_to(tiny, pytester):
         from xenc import CrossEncoder
 
         def test_it(profile):
-            with CrossEncoder({str(tiny)!r}, device="cpu", execution="sdpa-sorted") as model:
+            with CrossEncoder({str(tiny)!r}, device="cpu", execution="packed-eager") as model:
                 profile(Scorer(model=model, batch_size=2), [("a", "b"), ("c", "d " * 20)])
             profile(Scorer(batch_size=2), [("a", "b")])
     """)

@@ -19,7 +19,6 @@ take by themselves on this device is measured: no forward pass in this dtype can
 from __future__ import annotations
 
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -106,7 +105,7 @@ def gemm_seconds_per_token(
 
     Those that one token of each pair passes are left out. Each distinct product is run on random activations,
     in the fastest way there is here, and counted as often as the encoder has it: on as many tokens as a usual
-    batch has, for on fewer a GPU waits for launches, or on 64 in a dtype that the device emulates. Run it in
+    batch has, for on fewer a GPU waits for launches, or on 64 in a dtype that a CPU emulates. Run it in
     the same process and at the same time as what it is compared with.
 
     Args:
@@ -128,16 +127,12 @@ def gemm_seconds_per_token(
         for product in count * [_fastest_product(device, dtype, (tokens, *sizes), rounds=3)[2]]
     ]
 
-    def pass_seconds() -> float:
-        _wait(device)
-        started = time.perf_counter()
+    def one_pass() -> None:
         for product in products:
             product()
         _wait(device)
-        return time.perf_counter() - started
 
-    pass_seconds()
-    return statistics.median(pass_seconds() for _ in range(repeats)) / tokens
+    return statistics.median(seconds({"pass": one_pass}, repeats)["pass"]) / tokens
 
 
 def _body(model: PreTrainedModel) -> torch.nn.Module:
@@ -154,8 +149,8 @@ def _passed_by_one_token(model: PreTrainedModel) -> tuple[torch.nn.Module, ...]:
 
 
 def _has_instructions(device: str, dtype: torch.dtype) -> bool:
-    """Whether the device multiplies in this dtype by itself; large products that it emulates take minutes."""
-    return dtype in (torch.float32, torch.int8, fastest_dtype(device))
+    """Whether it multiplies in this dtype at full speed: large products that a CPU emulates take minutes."""
+    return device != "cpu" or dtype in (torch.float32, torch.int8, fastest_dtype(device))
 
 
 def _fastest_product(

@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 def findings(profile: Profile) -> tuple[Finding, ...]:
     """All that a profile says, the most general first. The same numbers say the same."""
-    parts = (_compilation, _cudagraphs, _idle, _limit, _dtype, _padding, _kernel_classes, _caveats)
+    parts = (_compilation, _cudagraphs, _idle, _limit, _padding, _kernel_classes, _caveats)
     return tuple(finding for part in parts for finding in part(profile))
 
 
@@ -53,9 +53,7 @@ def _compilation(profile: Profile) -> Iterator[Finding]:
     elif regions == 1:
         yield Finding("1 compiled region: the whole forward pass is one graph, without a graph break.")
         if profile.graphs > 1:
-            yield Finding(
-                f"{profile.graphs} graphs are kept, for different shapes; the warm-up ran them all."
-            )
+            yield Finding(f"{profile.graphs} graphs are kept, for different shapes; warm-up ran them all.")
     else:
         breaks = Counter(profile.compiled.graph_breaks).items()
         why = "; ".join(f"{reason} ({count} times)" if count > 1 else reason for reason, count in breaks)
@@ -125,7 +123,7 @@ def _against_idling(profile: Profile, idle: float) -> str:
 
 
 def _limit(profile: Profile) -> Iterator[Finding]:
-    share = profile.gemm_share
+    share, dtype, fastest = profile.gemm_share, profile.dtype, profile.fastest_dtype
     rest = (
         f"nothing in this dtype can become more than {1 / share:.1f} times as fast on these tokens"
         if share < 1
@@ -135,33 +133,28 @@ def _limit(profile: Profile) -> Iterator[Finding]:
         f"The model's matrix products alone would take {share:.0%} of the time: {rest}. MFU is "
         f"{profile.mfu:.0%} of the device's peak."
     )
-
-
-def _dtype(profile: Profile) -> Iterator[Finding]:
-    dtype, fastest, share = profile.dtype, profile.fastest_dtype, f"{profile.gemm_share:.0%}"
     if dtype != "float32" and fastest == "float32":
-        yield Finding(
-            f"This device has no instructions for {dtype}: it emulates the matrix products, which would take "
-            f"{share} of the time alone.",
-            "try --dtype float32",
+        says = (
+            f"This device has no instructions for {dtype}: it emulates the products, {share:.0%} of the time."
         )
+        yield Finding(says, "try --dtype float32")
     elif dtype == "float32" and fastest != "float32":
-        yield Finding(
-            f"Matrix products in float32 would take {share} of the time alone, and this device has "
-            f"instructions for {fastest}.",
-            f"try --dtype {fastest}, and compare the scores",
+        says = (
+            f"The products are in float32, {share:.0%} of the time; this device has {fastest} instructions."
         )
+        yield Finding(says, f"try --dtype {fastest}, and compare the scores")
 
 
 def _padding(profile: Profile) -> Iterator[Finding]:
     if profile.report.waste >= WASTEFUL:
-        yield Finding(
-            f"{profile.report.waste:.1%} of the tokens that the device processed were padding.",
-            f"{profile.report.batches} batch(es) held {profile.tokens} tokens: score more pairs in one call, "
-            "or choose Execution(token_budgets=...) nearer to what a request holds"
-            if profile.execution.layout == "packed"
-            else "try --execution packed, which lays pairs end to end",
-        )
+        hint = "try --execution packed, which lays pairs end to end"
+        if profile.execution.layout == "packed":
+            hint = (
+                f"{profile.report.batches} batch(es) held {profile.tokens} tokens: score more pairs in one "
+                "call, or choose Execution(token_budgets=...) nearer to what a request holds"
+            )
+        says = f"{profile.report.waste:.1%} of the tokens that the device processed were padding."
+        yield Finding(says, hint)
 
 
 def _kernel_classes(profile: Profile) -> Iterator[Finding]:
