@@ -9,17 +9,21 @@ import torch
 from perf_tests.arms import Arm
 from perf_tests.device_thread import on_device_thread
 from perf_tests.workloads import Pair
-from xenc.profiling.kernels import PassProfile, profile_pass
-from xenc.profiling.stages import StageClock, measured_stages
+from xenc.profiling import stages
+from xenc.profiling.kernels import profile_pass
+from xenc.profiling.profile import PassProfile
 
 
 def stage_seconds(arm: Arm, rounds: Sequence[Sequence[Pair]]) -> dict[str, float]:
-    """Mean seconds per round of each stage that this revision has a seam for."""
-    clock = StageClock(torch.cuda.synchronize if arm.device == "cuda" else None)
-    with measured_stages(arm.model.pipeline, clock.timed):
+    """Mean seconds per round of each stage; none for a revision whose pipeline has no spans yet."""
+    pipeline = arm.model.pipeline
+    if not hasattr(pipeline, "span"):
+        return {}
+    synchronize = torch.cuda.synchronize if arm.device == "cuda" else lambda: None
+    with stages.recorded_stages(pipeline, synchronize) as spans:
         for pairs in rounds:
             arm.logits(pairs)
-    return {stage: seconds / len(rounds) for stage, seconds in clock.seconds.items()}
+    return stages.stage_seconds(spans, passes=len(rounds))
 
 
 def one_pass(arm: Arm, pairs: Sequence[Pair]) -> PassProfile:

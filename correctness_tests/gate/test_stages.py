@@ -1,133 +1,36 @@
-"""The clock of stages, by a clock that the tests wind; and which stage is named."""
+"""Stages of two revisions: how they are measured in whatever revision, and which one is named."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from types import SimpleNamespace
 
-import pytest
-
+from perf_tests.explain import stage_seconds
 from xenc.gate.paired.growth import grown_stage
-from xenc.profiling import stages
-from xenc.profiling.stages import STAGES, StageClock, measured_stages
+from xenc.serving.spans import STAGES, no_span
 
 
-class Wound:
-    """Stands in for the module `time`: it goes on only when told to."""
+def arm(pipeline):
+    """A revision that scores by collating and nothing else."""
 
-    def __init__(self):
-        self.now = 0.0
+    def logits(pairs):
+        if pairs != "old":
+            with pipeline.span("collate"):
+                pass
 
-    def perf_counter(self):
-        return self.now
-
-    def wait(self, seconds):
-        self.now += seconds
+    return SimpleNamespace(model=SimpleNamespace(pipeline=pipeline), device="cpu", logits=logits)
 
 
-@pytest.fixture
-def wound(monkeypatch):
-    wound = Wound()
-    monkeypatch.setattr(stages, "time", wound)
-    return wound
+def test_a_pipeline_is_measured_by_its_spans_and_keeps_its_own():
+    pipeline = SimpleNamespace(span=no_span)
+    assert stage_seconds(arm(pipeline), ["a", "b"]).keys() == {"collate"}
+    assert vars(pipeline) == {"span": no_span}
 
 
-def test_calls_of_a_stage_add_up_and_answer_what_the_function_answers(wound):
-    clock = StageClock()
-
-    def waited(seconds, *, answer):
-        wound.wait(seconds)
-        return answer
-
-    timed = clock.timed("forward", waited)
-    assert [timed(1.0, answer="a"), timed(2.5, answer="b")] == ["a", "b"]
-    assert clock.seconds == {"forward": 3.5}
-
-
-def test_what_a_stage_within_takes_is_counted_once(wound):
-    clock = StageClock()
-    inner = clock.timed("collate", lambda: wound.wait(2.0))
-
-    def outer():
-        wound.wait(1.0)
-        inner()
-        inner()
-        wound.wait(0.5)
-
-    clock.timed("forward", outer)()
-    clock.timed("forward", lambda: wound.wait(1.0))()
-    assert clock.seconds == {"collate": 4.0, "forward": 2.5}
-
-
-def test_a_stage_within_itself_is_counted_once(wound):
-    clock = StageClock()
-    inner = clock.timed("plan", lambda: wound.wait(2.0))
-    clock.timed("plan", inner)()
-    assert clock.seconds == {"plan": 2.0}
-
-
-def test_a_stage_that_raises_is_counted(wound):
-    clock = StageClock()
-
-    def fails():
-        wound.wait(1.0)
-        raise KeyError
-
-    for _ in range(2):
-        with pytest.raises(KeyError):
-            clock.timed("tokenize", fails)()
-    assert clock.seconds == {"tokenize": 2.0}
-
-
-def test_the_device_is_waited_for_before_and_within_the_time(wound):
-    pending = [7.0]
-
-    def synchronize():
-        wound.wait(sum(pending))
-        pending.clear()
-
-    clock = StageClock(synchronize)
-    clock.timed("forward", lambda: pending.append(3.0))()
-    assert clock.seconds == {"forward": 3.0}
-
-
-def test_threads_do_not_take_each_others_stages_for_their_own(wound):
-    clock, both_in, both_out = StageClock(), Barrier(2), Barrier(2)
-
-    def slow():
-        both_in.wait(10)
-        both_out.wait(10)
-
-    def fast():
-        both_in.wait(10)
-        clock.timed("collate", lambda: wound.wait(4.0))()
-        both_out.wait(10)
-
-    with ThreadPoolExecutor(2) as pool:
-        for job in [pool.submit(clock.timed("tokenize", slow)), pool.submit(clock.timed("forward", fast))]:
-            job.result(20)
-    assert clock.seconds == {"collate": 4.0, "tokenize": 4.0, "forward": 0.0}
-
-
-def test_a_stage_must_be_known():
-    with pytest.raises(ValueError, match="the stages are tokenize, plan"):
-        StageClock().timed("tokenise", print)
-
-
-def test_a_seam_that_a_pipeline_lacks_is_left_out_and_the_others_are_restored(wound):
-    def submit(pairs, tokenize=None):
-        return tokenize(pairs) if tokenize else pairs
-
-    pipeline = SimpleNamespace(collator=SimpleNamespace(collate=len), forward=wound.wait, submit=submit)
-    before, clock = dict(vars(pipeline)), StageClock()
-    with measured_stages(pipeline, clock.timed):
-        pipeline.forward(2.0)
-        assert pipeline.submit([3.0], tokenize=lambda pairs: wound.wait(*pairs)) is None
-        assert pipeline.submit("as it is") == "as it is"
-        assert pipeline.collator.collate("abc") == 3
-    assert clock.seconds == {"forward": 2.0, "tokenize": 3.0, "collate": 0.0}
-    assert vars(pipeline) == before
+def test_a_revision_without_spans_is_not_measured_and_says_so():
+    pipeline = SimpleNamespace()
+    found = stage_seconds(arm(pipeline), ["old"])
+    assert (found, vars(pipeline)) == ({}, {})
+    assert grown_stage({"forward": 1.0}, found) == "not measured: base has no spans"
 
 
 def test_the_stage_that_grew_most_is_named_with_its_share():

@@ -1,34 +1,28 @@
-"""Numbers -> sentences: what a profile says, and what to try next. Pure: no torch, no files."""
+"""What the numbers of a profile say, in sentences, and what to try next."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
-from .facts import Profile
-from .kernel_names import ATTENTION, COPIES, ELEMENTWISE, by_class
+from .kernel_names import ATTENTION, COPIES, ELEMENTWISE, shares_by_class
+from .profile import Profile
 
-NOISY: Final = 0.05
-"""Spread of the timed passes beyond which a few percent mean nothing."""
-
-IDLE: Final = 0.15
-"""Share of the time without a kernel that is worth a word."""
-
-WASTEFUL: Final = 0.1
-"""Share of padding that is worth a word."""
+NOISY, IDLE, WASTEFUL = 0.05, 0.15, 0.1
+"""What is worth a word: the spread of the timed passes, the share of idle time, the share of padding."""
 
 MUCH: Final = {ATTENTION: 0.4, ELEMENTWISE: 0.3, COPIES: 0.1}
-"""Shares of the kernels' time beyond which a class other than matrix products is worth a word."""
+"""Shares of the kernels' time above which a class of kernels is worth a word."""
 
-_REPLAYING: Final = ("reduce-overhead", "max-autotune")
+_RECORDING: Final = ("reduce-overhead", "max-autotune")
+"""Modes of torch.compile that record CUDA graphs."""
 
 _ON_DEVICE: Final = ("plan", "collate", "forward")
-"""The stages that one after the other occupy the device's thread."""
+"""The stages that the device's thread runs one after the other."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that the numbers say, and what to try because of it, if anything."""
 
     says: str
@@ -37,197 +31,155 @@ class Finding:
 
 def findings(profile: Profile) -> tuple[Finding, ...]:
     """All that a profile says, the most general first. The same numbers say the same."""
-    found = (
-        _regions(profile), _graphs(profile), _cudagraphs(profile), _busy(profile), _limit(profile),
-        _dtype(profile), _waste(profile), *_classes(profile), _truncated(profile), _noise(profile),
-    )  # fmt: skip
-    return tuple(finding for finding in found if finding is not None)
+    parts = (_compilation, _cudagraphs, _idle, _limit, _padding, _kernel_classes, _caveats)
+    return tuple(finding for part in parts for finding in part(profile))
 
 
-def _regions(profile: Profile) -> Finding:
-    traced, regions = profile.traced, profile.traced.regions
-    kernels = traced.kernel_count / traced.batches
-    if regions == 0 and profile.subject.compile_mode is None:
-        return Finding(
-            says=f"Nothing is compiled: PyTorch starts {kernels:.0f} kernels a batch one by one.",
-            hint="try --execution packed, which fuses the small kernels between the matrix products",
+def _compilation(profile: Profile) -> Iterator[Finding]:
+    regions, mode = profile.regions, profile.execution.compile_mode
+    if regions == 0 and mode is None:
+        kernels = profile.traced.kernel_count / profile.report.batches
+        yield Finding(
+            f"Nothing is compiled: PyTorch launches {kernels:.0f} kernels a batch one by one.",
+            "try --execution packed, which fuses the small kernels between the matrix products",
         )
-    if regions == 0:
-        why = "; ".join(profile.compilation.eager_fallbacks) or "PyTorch gives no reason"
-        return Finding(
-            says=f"0 compiled regions: compile_mode={profile.subject.compile_mode!r} was asked for, and the "
-            f"forward pass ran eagerly ({why}).",
-            hint="warm up the batch size that you predict with, in the process that predicts",
+    elif regions == 0:
+        why = "; ".join(profile.compiled.eager_fallbacks) or "PyTorch gives no reason"
+        yield Finding(
+            f"0 compiled regions: compile_mode={mode!r} was asked for, and the forward pass ran eagerly "
+            f"({why}).",
+            "warm up the batch size that you predict with, in the process that predicts",
         )
-    if regions == 1:
-        return Finding(says="1 compiled region: the whole forward pass is one graph, without a graph break.")
-    return Finding(
-        says=f"{regions:g} compiled regions: Python ran between them in every forward pass, because of "
-        f"{_reasons(profile.compilation.graph_breaks)}. Nothing is fused across such a graph break, and the "
-        "device may wait meanwhile.",
-        hint="take what is named out of the forward pass, so that fullgraph=True compiles it",
-    )
-
-
-def _reasons(breaks: tuple[str, ...]) -> str:
-    if not breaks:
-        return "graph breaks that were reported when it compiled, before this profile began"
-    return "; ".join(
-        reason if count == 1 else f"{reason} ({count} times)" for reason, count in Counter(breaks).items()
-    )
-
-
-def _graphs(profile: Profile) -> Finding | None:
-    graphs, regions = profile.compilation.graphs, profile.traced.regions
-    if regions != 1 or graphs <= 1:
-        return None
-    return Finding(
-        says=f"{graphs} graphs are kept for it, for different shapes; warm-up ran every one of them."
-    )
-
-
-def _cudagraphs(profile: Profile) -> Finding | None:
-    subject, traced = profile.subject, profile.traced
-    if subject.compile_mode not in _REPLAYING:
-        return None
-    if subject.device != "cuda":
-        return Finding(
-            says=f"compile_mode={subject.compile_mode!r} records CUDA graphs, which {subject.device} lacks: "
-            "no kernel is replayed.",
+    elif regions == 1:
+        yield Finding("1 compiled region: the whole forward pass is one graph, without a graph break.")
+        if profile.graphs > 1:
+            yield Finding(f"{profile.graphs} graphs are kept, for different shapes; warm-up ran them all.")
+    else:
+        breaks = Counter(profile.compiled.graph_breaks).items()
+        why = "; ".join(f"{reason} ({count} times)" if count > 1 else reason for reason, count in breaks)
+        yield Finding(
+            f"{regions:g} compiled regions: Python runs between them in every forward pass, because of "
+            f"{why or 'graph breaks that were reported before this profile began'}. Nothing is fused across "
+            "a graph break, and the device may wait for the host there.",
+            "take what is named out of the forward pass, so that fullgraph=True compiles it",
         )
-    skips = profile.compilation.cudagraph_skips
+
+
+def _cudagraphs(profile: Profile) -> Iterator[Finding]:
+    mode, device = profile.execution.compile_mode, profile.device
+    if mode not in _RECORDING:
+        return
+    if device != "cuda":
+        yield Finding(f"compile_mode={mode!r} records CUDA graphs, which {device} does not have.")
+        return
+    replays = profile.traced.cudagraph_launches / profile.report.batches
+    skips = profile.compiled.cudagraph_skips
     skipped = f"; {skips} region(s) could not be recorded and were skipped" if skips else ""
-    replays = traced.cudagraph_launches / traced.batches
-    return Finding(
-        says=f"{replays:g} CUDA graph replay(s) a batch: the host starts all kernels of one at once{skipped}."
-        if replays
-        else f"No CUDA graph was replayed, though {subject.compile_mode!r} records them{skipped}.",
-        hint="run with TORCH_LOGS=perf_hints, which says why a graph was skipped"
-        if skips or not replays
-        else None,
-    )
+    hint = "run with TORCH_LOGS=perf_hints, which says why a graph was skipped"
+    if replays:
+        says = f"{replays:g} CUDA graph replay(s) a batch, each launching all its kernels at once{skipped}."
+        yield Finding(says, hint if skips else None)
+    else:
+        yield Finding(f"No CUDA graph was replayed, though {mode!r} records them{skipped}.", hint)
 
 
-def _busy(profile: Profile) -> Finding | None:
-    busy = profile.busy_share
+def _idle(profile: Profile) -> Iterator[Finding]:
+    busy, count = profile.busy_share, profile.traced.kernel_count
     if busy is None:
-        return Finding(
-            says="The compiled kernels have no names: the model was compiled before anybody asked for them. "
-            "Their time is in no table of kernels.",
-            hint="use `xenc profile`, or `name_compiled_kernels` before the warm-up",
+        yield Finding(
+            "The compiled kernels have no names, because the model was compiled before they were asked for: "
+            "their time is missing from the tables of kernels.",
+            "use `xenc profile`, or `name_compiled_kernels` before the warm-up",
         )
-    count = profile.traced.kernel_count
-    each = 1e6 * profile.traced.busy_s / count
-    says = f"A kernel ran {busy:.0%} of the time, {count} kernels of {each:.0f} microseconds on average"
+        return
+    each = f"{count} kernels of {1e6 * profile.traced.busy_s / count:.0f} microseconds on average"
     if busy >= 1 - IDLE:
-        return Finding(says=f"{says}: the device is busy.")
-    return Finding(
-        says=f"{says}, and none the other {1 - busy:.0%}.", hint=_against_waiting(profile, 1 - busy)
-    )
-
-
-def _against_waiting(profile: Profile, idle: float) -> str:
-    subject = profile.subject
-    unread = 1 - sum(profile.stages.get(stage, 0.0) for stage in _ON_DEVICE) / profile.median_s
-    if unread > idle / 2:
-        reading = profile.stages.get("tokenize", 0.0) / profile.median_s
-        return (
-            f"{unread:.0%} of the time no batch was on its way, and reading texts took {reading:.0%}: score "
-            "more pairs in one call, so that texts are read while the device runs, or give the tokenizer "
-            "more CPU cores"
+        yield Finding(f"A kernel ran {busy:.0%} of the time, {each}: the device is busy.")
+    else:
+        idle = 1 - busy
+        yield Finding(
+            f"A kernel ran {busy:.0%} of the time, {each}; the device was idle the other {idle:.0%}.",
+            _against_idling(profile, idle),
         )
-    if subject.device != "cuda":
+
+
+def _against_idling(profile: Profile, idle: float) -> str:
+    share = {stage: seconds / profile.median_s for stage, seconds in profile.stages.items()}
+    unread = 1 - sum(share.get(stage, 0.0) for stage in _ON_DEVICE)
+    if unread > idle / 2:
+        return (
+            f"{unread:.0%} of the time no batch was ready, and tokenizing took "
+            f"{share.get('tokenize', 0.0):.0%}: score more pairs in one call, so that texts are tokenized "
+            "while the device runs, or give the tokenizer more CPU cores"
+        )
+    if profile.device != "cuda":
         return f"{idle:.0%} is Python and PyTorch between the kernels: longer batches have fewer gaps"
-    if subject.compile_mode in _REPLAYING:
-        return f"the device waits {idle:.0%} of the time even so: score more pairs in one call"
+    if profile.execution.compile_mode in _RECORDING:
+        return f"the device waits {idle:.0%} of the time even with CUDA graphs: score more pairs in one call"
     return (
         f"the device waits for the host {idle:.0%} of the time: try --execution packed-cudagraphs, where the "
-        "host starts all kernels of a batch at once"
+        "host launches all kernels of a batch at once"
     )
 
 
-def _limit(profile: Profile) -> Finding:
-    share = profile.gemm_share
+def _limit(profile: Profile) -> Iterator[Finding]:
+    share, dtype, fastest = profile.gemm_share, profile.dtype, profile.fastest_dtype
     rest = (
         f"nothing in this dtype can become more than {1 / share:.1f} times as fast on these tokens"
         if share < 1
-        else "which is all there is: only a lower precision or a smaller model would be faster"
+        else "only a lower precision or a smaller model would be faster"
     )
-    return Finding(
-        says=f"The model's matrix products alone would need {share:.0%} of the time: {rest}. MFU is "
+    yield Finding(
+        f"The model's matrix products alone would take {share:.0%} of the time: {rest}. MFU is "
         f"{profile.mfu:.0%} of the device's peak."
     )
-
-
-def _dtype(profile: Profile) -> Finding | None:
-    subject = profile.subject
-    if subject.dtype != "float32" and subject.fastest_dtype == "float32":
-        return Finding(
-            says=f"This device has no instructions for {subject.dtype}: it emulates matrix products, which "
-            f"need {profile.gemm_share:.0%} of the time.",
-            hint="try --dtype float32",
+    if dtype != "float32" and fastest == "float32":
+        says = (
+            f"This device has no instructions for {dtype}: it emulates the products, {share:.0%} of the time."
         )
-    if subject.dtype != "float32" or subject.fastest_dtype == "float32":
-        return None
-    return Finding(
-        says=f"float32 matrix products need {profile.gemm_share:.0%} of the time, and this device has "
-        f"instructions for {subject.fastest_dtype}.",
-        hint=f"try --dtype {subject.fastest_dtype}, and compare the scores",
-    )
+        yield Finding(says, "try --dtype float32")
+    elif dtype == "float32" and fastest != "float32":
+        says = (
+            f"The products are in float32, {share:.0%} of the time; this device has {fastest} instructions."
+        )
+        yield Finding(says, f"try --dtype {fastest}, and compare the scores")
 
 
-def _waste(profile: Profile) -> Finding | None:
-    waste = profile.work.waste
-    if waste < WASTEFUL:
-        return None
-    says = f"{waste:.1%} of the tokens that the device processed were padding."
-    if profile.subject.layout != "packed":
-        return Finding(says=says, hint="try --execution packed, which lays pairs end to end")
-    return Finding(
-        says=says,
-        hint=f"{profile.work.batches} batch(es) held {profile.work.tokens} tokens: score more pairs in one "
-        "call, or choose Execution(token_budgets=...) nearer to what a request holds",
-    )
+def _padding(profile: Profile) -> Iterator[Finding]:
+    if profile.report.waste >= WASTEFUL:
+        hint = "try --execution packed, which lays pairs end to end"
+        if profile.execution.layout == "packed":
+            hint = (
+                f"{profile.report.batches} batch(es) held {profile.tokens} tokens: score more pairs in one "
+                "call, or choose Execution(token_budgets=...) nearer to what a request holds"
+            )
+        says = f"{profile.report.waste:.1%} of the tokens that the device processed were padding."
+        yield Finding(says, hint)
 
 
-def _classes(profile: Profile) -> list[Finding]:
-    classes = by_class(profile.traced.kernels)
-    whole = sum(seconds for _, seconds in classes.values())
-    shares = {kind: seconds / whole for kind, (_, seconds) in classes.items()}
-    return [
-        Finding(says=f"{shares[kind]:.0%} of the kernels' time is {kind}.", hint=_hint(kind, profile))
-        for kind, much in MUCH.items()
-        if shares.get(kind, 0) > much
-    ]
+def _kernel_classes(profile: Profile) -> Iterator[Finding]:
+    shares = shares_by_class(profile.traced.kernels)
+    mean, eager = profile.tokens / profile.report.pairs, profile.execution.compile_mode is None
+    hints = {
+        ATTENTION: f"attention grows with the square of a pair's tokens, here {mean:.0f}: cut texts shorter",
+        ELEMENTWISE: "a compiled execution, such as packed, fuses these kernels" if eager else None,
+        COPIES: "a compiled execution, such as packed, drops most copies" if eager else None,
+    }
+    for kind, much in MUCH.items():
+        if shares.get(kind, 0.0) > much:
+            yield Finding(f"{shares[kind]:.0%} of the kernels' time is {kind}.", hints[kind])
 
 
-def _hint(kind: str, profile: Profile) -> str | None:
-    eager = profile.subject.compile_mode is None
-    mean = profile.work.tokens / profile.work.pairs
-    if kind == ATTENTION:
-        return f"attention grows with the square of a pair's length, here {mean:.0f}: cut texts shorter"
-    if kind == ELEMENTWISE and eager:
-        return "a compiled execution, such as packed, fuses these kernels"
-    if kind == COPIES and eager:
-        return "a compiled execution, such as packed, drops most copies"
-    return None
-
-
-def _truncated(profile: Profile) -> Finding | None:
-    work = profile.work
-    if not work.truncated_pairs:
-        return None
-    return Finding(
-        says=f"{work.truncated_pairs} of {work.pairs} pairs were cut at {work.max_length} tokens: what was "
-        "cut has no part in their scores."
-    )
-
-
-def _noise(profile: Profile) -> Finding | None:
-    if profile.spread <= NOISY:
-        return None
-    return Finding(
-        says=f"The timed passes differ by {profile.spread:.0%} (standard deviation / median): smaller "
-        "differences than that mean nothing.",
-        hint="close what else runs on this machine, or raise --repeats",
-    )
+def _caveats(profile: Profile) -> Iterator[Finding]:
+    report = profile.report
+    if report.truncated_pairs:
+        yield Finding(
+            f"{report.truncated_pairs} of {report.pairs} pairs were cut at {profile.max_length} tokens: "
+            "the rest of their text has no part in their scores."
+        )
+    if profile.spread > NOISY:
+        yield Finding(
+            f"The timed passes differ by {profile.spread:.0%} (standard deviation / median): smaller "
+            "differences than that mean nothing.",
+            "close what else runs on this machine, or raise --repeats",
+        )

@@ -6,26 +6,23 @@ bidirectional encoder of P non-embedding parameters, l layers and hidden size h 
 
     FLOPs(n) = n x (2 P + 4 l h n) - (n - 1) x (2 Q + 4 h n)
 
-The subtrahend is what the last layer need not do where the head reads one token of each pair
-(`families.Packable.pooled_alone`): that token alone asks, so attention has one row, and the Q parameters of
-the query and behind attention are passed once. In other families it is 0. What need not be computed is no
-work, whether a layout leaves it out or, padded, does not: skipping it shows in the seconds alone.
+The second term is what the last layer need not compute where the head reads one token of each pair
+(`families.Packable.pooled_alone`): attention then has one query, and the Q parameters of the query and behind
+attention are passed once. In other families it is 0. It is subtracted whether or not an execution skips that
+work: skipping it shows in the seconds alone. The pooler and the head run on one token per pair and are left
+out. MFU = FLOPs / (seconds x peak).
 
-MFU = FLOPs / (seconds x peak). The pooler and the head run on one token per pair and are left out.
-
-A peak is what a device does on one large product, on a processor by whatever multiplies fastest there; a
-model's own products are smaller. What they take by themselves on this device, measured and not computed, is
-the floor that any forward pass stands on: the GEMM share of a run is that floor / its seconds.
+A peak is what a device reaches on one large matrix product; a model's own products are smaller. How long they
+take by themselves on this device is measured: no forward pass in this dtype can be faster.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 import torch
@@ -57,12 +54,8 @@ class Peak:
 def encoder_parameters(model: PreTrainedModel) -> int:
     """Parameters that every token of a pair passes: the encoder without embeddings and pooler."""
     body = _body(model)
-    looked_up = {
-        id(parameter)
-        for module in body.modules()
-        if isinstance(module, torch.nn.Embedding)
-        for parameter in module.parameters()
-    }
+    embeddings = [module for module in body.modules() if isinstance(module, torch.nn.Embedding)]
+    looked_up = {id(parameter) for module in embeddings for parameter in module.parameters()}
     return sum(
         parameter.numel()
         for name, parameter in body.named_parameters()
@@ -70,29 +63,16 @@ def encoder_parameters(model: PreTrainedModel) -> int:
     )
 
 
-def _read_once(model: PreTrainedModel) -> tuple[torch.nn.Module, ...]:
-    """Modules of the encoder that only one token of each pair need pass."""
-    traits = packable(model)
-    alone = isinstance(traits, Packable) and traits.pooled_alone
-    return of_pooled_alone(model) if alone else ()
-
-
-def _body(model: PreTrainedModel) -> torch.nn.Module:
-    """What all tokens run through: of an encoder-decoder the encoder, since one token enters the decoder."""
-    body: torch.nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
-    return body
-
-
 def workload_flops(model: PreTrainedModel, token_counts: Iterable[int]) -> float:
     """FLOPs that pairs of these true token counts need, by the formula above."""
     per_token = 2 * encoder_parameters(model)
     per_attended = 4 * model.config.num_hidden_layers * model.config.hidden_size
-    once = _read_once(model)
+    once = _passed_by_one_token(model)
     passed_once = 2 * sum(part.numel() for module in once for part in module.parameters())
-    asked_once = 4 * model.config.hidden_size if once else 0
+    attended_once = 4 * model.config.hidden_size if once else 0
 
     def of_pair(count: int) -> int:
-        needless = max(0, count - 1) * (passed_once + asked_once * count)
+        needless = max(0, count - 1) * (passed_once + attended_once * count)
         return int(count * (per_token + per_attended * count) - needless)
 
     return float(sum(map(of_pair, token_counts)))
@@ -100,9 +80,7 @@ def workload_flops(model: PreTrainedModel, token_counts: Iterable[int]) -> float
 
 @cache
 def device_peak(device: str, dtype: torch.dtype) -> Peak:
-    """The device's dense peak: from the datasheet for a known GPU, else of a measured matrix product.
-
-    On a processor it is the fastest product of all the ways there are to multiply; see `kernels.products`.
+    """The device's dense peak: of a known GPU from its datasheet, else the fastest of five products.
 
     Args:
         device: "cpu" or "cuda".
@@ -113,82 +91,96 @@ def device_peak(device: str, dtype: torch.dtype) -> Peak:
         for known, flops_per_s in DENSE_PEAKS.items():
             if known in name:
                 return Peak(flops_per_s=flops_per_s, source=f"datasheet of {known}")
-    size = (
-        2048 if dtype in (torch.float32, torch.int8, fastest_dtype(device)) else 256
-    )  # emulated, in minutes
-    taken = seconds(_products(device, dtype, size), rounds=5)
-    way = min(taken, key=lambda way: min(taken[way]))
-    return Peak(
-        flops_per_s=2 * size**3 / min(taken[way]),
-        source=f"best of 5 products of {size} x {size} matrices by {way}",
-    )
-
-
-def _products(device: str, dtype: torch.dtype, size: int) -> dict[str, Callable[[], object]]:
-    if device == "cpu":
-        return ways(dtype, size, size, size)
-    left = torch.randn(size, size, device=device, dtype=dtype)
-    return {"torch": lambda: (left @ left)[0, 0].item()}  # waits for the device
+    size = 2048 if _has_instructions(device, dtype) else 256
+    least_s, way, _ = _fastest_product(device, dtype, (size, size, size), rounds=5)
+    source = f"best of 5 products of {size} x {size} matrices by {way}"
+    return Peak(flops_per_s=2 * size**3 / least_s, source=source)
 
 
 @torch.inference_mode()
 def gemm_seconds_per_token(
-    model: PreTrainedModel,
-    tokens: int | None = None,
-    repeats: int = 5,
-    dtype: torch.dtype | None = None,
+    model: PreTrainedModel, repeats: int = 5, dtype: torch.dtype | None = None
 ) -> float:
     """Seconds that the encoder's matrix products alone take per token, bias included: median of repeats.
 
     Those that one token of each pair passes are left out. Each distinct product is run on random activations,
-    in the fastest way there is here, and counted as often as the encoder has it. Run it in the same process
-    and at the same time as what it is compared with.
+    in the fastest way there is here, and counted as often as the encoder has it: on as many tokens as a usual
+    batch has, for on fewer a GPU waits for launches, or on 64 in a dtype that a CPU emulates. Run it in
+    the same process and at the same time as what it is compared with.
 
     Args:
         model: on its device.
-        tokens: rows of the activations; None for as many as a usual batch of the device has: on fewer, a GPU
-            would wait for each product to be launched.
         repeats: timed passes.
         dtype: what is multiplied; None for the model's, int8 for executions in eight bits.
     """
-    tokens = tokens or USUAL_BUDGET.get(model.device.type, 2048)
-    once = {id(part) for module in _read_once(model) for part in module.modules()}
+    device, dtype = model.device.type, dtype or model.dtype
+    tokens = USUAL_BUDGET.get(device, 2048) if _has_instructions(device, dtype) else 64
+    once = {id(part) for module in _passed_by_one_token(model) for part in module.modules()}
     layers = Counter(
         (module.in_features, module.out_features)
         for name, module in _body(model).named_modules()
         if isinstance(module, torch.nn.Linear) and not name.startswith("pooler") and id(module) not in once
     )
     products = [
-        (_fastest_product(model, tokens, sizes, dtype or model.dtype), count)
+        product
         for sizes, count in layers.items()
+        for product in count * [_fastest_product(device, dtype, (tokens, *sizes), rounds=3)[2]]
     ]
 
-    def pass_seconds() -> float:
-        _wait(model.device)
-        started = time.perf_counter()
-        for product, count in products:
-            for _ in range(count):
-                product()
-        _wait(model.device)
-        return time.perf_counter() - started
+    def one_pass() -> None:
+        for product in products:
+            product()
+        _wait(device)
 
-    pass_seconds()
-    return statistics.median(pass_seconds() for _ in range(repeats)) / tokens
+    return statistics.median(seconds({"pass": one_pass}, repeats)["pass"]) / tokens
+
+
+def _body(model: PreTrainedModel) -> torch.nn.Module:
+    """What all tokens run through: of an encoder-decoder the encoder, since one token enters the decoder."""
+    body: torch.nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    return body
+
+
+def _passed_by_one_token(model: PreTrainedModel) -> tuple[torch.nn.Module, ...]:
+    """Modules of the encoder that only one token of each pair need pass."""
+    traits = packable(model)
+    alone = isinstance(traits, Packable) and traits.pooled_alone
+    return of_pooled_alone(model) if alone else ()
+
+
+def _has_instructions(device: str, dtype: torch.dtype) -> bool:
+    """Whether it multiplies in this dtype at full speed: large products that a CPU emulates take minutes."""
+    return device != "cpu" or dtype in (torch.float32, torch.int8, fastest_dtype(device))
 
 
 def _fastest_product(
-    model: PreTrainedModel, tokens: int, sizes: tuple[int, int], dtype: torch.dtype
+    device: str, dtype: torch.dtype, shape: tuple[int, int, int], rounds: int
+) -> tuple[float, str, Callable[[], object]]:
+    """The fastest way to multiply, for (rows, inputs, outputs): its least seconds, its name, one product."""
+    products = ways(dtype, *shape) if device == "cpu" else {"torch": _torch_product(device, dtype, *shape)}
+
+    def finish(way: str) -> None:
+        products[way]()
+        _wait(device)
+
+    taken = seconds({way: partial(finish, way) for way in products}, rounds)
+    least = {way: min(each) for way, each in taken.items()}
+    way = min(least, key=least.__getitem__)
+    return least[way], way, products[way]
+
+
+def _torch_product(
+    device: str, dtype: torch.dtype, rows: int, inputs: int, outputs: int
 ) -> Callable[[], object]:
-    inputs, outputs = sizes
-    if model.device.type == "cpu":
-        found = ways(dtype, tokens, inputs, outputs)
-        taken = seconds(found, rounds=3)
-        return found[min(taken, key=lambda way: min(taken[way]))]
-    layer = torch.nn.Linear(inputs, outputs, device=model.device, dtype=model.dtype)
-    activations = torch.randn(tokens, inputs, device=model.device, dtype=model.dtype)
-    return lambda: layer(activations)
+    if dtype == torch.int8:
+        numbers = partial(torch.randint, -127, 128, device=device, dtype=dtype)
+        left, weight = numbers((rows, inputs)), numbers((outputs, inputs))
+        return lambda: torch._int_mm(left, weight.t())
+    left, layer = torch.randn(rows, inputs), torch.nn.Linear(inputs, outputs)
+    left, layer = left.to(device, dtype), layer.to(device, dtype)
+    return lambda: layer(left)
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

@@ -1,9 +1,9 @@
-"""What a kernel's name says about it. Pure: no torch, no files."""
+"""What kind of work a kernel does, by its name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 Kernels = Mapping[str, tuple[int, float]]
@@ -56,11 +56,23 @@ def class_of(name: str) -> str:
     return next((kind for kind, words in _WORDS if re.search(words, lowered)), OTHER)
 
 
+def added(launches: Iterable[tuple[str, int, float]]) -> dict[str, tuple[int, float]]:
+    """Launches and seconds by name, of (name, launches, seconds) that may have a name in common."""
+    sums: dict[str, tuple[int, float]] = {}
+    for name, count, seconds in launches:
+        count_before, seconds_before = sums.get(name, (0, 0.0))
+        sums[name] = count_before + count, seconds_before + seconds
+    return sums
+
+
 def by_class(kernels: Kernels) -> dict[str, tuple[int, float]]:
     """Launches and seconds of each class that there is, in the order of CLASSES."""
-    added: dict[str, tuple[int, float]] = {}
-    for name, (count, seconds) in kernels.items():
-        kind = class_of(name)
-        before, total = added.get(kind, (0, 0.0))
-        added[kind] = before + count, total + seconds
-    return {kind: added[kind] for kind in CLASSES if kind in added}
+    classes = added((class_of(name), count, seconds) for name, (count, seconds) in kernels.items())
+    return {kind: classes[kind] for kind in CLASSES if kind in classes}
+
+
+def shares_by_class(kernels: Kernels) -> dict[str, float]:
+    """Of each class that there is, its seconds / all kernels' seconds."""
+    classes = by_class(kernels)
+    whole = sum(seconds for _, seconds in classes.values())
+    return {kind: seconds / whole for kind, (_, seconds) in classes.items()}

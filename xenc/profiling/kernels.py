@@ -2,65 +2,39 @@
 
 On CUDA a kernel is what ran on the device, by its own name; copies and fills are "memcpy HtoD", "memset".
 
-On a CPU a kernel is an outermost operator that computes: not what only combines others (aten::linear, regions
-of torch.compile, operators in other namespaces that call aten's), not views, not allocations; and what it
-calls in its turn (the copy of a scalar, say) is its own affair. Inductor's fused kernels are seen only where
-`name_compiled_kernels` was called before they were compiled. Operators are recorded where
-they are called, not in the threads that they spread over, so that neither threads nor time change a count.
+On a CPU a kernel is an outermost operator that computes. An operator that only combines others (aten::linear,
+a region of torch.compile, an operator of another namespace that calls aten's) is none, nor is a view or an
+allocation; what a kernel calls in its turn (to copy a scalar, say) belongs to it. Inductor's fused kernels
+are seen only where `name_compiled_kernels` was called before they were compiled. Operators are recorded where
+they are called, not on the threads that they spread over: neither threads nor time change a count.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch._inductor.config
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from .kernel_names import INDUCTOR, Kernels
+from .kernel_names import INDUCTOR, added
+from .profile import PassProfile
 
-_IDLE: Final = frozenset(
-    f"aten::{name}"
-    for name in ("empty", "empty_like", "empty_strided", "new_empty", "resize_", "_unsafe_view", "detach_")
+_NO_KERNEL: Final = re.compile(
+    r"aten::(empty|empty_like|empty_strided|new_empty|resize_|_unsafe_view|detach_)"
 )
 """What only allocates or renames, though its schema does not say so."""
 
 _OWN: Final = re.compile(r"xenc\w*_kernels::((pooled_)?attention|linear)")
-"""The C++ kernels, of any revision."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassProfile:
-    """What a pass ran.
-
-    Attributes:
-        kernels: launches and seconds by name.
-        peak_bytes: the most bytes held at once of what the pass itself allocated. On CUDA: above what was
-            held when it began, in the allocator's rounding; what a CUDA graph replays in was held before.
-        busy_s: seconds in which at least one kernel ran.
-        region_calls: how often code that torch.compile made was called, from Python; seen on the thread that
-            the profiler was started on.
-        cudagraph_launches: CUDA graphs replayed.
-    """
-
-    kernels: Kernels
-    peak_bytes: int
-    busy_s: float
-    region_calls: int
-    cudagraph_launches: int
-
-    @property
-    def kernel_count(self) -> int:
-        """Launches of all kernels."""
-        return sum(count for count, _ in self.kernels.values())
+"""xenc's C++ kernels, of any revision: what they copy first belongs to them."""
 
 
 def profile_pass(
@@ -82,18 +56,23 @@ def profile_pass(
         RuntimeError: no kernel was seen, which is another thread's work if there was any.
     """
     cuda = device == "cuda"
-    before = _reset_cuda_peak() if cuda else 0
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        held_before = torch.cuda.memory_allocated()
     with recording(device=device, on_device=on_device, memory=not cuda) as profiler:
+        started = time.perf_counter()
         run()
         if cuda:
             torch.cuda.synchronize()
-    peak = torch.cuda.max_memory_allocated() - before if cuda else 0
+        wall_s = time.perf_counter() - started
     results: Any = profiler.profiler.kineto_results  # type: ignore[union-attr]
     if cuda:
         launches = list(_device_kernels(results.events()))
+        peak_bytes = torch.cuda.max_memory_allocated() - held_before
     else:
         roots = results.experimental_event_tree()
-        launches, peak = list(_operators(roots)), _peak(roots)
+        launches, peak_bytes = list(_operators(roots)), _peak_bytes(roots)
     if not launches:
         raise RuntimeError(
             "the profiler saw no kernel: does the pass run on another thread than on_device's?"
@@ -102,9 +81,10 @@ def profile_pass(
         profiler.export_chrome_trace(str(trace))
     calls = Counter(event.name().partition(":")[0] for event in results.events())
     return PassProfile(
-        kernels=_added(launches),
-        peak_bytes=peak,
-        busy_s=_covered(launches) / 1e9,
+        wall_s=wall_s,
+        busy_s=_covered_ns(launches) / 1e9,
+        kernels=added((name, 1, duration_ns / 1e9) for name, _, duration_ns in launches),
+        peak_bytes=peak_bytes,
         region_calls=calls["Torch-Compiled Region"],
         cudagraph_launches=calls["cudaGraphLaunch"],
     )
@@ -147,34 +127,18 @@ def _initialise() -> None:
         pass
 
 
-def _reset_cuda_peak() -> int:
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
-
-
-@dataclass(frozen=True, slots=True)
-class _Launch:
+class _Launch(NamedTuple):
     name: str
     start_ns: int
     duration_ns: int
 
 
-def _added(launches: Iterable[_Launch]) -> dict[str, tuple[int, float]]:
-    added: dict[str, tuple[int, float]] = {}
-    for launch in launches:
-        count, total = added.get(launch.name, (0, 0.0))
-        added[launch.name] = count + 1, total + launch.duration_ns / 1e9
-    return added
-
-
-def _covered(launches: Iterable[_Launch]) -> int:
-    """Nanoseconds in which at least one was running."""
+def _covered_ns(launches: Iterable[_Launch]) -> int:
+    """Time in which at least one was running."""
     covered = end = 0
-    for launch in sorted(launches, key=lambda launch: launch.start_ns):
-        stop = launch.start_ns + launch.duration_ns
-        covered += max(0, stop - max(end, launch.start_ns))
-        end = max(end, stop)
+    for _, start, duration in sorted(launches, key=lambda launch: launch.start_ns):
+        covered += max(0, start + duration - max(end, start))
+        end = max(end, start + duration)
     return covered
 
 
@@ -190,63 +154,48 @@ def _device_kernels(events: Iterable[Any]) -> Iterator[_Launch]:
 def _operators(nodes: Iterable[Any]) -> Iterator[_Launch]:
     for node in nodes:
         name = node.name
-        if node.tag != torch._C._profiler._EventType.TorchOp or name in _IDLE:
+        if node.tag != torch._C._profiler._EventType.TorchOp or _NO_KERNEL.fullmatch(name):
             continue
-        inner = list(_operators(node.children)) if _may_combine(name) or _may_view(name) else []
+        calls_kernels, is_none = _nature(name)
+        inner = list(_operators(node.children)) if calls_kernels else []
         if inner:
             yield from inner
-        elif not _may_view(name) and not _only_combines(name):
+        elif not is_none:
             yield _Launch(name, node.start_time_ns, node.duration_time_ns)
 
 
-def _peak(roots: Iterable[Any]) -> int:
+def _peak_bytes(roots: Iterable[Any]) -> int:
     """The largest sum of the blocks allocated by then and not freed, in the order of time."""
-    allocations = sorted(_allocations(roots), key=lambda node: int(node.start_time_ns))
+    nodes = list(roots)
+    for node in nodes:  # which grow meanwhile
+        nodes += node.children
+    allocations = [node for node in nodes if node.tag == torch._C._profiler._EventType.Allocation]
     held: dict[int, int] = {}
     total = peak = 0
-    for fields in (node.extra_fields for node in allocations):
-        total -= held.pop(fields.ptr, 0)  # also where another thread freed it unseen
-        if fields.alloc_size > 0:
-            held[fields.ptr] = fields.alloc_size
-            total += fields.alloc_size
+    for node in sorted(allocations, key=lambda node: int(node.start_time_ns)):
+        address, size = node.extra_fields.ptr, node.extra_fields.alloc_size
+        total -= held.pop(address, 0)  # also where another thread freed it unseen
+        if size > 0:
+            held[address] = size
+            total += size
         peak = max(peak, total)
     return peak
 
 
-def _allocations(nodes: Iterable[Any]) -> Iterator[Any]:
-    for node in nodes:
-        if node.tag == torch._C._profiler._EventType.Allocation:
-            yield node
-        yield from _allocations(node.children)
-
-
 @cache
-def _overloads(name: str) -> tuple[Any, ...]:
-    return tuple(torch._C._jit_get_schemas_for_operator(name)) if "::" in name else ()
+def _nature(name: str) -> tuple[bool, bool]:
+    """Whether kernels may be among what an operator calls, and whether it is none itself if it calls none.
 
-
-@cache
-def _may_view(name: str) -> bool:
-    """Whether an operator that calls none has computed nothing and answers with a view of its argument."""
-    returned = [value.alias_info for schema in _overloads(name) for value in schema.returns]
-    return any(alias is not None and not alias.is_write for alias in returned)
-
-
-@cache
-def _composites(name: str) -> tuple[bool, ...]:
-    """Of each overload, whether it is written in terms of other operators."""
-    names = (f"{name}.{schema.overload_name}".rstrip(".") for schema in _overloads(name))
-    known = filter(torch._C._dispatch_has_kernel, names)  # not TorchScript's own
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    return tuple(has_kernel(overload, "CompositeImplicitAutograd") for overload in known)
-
-
-def _may_combine(name: str) -> bool:
-    if _OWN.fullmatch(name):  # what it copies first is its own affair
-        return False
-    return not name.startswith("aten::") or any(_composites(name))
-
-
-def _only_combines(name: str) -> bool:
-    """Whether an operator that calls none has done nothing: dropout that drops nothing, an empty region."""
-    return all(_composites(name)) and not INDUCTOR.match(name)
+    Both are so of views. What is written in terms of other operators may call kernels; where all that it is
+    is others, it is none itself: dropout that drops nothing, an empty region.
+    """
+    schemas = torch._C._jit_get_schemas_for_operator(name) if "::" in name else ()
+    aliases = [value.alias_info for schema in schemas for value in schema.returns]
+    is_view = any(alias is not None and not alias.is_write for alias in aliases)
+    overloads = [f"{name}.{schema.overload_name}".rstrip(".") for schema in schemas]
+    composite = [
+        torch._C._dispatch_has_kernel_for_dispatch_key(overload, "CompositeImplicitAutograd")
+        for overload in filter(torch._C._dispatch_has_kernel, overloads)  # not TorchScript's own
+    ]
+    combines = not _OWN.fullmatch(name) and (not name.startswith("aten::") or any(composite))
+    return is_view or combines, is_view or (all(composite) and not INDUCTOR.match(name))

@@ -1,131 +1,77 @@
-"""Which stage the time went to: a clock around the stages' callables, where they hang on a pipeline."""
+"""When each stage of a pipeline ran, its seconds, and the stages in a Chrome trace."""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial, wraps
-from types import SimpleNamespace
-from typing import Any, Final, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple
 
-STAGES: Final = ("tokenize", "plan", "collate", "forward", "collect")
-"""In the order data flows. Collating lays tokens out and copies them to the device: one call does both."""
-
-PATIENCE_S: Final = 10
-"""For callers' own code, which may run as the scores are handed over."""
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+from ..serving.spans import Stage
 
 
-class StageClock:
-    """Adds up the seconds of each stage over all threads. Stages that overlap in time each count in full.
+class RecordedSpan(NamedTuple):
+    """One run of a stage: on what thread, from when to when, in ns since 1970."""
 
-    Args:
-        synchronize: waits for the device, before and after each call, so that its work counts where it was
-            launched. This takes away what the pipeline overlaps: use it to attribute, not to time.
-    """
-
-    def __init__(self, synchronize: Callable[[], object] | None = None) -> None:
-        self._synchronize = synchronize or (lambda: None)
-        self._lock = threading.Lock()
-        self._seconds: dict[str, float] = {}
-        self._inner = threading.local()
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds by stage so far, of those stages that ran."""
-        with self._lock:
-            return dict(self._seconds)
-
-    def timed(self, stage: str, function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-        """The same function, on the clock. What a timed call inside it takes is the inner stage's alone.
-
-        Raises:
-            ValueError: a stage that is not one of STAGES.
-        """
-        if stage not in STAGES:
-            raise ValueError(f"unknown stage {stage!r}: the stages are {', '.join(STAGES)}")
-
-        @wraps(function)
-        def timed(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-            outer = getattr(self._inner, "seconds", 0.0)
-            self._inner.seconds = 0.0
-            self._synchronize()
-            started = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._synchronize()
-                whole = time.perf_counter() - started
-                with self._lock:
-                    self._seconds[stage] = self._seconds.get(stage, 0.0) + whole - self._inner.seconds
-                self._inner.seconds = outer + whole
-
-        return timed
-
-
-Timed = Callable[[str, Callable[..., Any]], Callable[..., Any]]
-"""(stage, function) -> the same function, measured: `StageClock.timed`, for one."""
+    stage: Stage
+    thread: str
+    start_ns: int
+    end_ns: int
 
 
 @contextmanager
-def measured_stages(pipeline: Any, timed: Timed) -> Iterator[None]:
-    """Measure the stages' callables where they hang on a pipeline, while the block runs.
+def recorded_stages(
+    pipeline: Any, synchronize: Callable[[], object] = lambda: None
+) -> Iterator[list[RecordedSpan]]:
+    """Record the stages of a pipeline, on all its threads, while the block runs.
 
-    The pipeline may be any revision's: a seam that it lacks is left out.
+    Args:
+        pipeline: of any revision that has spans.
+        synchronize: waits for the device, before and after each stage, so that the device's work counts where
+            it was launched. This takes away what the pipeline overlaps: use it to attribute, not to time.
+
+    Yields:
+        The spans that have ended so far.
     """
-    collator, stream = pipeline.collator, getattr(pipeline, "_stream", None)
-    measured_collator = SimpleNamespace(collate=timed("collate", collator.collate))
-    collecting: list[threading.Event] = []
+    spans: list[RecordedSpan] = []
+    zero_ns = time.time_ns() - time.perf_counter_ns()  # this clock never jumps, and starts anywhere
 
-    def collects(answer: Callable[..., None]) -> Callable[..., None]:
-        def collect(job: Callable[..., object], *args: Any) -> None:
-            collecting.append(threading.Event())
-            answer(partial(_then_set, collecting[-1], timed("collect", job)), *args)
+    @contextmanager
+    def span(stage: Stage) -> Iterator[None]:
+        synchronize()
+        start_ns = zero_ns + time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            synchronize()
+            end_ns = zero_ns + time.perf_counter_ns()
+            spans.append(RecordedSpan(stage, threading.current_thread().name, start_ns, end_ns))
 
-        return collect
-
-    def reads(submit: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(submit)
-        def submitted(*args: Any, **kwargs: Any) -> Any:
-            if kwargs.get("tokenize") is not None:  # a causal reranker brings its own
-                kwargs["tokenize"] = timed("tokenize", kwargs["tokenize"])
-            return submit(*args, **kwargs)
-
-        return submitted
-
-    replaced = [
-        _replace(pipeline, "collator", lambda _: measured_collator),
-        _replace(pipeline, "forward", partial(timed, "forward")),
-        _replace(pipeline, "_tokenize", partial(timed, "tokenize")),
-        _replace(pipeline, "submit", reads),
-        _replace(stream, "take", partial(timed, "plan")),
-        _replace(stream, "_plan", partial(timed, "plan")),
-        _replace(getattr(pipeline, "_worker", None), "answer", collects),
-    ]
+    before, pipeline.span = pipeline.span, span
     try:
-        yield
+        yield spans
     finally:
-        for restore in replaced:
-            restore()
-        for collected in collecting:  # a caller has the scores before the stage that handed them over ends
-            collected.wait(timeout=PATIENCE_S)
+        pipeline.span = before
 
 
-def _then_set(done: threading.Event, job: Callable[..., object], *args: Any) -> None:
-    try:
-        job(*args)
-    finally:
-        done.set()
+def stage_seconds(spans: Iterable[RecordedSpan], passes: int) -> dict[str, float]:
+    """Mean seconds per pass of each stage that ran, added over all threads."""
+    total_ns: Counter[str] = Counter()
+    for span in tuple(spans):
+        total_ns[span.stage] += span.end_ns - span.start_ns
+    return {stage: total / passes / 1e9 for stage, total in total_ns.items()}
 
 
-def _replace(owner: Any, name: str, by: Callable[[Any], Any]) -> Callable[[], None]:
-    """Put something else in an attribute's place, if it is there; call what is returned to undo it."""
-    if not hasattr(owner, name):
-        return lambda: None
-    own = vars(owner).get(name)
-    setattr(owner, name, by(getattr(owner, name)))
-    return lambda: delattr(owner, name) if own is None else setattr(owner, name, own)
+def add_to_trace(trace: Path, spans: Iterable[RecordedSpan]) -> None:
+    """Put spans into a Chrome trace that PyTorch's profiler wrote, on a track of their own."""
+    written = json.loads(trace.read_text())
+    base_ns = written.get("baseTimeNanoseconds", 0)
+    for span in tuple(spans):
+        start_us, duration_us = (span.start_ns - base_ns) / 1000, (span.end_ns - span.start_ns) / 1000
+        place = {"pid": "xenc: stages", "tid": span.thread, "ts": start_us, "dur": duration_us}
+        written["traceEvents"].append({"ph": "X", "cat": "xenc", "name": span.stage, **place})
+    trace.write_text(json.dumps(written))

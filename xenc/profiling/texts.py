@@ -8,12 +8,11 @@ import re
 from functools import cache
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 from ..errors import PairError
 
 Pair = tuple[str, str]
-
-_KEYS = ("query", "document")
 
 
 @cache
@@ -43,41 +42,32 @@ def read_pairs(path: Path) -> list[Pair]:
     Raises:
         PairError: a file that cannot be read or holds no pairs; a line that is no pair, by its number.
     """
-    readers = {".tsv": _from_tsv, ".jsonl": _from_json}
-    read = readers.get(path.suffix.lower())
-    if read is None:
+    if path.suffix.lower() not in (".tsv", ".jsonl"):
         raise PairError(f"{path}: pairs are read from .jsonl or .tsv, and {path.suffix!r} is neither.")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise PairError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     pairs = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate((line.rstrip("\r") for line in lines), 1):
         if line.strip():
-            pair = read(line.rstrip("\r"))
-            if pair is None:
+            found = line.split("\t") if path.suffix.lower() == ".tsv" else _from_json(line)
+            if len(found) != 2 or not all(isinstance(text, str) for text in found):
                 raise PairError(
                     f"{path}, line {number}: {line[:60]!r} is no pair: in .tsv give two columns, in .jsonl "
                     '["query", "document"] or {"query": ..., "document": ...}.'
                 )
-            pairs.append(pair)
+            pairs.append((found[0], found[1]))
     if not pairs:
         raise PairError(f"{path} holds no pairs: give at least one.")
     return pairs
 
 
-def _from_tsv(line: str) -> Pair | None:
-    columns = line.split("\t")
-    return (columns[0], columns[1]) if len(columns) == 2 else None
-
-
-def _from_json(line: str) -> Pair | None:
+def _from_json(line: str) -> list[Any]:
     try:
         read = json.loads(line)
     except json.JSONDecodeError:
-        return None
+        return []
     if isinstance(read, dict):
-        read = [read.get(key) for key in _KEYS]
-    if not isinstance(read, list) or len(read) != 2 or not all(isinstance(text, str) for text in read):
-        return None
-    return read[0], read[1]
+        return [read.get("query"), read.get("document")]
+    return read if isinstance(read, list) else []

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from ...profiling.kernel_names import INDUCTOR, Kernels
-from ...profiling.stages import STAGES
+from ...profiling.kernel_names import INDUCTOR, Kernels, added
+from ...serving.spans import STAGES
 
 SLOWER_SHOWN: Final = 3
 """How many kernels at most are named only because they became slower."""
@@ -17,10 +17,11 @@ def grown_stage(head: Mapping[str, float], base: Mapping[str, float]) -> str | N
     """The stage whose seconds grew most, and its share of all growth, as text; None if no stage grew.
 
     Args:
-        head: seconds by stage.
-        base: the same for the base. A stage that one side lacks is not compared: older revisions may not
-            have it.
+        head, base: seconds by stage; none of a revision whose pipeline has no spans, which is said. A stage
+            without a number on one side is not compared.
     """
+    if not (head and base):
+        return f"not measured: {'base' if head else 'head'} has no spans"
     growth = {stage: head[stage] - base[stage] for stage in STAGES if stage in head and stage in base}
     grown = {stage: seconds for stage, seconds in growth.items() if seconds > 0}
     if not grown:
@@ -59,11 +60,8 @@ def grown_kernels(head: Kernels, base: Kernels) -> tuple[str, ...]:
 
 
 def _alike(kernels: Kernels) -> dict[str, tuple[int, float]]:
-    added: dict[str, tuple[int, float]] = {}
-    for name, (count, seconds) in kernels.items():
+    def alike(name: str) -> str:
         name = re.sub(r"\bxenc_(base|head|same|slowed)(?=_|\b)", "xenc", name)
-        if INDUCTOR.match(name):
-            name = re.sub(r"^graph_\d+_|_\d+$", "", name)
-        before, total = added.get(name, (0, 0.0))
-        added[name] = before + count, total + seconds
-    return added
+        return re.sub(r"^graph_\d+_|_\d+$", "", name) if INDUCTOR.match(name) else name
+
+    return added((alike(name), count, seconds) for name, (count, seconds) in kernels.items())

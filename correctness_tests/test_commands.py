@@ -1,0 +1,98 @@
+"""The command line: what it prints and leaves, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import xenc
+from xenc import PairError
+from xenc.commands import main
+from xenc.profiling.texts import prose_pairs, read_pairs
+
+ROOT = Path(xenc.__file__).parent.parent
+SECTIONS = ("Speed", "What it says", "by stage", "by kernel", "hardware's limit", "How it was measured")
+
+
+def test_profile_prints_every_section_and_leaves_them_with_a_trace(tiny, tmp_path, capsys):
+    pairs, out = tmp_path / "pairs.jsonl", tmp_path / "out"
+    pairs.write_text('["a query", "a document"]\n\n{"query": "another", "document": "text"}\n')
+    status = main(
+        ["profile", str(tiny), "--execution", "packed-eager", "--device", "cpu", "--repeats", "2",
+         "--pairs", str(pairs), "--dtype", "float32", "--out", str(out)]
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert status == 0
+    assert [section for section in SECTIONS if section not in printed] == []
+    assert "Execution packed-eager (packed batches, not compiled) in float32 on cpu" in printed
+    assert "| pairs per pass                       |        2 |" in printed
+    assert (out / "profile.md").read_text() in printed
+    assert json.loads((out / "trace.json").read_text())["traceEvents"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["absent"], "cannot load 'absent' as a cross-encoder: give"),
+        (["--execution", "fastest"], "'fastest' is no Execution and no preset. Presets: "),
+        (["--device", "gpu"], "--device gpu: "),
+        (["--pairs", "absent.tsv"], "absent.tsv: cannot be read"),
+        (["--pairs", "pairs.txt"], "'.txt' is neither"),
+        (["--pairs", "bad.jsonl"], "bad.jsonl, line 2: '[1, 2]' is no pair"),
+        (["--out", "bad.jsonl"], "--out bad.jsonl: File exists. Name a folder"),
+        (["--repeats", "0"], "--repeats: '0' is not a positive whole number; see xenc profile --help"),
+        (["m", "n", "o"], "unrecognized arguments: n o; see xenc --help"),
+        (None, "the following arguments are required: command; see xenc --help"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it_and_exit_status_two(
+    tmp_path, monkeypatch, capsys, arguments, said
+):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.jsonl").write_text('["a", "b"]\n[1, 2]\n')
+    monkeypatch.setattr(sys, "argv", ["xenc"] if arguments is None else ["xenc", "profile", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("xenc", run_name="__main__")
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("xenc")
+    assert said in line
+
+
+def test_the_console_script_is_the_same_command():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"xenc": f"{main.__module__}:{main.__name__}"}
+
+
+def test_pairs_are_read_as_they_are(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_bytes("\ufeffa query\ta \u2028 document\r\n\r\n\tempty is a text too\n".encode())
+    assert read_pairs(path) == [("a query", "a \u2028 document"), ("", "empty is a text too")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("x.tsv", "a\tb\nonly one\n", "line 2: 'only one'"),
+        ("x.tsv", "a\tb\tc\n", "line 1"),
+        ("x.jsonl", '["a", "b"]\nnot json\n', "line 2: 'not json'"),
+        ("x.jsonl", '{"query": "a"}\n', "line 1"),
+        ("x.jsonl", "\n\n", "holds no pairs"),
+    ],
+)
+def test_a_line_that_is_no_pair_is_named(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(PairError, match=said):
+        read_pairs(tmp_path / name)
+
+
+def test_the_built_in_pairs_are_the_same_each_time_and_of_many_lengths():
+    assert prose_pairs() == prose_pairs()
+    assert len({len(document) for _, document in prose_pairs()}) > 48

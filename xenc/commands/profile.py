@@ -1,0 +1,83 @@
+"""`xenc profile MODEL`: where the time goes, how near the hardware's limit is, what to try next."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from ..cross_encoder import CrossEncoder
+from ..default_model import DEFAULT_MODEL
+from ..errors import XencError, first_line
+from ..presets import DEFAULT_PRESET, resolve_execution
+from ..profiling.kernels import name_compiled_kernels
+from ..profiling.measure import profile_model
+from ..profiling.report import TOP, markdown
+from ..profiling.texts import prose_pairs, read_pairs
+
+DTYPES: Final = ("float32", "bfloat16", "float16")
+
+
+def add_to(commands: Any) -> None:
+    """Add this command's parser to those of argparse's `add_subparsers`."""
+    parser = commands.add_parser("profile", help=(__doc__ or "").partition(": ")[2])
+    parser.set_defaults(run=run)
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", default=DEFAULT_MODEL,
+        help="a model's name, or a folder (default: the small one that comes with xenc)")  # fmt: skip
+    add("--execution", default=DEFAULT_PRESET, metavar="PRESET", help="how to score (default: %(default)s)")
+    add("--pairs", type=Path, metavar="FILE",
+        help="pairs to score, .jsonl or .tsv (default: 64 of Python's own documentation)")  # fmt: skip
+    add("--dtype", choices=DTYPES, help="what to compute in (default: the checkpoint's)")
+    add("--device", help="cpu, cuda, ... (default: the fastest there is)")
+    add("--batch-size", type=_positive, default=32, metavar="PAIRS",
+        help="of padded and bucketed batches (default: %(default)s)")  # fmt: skip
+    add("--repeats", type=_positive, default=5, metavar="N", help="timed passes (default: %(default)s)")
+    add("--top", type=_positive, default=TOP, metavar="N", help="kernels to list (default: %(default)s)")
+    add("--out", type=Path, default=Path("xenc-profile"), metavar="DIR",
+        help="where to leave trace.json and profile.md (default: %(default)s)")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> None:
+    """Profile a model, print the report, and leave it in a folder with the trace.
+
+    Raises:
+        XencError: a model, preset, file of pairs, device or folder that cannot be used.
+        OSError: a report that cannot be written.
+    """
+    _check_device(options.device)
+    execution = resolve_execution(options.execution)
+    pairs = prose_pairs() if options.pairs is None else read_pairs(options.pairs)
+    report_file, trace = options.out / "profile.md", options.out / "trace.json"
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise XencError(f"--out {options.out}: {error.strerror}. Name a folder that can be made.") from error
+    dtype = {} if options.dtype is None else {"dtype": getattr(torch, options.dtype)}
+    with CrossEncoder(options.model, device=options.device, model_kwargs=dtype, execution=execution) as model:
+        if model.device.type == "cpu":
+            model._worker.on_device(name_compiled_kernels).result()
+        measured = profile_model(
+            model, pairs, batch_size=options.batch_size, repeats=options.repeats, trace=trace
+        )
+    report = markdown(measured, options.top)
+    report_file.write_text(report, encoding="utf-8")
+    print(report)
+    print(f"{report_file}: this report")
+    print(f"{trace}: the traced pass; open it at https://ui.perfetto.dev or chrome://tracing")
+
+
+def _check_device(device: str | None) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise XencError(f"--device {device}: {first_line(error)}. Try cpu, or leave it out.") from error
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return number
