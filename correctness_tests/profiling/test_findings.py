@@ -85,7 +85,7 @@ SAID = [
      "No CUDA graph was replayed, though 'reduce-overhead' records them; 1 region(s)", "perf_hints"),
     (changed(device="cpu", execution=RECORDING, traced={"kernels": {"cpp_fused": (9, 0.01)}}),
      "which cpu does not have", None),
-    (changed(dtype="float32"), "The products are in float32, 60% of the time", "--dtype bfloat16"),
+    (changed(dtype="float32"), "Products in float32 need 60% of the time", "--dtype bfloat16"),
     (changed(fastest_dtype="float32"), "no instructions for bfloat16", "--dtype float32"),
     (changed(execution=Execution(layout="bucketed"), report=WASTED),
      "28.6% of the tokens that the device processed were padding", "--execution packed"),

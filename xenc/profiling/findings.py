@@ -134,13 +134,11 @@ def _limit(profile: Profile) -> Iterator[Finding]:
         f"{profile.mfu:.0%} of the device's peak."
     )
     if dtype != "float32" and fastest == "float32":
-        says = (
-            f"This device has no instructions for {dtype}: it emulates the products, {share:.0%} of the time."
-        )
+        says = f"This device has no instructions for {dtype}: it emulates products, {share:.0%} of the time."
         yield Finding(says, "try --dtype float32")
     elif dtype == "float32" and fastest != "float32":
         says = (
-            f"The products are in float32, {share:.0%} of the time; this device has {fastest} instructions."
+            f"Products in float32 need {share:.0%} of the time, and this device has {fastest} instructions."
         )
         yield Finding(says, f"try --dtype {fastest}, and compare the scores")
 
