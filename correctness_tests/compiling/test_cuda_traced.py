@@ -18,13 +18,13 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
-from xenc.prefix import attention as prefixed
 
 from correctness_tests import fake_cuda
 from correctness_tests.fake_cuda import DEVICE, Graph
 from xenc import Execution
-from xenc import attention as packed
-from xenc import pooled_attention as pooled
+from xenc.kernels import packed_attention as packed
+from xenc.kernels import pooled_attention as pooled
+from xenc.kernels import prefix_attention as prefixed
 from xenc.layouts.choice import layout_of
 from xenc.models.families import packable
 from xenc.models.quantize import TorchaoTwin, encoder_layers

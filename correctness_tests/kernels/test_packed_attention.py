@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from correctness_tests import checkpoints, strategies
-from xenc import attention
+from xenc.kernels import packed_attention as attention
 from xenc.kernels.packed_attention import NO_WINDOW, PACKED_ATTENTION, packed_attention
 
 SCALE = 0.3

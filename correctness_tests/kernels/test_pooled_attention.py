@@ -12,7 +12,7 @@ from torch import Tensor
 
 from correctness_tests import fake_cuda, strategies
 from correctness_tests.kernels.attention_cases import IN_ALL_DTYPES, LENGTHS, STEPS, Case, not_numbers
-from xenc import pooled_attention as rooms
+from xenc.kernels import pooled_attention as rooms
 from xenc.kernels.library import DTYPES
 from xenc.kernels.pooled_attention import pooled_attention
 

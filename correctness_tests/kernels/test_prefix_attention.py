@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from xenc.prefix import attention
 
 from correctness_tests import strategies
+from xenc.kernels import prefix_attention as attention
 from xenc.kernels.packed_attention import NO_WINDOW, packed_attention
 from xenc.kernels.prefix_attention import prefixed_attention
 

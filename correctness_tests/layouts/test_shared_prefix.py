@@ -18,12 +18,12 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
-from xenc.prefix import common
 
 import xenc
 from correctness_tests import checkpoints, oracle, strategies, test_causal
 from correctness_tests.waiting import SOON
 from xenc import PRESETS, Execution, ExecutionError, watch_compiles
+from xenc.batching import prefix_plan as common
 from xenc.batching.packed_plan import Budgets, plan_packed, warmup_plans
 from xenc.batching.prefix_plan import LEAST_SAVED, common_tokens, plan_shared, prefix_budgets
 from xenc.layouts import packed
