@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 import xenc
-from correctness_tests import checkpoints, oracle, strategies, test_causal
+from correctness_tests import checkpoints, oracle, strategies
+from correctness_tests.models import test_causal
 from correctness_tests.waiting import SOON
 from xenc import PRESETS, Execution, ExecutionError, watch_compiles
 from xenc.batching import prefix_plan as common

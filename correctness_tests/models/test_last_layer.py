@@ -14,7 +14,8 @@ from torch import Tensor
 
 import xenc
 from correctness_tests import checkpoints, oracle
-from xenc import Execution, foreign_code, watch_compiles
+from xenc import Execution, watch_compiles
+from xenc.models import foreign_code
 from xenc.models.families import packable
 
 TOKENS = 512

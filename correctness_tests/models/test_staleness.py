@@ -14,7 +14,8 @@ from sentence_transformers.base.modules import Transformer
 from tokenizers import processors
 
 import xenc
-from correctness_tests import checkpoints, test_causal
+from correctness_tests import checkpoints
+from correctness_tests.models import test_causal
 from perf_tests import workloads
 
 LENGTHS = [10, 300, 80, 20, 150, 0, 40, 400]
