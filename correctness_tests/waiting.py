@@ -41,7 +41,7 @@ def until(condition: Callable[[], bool], seconds: float = SOON) -> bool:
 
 def read_fully(model: xenc.CrossEncoder, pairs: int) -> None:
     """Wait until so many pairs wait for the device."""
-    waiting = model.pipeline._scheduler.queue._waiting
+    waiting = model.pipeline.queue._waiting
     assert until(lambda: len(waiting) == pairs), len(waiting)
 
 

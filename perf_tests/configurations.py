@@ -1,4 +1,4 @@
-"""What `test_predict` times: presets, and the peers that one would use instead, on every workload."""
+"""What `test_predict` times: presets on every workload. For peers see `perf_tests.cpu` and `.hopper`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import pytest
 
-from perf_tests.peers import FACTORIES
 from perf_tests.workloads import ON_CPU, ON_GPU, Workload
 
 ROWS: Final = (
@@ -17,8 +16,6 @@ ROWS: Final = (
 )  # fmt: skip
 """The presets that are timed on every workload; `perf_tests.techniques` has the others."""
 
-PEERS: Final = tuple(FACTORIES)
-
 REFERENCE: Final = "sdpa-sorted"
 """Speed-ups are over this one: the best that runs without compiling. It is run again before each round."""
 
@@ -26,7 +23,7 @@ ROUNDS: Final = 5
 
 _ELSEWHERE: Final = {
     "cpu": ("packed-cudagraphs", "packed-int8", "packed-float8"),
-    "cuda": ("packed-int8", "onnxruntime", "openvino"),
+    "cuda": ("packed-int8",),
 }
 """Rows that would repeat another one on this device, take minutes, or have nothing to run on."""
 
@@ -49,12 +46,10 @@ def configurations() -> list[Any]:
     parameters = []
     for marker, device, workloads in (("cpu", "cpu", ON_CPU), ("gpu", "cuda", ON_GPU)):
         for workload in workloads:
-            for name in (name for name in (*ROWS, *PEERS) if name not in _ELSEWHERE[device]):
+            for name in (name for name in ROWS if name not in _ELSEWHERE[device]):
                 marks = [getattr(pytest.mark, marker)]
                 if device == "cpu":
                     marks.append(pytest.mark.slow)
-                if name in PEERS:
-                    marks.append(pytest.mark.peer)
                 configuration = Configuration(name=name, device=device, workload=workload)
                 label = f"{marker}-{workload.name}-{name}"
                 parameters.append(pytest.param(configuration, marks=marks, id=label))

@@ -14,7 +14,7 @@ import torch
 
 from correctness_tests import oracle
 from perf_tests import models, peers
-from perf_tests.configurations import PEERS, REFERENCE, Configuration
+from perf_tests.configurations import REFERENCE, Configuration
 from perf_tests.device_thread import on_device_thread
 from perf_tests.faults import inject
 from perf_tests.peers.peer import predicted
@@ -78,12 +78,8 @@ class Scorers:
     _warmups_s: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     def ready(self, configuration: Configuration) -> Scorer:
-        """A warmed-up scorer of a configuration.
-
-        Raises:
-            Absent: a peer that cannot run here.
-        """
-        if configuration.name in PEERS:
+        """A warmed-up scorer of a preset or of one of `peers.FACTORIES`, by name."""
+        if configuration.name in peers.FACTORIES:
             batch_size = configuration.workload.batch_size
             peer = _peer(configuration.name, configuration.device, batch_size)
             return Scorer(peer=peer, batch_size=batch_size)

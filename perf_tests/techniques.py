@@ -161,8 +161,7 @@ TECHNIQUES: Final = (*_LAYOUTS, *_SHAPES, *_MODES, *_BATCH_SIZES, *_PRECISIONS)
 
 
 SHORT: Final = (
-    "packed", "packed-eager", "bucketed", "bucketed-powers-of-two", "sdpa-sorted, batch 1",
-    "sdpa-sorted, batch 32",
+    "packed", "packed-eager", "bucketed-powers-of-two", "sdpa-sorted, batch 1", "sdpa-sorted, batch 32",
 )  # fmt: skip
 """What `make bench` has time for on two cores."""
 

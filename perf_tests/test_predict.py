@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from perf_tests.configurations import PEERS, ROUNDS, Configuration, configurations
-from perf_tests.peers import Absent
+from perf_tests.configurations import ROUNDS, Configuration, configurations
 from perf_tests.rates import encoder, identity, rates
 from perf_tests.scorers import DTYPES, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair
@@ -28,12 +27,11 @@ def test_predict(
     scorers: Scorers,
     profile: Callable[[Scorer, list[Pair]], None],
 ) -> None:
-    reason, quantize = why_not(configuration), quantization(configuration)
+    quantize = PRESETS[configuration.name].quantize
+    reason = missing_for(PRESETS[configuration.name])
     if reason is None:
         try:
             scorer = scorers.ready(configuration)
-        except Absent as error:
-            reason = str(error)
         except ExecutionError as error:
             if quantize is None:
                 raise
@@ -67,16 +65,6 @@ def test_predict(
         **throughput(configuration, scorer, timing, rounds),
     )
     profile(scorer, rounds[0])
-
-
-def why_not(configuration: Configuration) -> str | None:
-    """Why a preset cannot be measured, for want of packages; None if it can. A peer says so itself."""
-    return None if configuration.name in PEERS else missing_for(PRESETS[configuration.name])
-
-
-def quantization(configuration: Configuration) -> str | None:
-    """What a configuration quantises to: its error is tolerated by that."""
-    return None if configuration.name in PEERS else PRESETS[configuration.name].quantize
 
 
 def throughput(

@@ -36,6 +36,7 @@ INSTRUCTION = (
 QUERY = "How does Python look up names, and what of those that are bound in another block?"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.benchmark(timer=synchronised_seconds),
     pytest.mark.parametrize("device", DEVICES),
 ]
@@ -77,9 +78,7 @@ def flops(model: CrossEncoder) -> float:
     return report.all_tokens * 2 * products + attended * per_attended
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("packed", marks=pytest.mark.slow, id="control"), "packed-shared-prefix"]
-)
+@pytest.mark.parametrize("name", [pytest.param("packed", id="control"), "packed-shared-prefix"])
 def test_one_request_of_a_query_and_50_documents(benchmark: Any, device: str, name: str) -> None:
     """Each round right after the same request on packed whole pairs; the texts are read in both."""
     request, model, whole = pairs(), warm(name, device), warm("packed", device)

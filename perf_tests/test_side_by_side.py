@@ -75,6 +75,8 @@ def test_in_turns(benchmark: Any, workload: Workload, name: str, time_all: TimeA
         reference_seconds=[] if plain is None else plain.seconds, tau=timed.kendall_tau,
         largest_error=timed.largest_error,
     )  # fmt: skip
+    if row.int8:  # the peak is of another precision
+        benchmark.extra_info.pop("mfu", None)
     if timed.output_error is not None:
         benchmark.extra_info.update(output_error=timed.output_error, output_tolerance=timed.output_tolerance)
     if timed.waste is not None:

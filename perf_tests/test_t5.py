@@ -29,6 +29,7 @@ OTHER = FirstStep(targets=(("▁relevant", "▁irrelevant"),))
 BOTH = FirstStep(targets=ONE.targets + OTHER.targets)
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.benchmark(timer=synchronised_seconds),
     pytest.mark.parametrize("device", DEVICES),
 ]
@@ -78,7 +79,6 @@ def measure(
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_compiled(benchmark: Any, checkpoint: Path, device: str) -> None:
     plain = ready(checkpoint, device, "sdpa-sorted", ONE)
     measure(
@@ -88,7 +88,6 @@ def test_compiled(benchmark: Any, checkpoint: Path, device: str) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_two_answers_from_one_pass_of_the_encoder(benchmark: Any, checkpoint: Path, device: str) -> None:
     """Beside asking twice, of the same checkpoint."""
     one, other = (ready(checkpoint, device, "bucketed", asked) for asked in (ONE, OTHER))

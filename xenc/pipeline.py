@@ -23,13 +23,12 @@ from .models.twin import Twin
 from .serving.queue import NextBatch
 from .serving.request import Request, Scored
 from .serving.scheduler import Scheduler
-from .serving.spans import Span
 from .serving.worker import Worker
 from .text.readers import Reader, Tokenize
 from .text.tokens import TokenizedPairs
 
 
-class Pipeline:
+class Pipeline(Scheduler):
     """One model under one execution. Its stages are attributes: reader, plan(), collator, forward.
 
     Args:
@@ -46,6 +45,7 @@ class Pipeline:
         forward: a batch -> its logits.
         compiled: the forward, if the execution compiles it.
         products: what multiplies by the encoder's weights, and why.
+        queue, span: see `Scheduler`.
 
     Raises:
         ExecutionError: buckets or token budgets that do not hold max_length; a quantisation that the
@@ -63,7 +63,7 @@ class Pipeline:
     ) -> None:
         self.reranker, self.reader, self.execution = reranker, reader, execution
         self.model, self.device = reranker.model, reranker.model.device
-        self._graph_key, self._worker = reranker.graph_key, worker
+        self._graph_key = reranker.graph_key
         self._twin: Twin | None
         if reuse is None:
             self._twin, self.products = twin_for(self.model, execution)
@@ -79,7 +79,7 @@ class Pipeline:
         self.forward: Callable[[Any], Tensor] = self._layout.forward
         if self._twin is not None:
             self.forward = self._twin.following(self._layout.forward)
-        self._scheduler = Scheduler(worker, self._layout.queue(), self._logits)
+        super().__init__(worker, self._layout.queue())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,15 +90,6 @@ class Pipeline:
     def multiplied_dtype(self) -> torch.dtype:
         """What the products of the encoder's layers multiply."""
         return torch.int8 if self.execution.quantize == "int8" else self.dtype
-
-    @property
-    def span(self) -> Span:
-        """What each stage runs in; a profiler puts its own here. See `spans`."""
-        return self._scheduler.span
-
-    @span.setter
-    def span(self, span: Span) -> None:
-        self._scheduler.span = span
 
     def is_of(self, reranker: Reranker) -> bool:
         """Whether graphs, twin and collator still fit a model; its texts may be read otherwise."""
@@ -166,9 +157,7 @@ class Pipeline:
         """
         _check_batch_size(batch_size)
         read = tokenize or self.reader.for_request(prompt)
-        return self._scheduler.submit(
-            Request(pairs, batch_size=batch_size, tokenize=read, answer=answer, **more)
-        )
+        return self.schedule(Request(pairs, batch_size=batch_size, tokenize=read, answer=answer, **more))
 
     def run(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Logits of collated batches, run one after the other on the device's thread: nothing beside."""

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from correctness_tests import oracle
-from perf_tests import peers, test_predict, workloads
-from perf_tests.configurations import PEERS, Configuration, configurations
-from perf_tests.conftest import lacks
+from perf_tests import peers, test_predict, test_side_by_side, workloads
+from perf_tests.configurations import Configuration, configurations
+from perf_tests.conftest import NOT_JUDGED, lacks
+from perf_tests.peers.onnxruntime import onnxruntime
+from perf_tests.peers.openvino import openvino
 from perf_tests.scorers import Scorers
 from perf_tests.techniques import Technique, techniques
 from xenc import PRESETS, watch_compiles
@@ -44,11 +46,7 @@ def make(name: str, checkpoint: Path) -> peers.Peer:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_peer_scores_as_the_oracle_in_the_callers_order(name, minilm, expected):
-    try:
-        peer = make(name, minilm)
-    except peers.Absent as absent:
-        pytest.skip(str(absent))
-    logits = peer.logits(PAIRS)
+    logits = make(name, minilm).logits(PAIRS)
     assert (logits.shape, logits.dtype) == ((len(PAIRS),), np.float32)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
@@ -62,51 +60,38 @@ def test_nothing_compiles_in_the_compiled_peer_once_it_is_made(minilm):
     assert watch.report.clean, watch.report.describe()
 
 
-def test_a_row_whose_packages_are_absent_names_the_remedy_and_no_other_row_does(monkeypatch):
-    monkeypatch.setattr("xenc.extras.find_spec", lambda module: None)
-    for (configuration,) in (parameter.values for parameter in configurations()):
-        execution = None if configuration.name in PEERS else PRESETS[configuration.name]
-        needy = execution is not None and execution.quantize is not None
-        assert test_predict.why_not(configuration) == (
-            "not installed: pip install 'xenc[torchao]'" if needy else None
-        )
+ELSEWHERE = {
+    "openvino": lambda: openvino(Path("nowhere"), torch.float32, 1, BATCH_SIZE),
+    "onnxruntime": lambda: onnxruntime(Path("nowhere"), 1, BATCH_SIZE),
+}
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_peer_whose_package_is_absent_says_so(name, monkeypatch):
     monkeypatch.setattr(f"perf_tests.peers.{name}.find_spec", lambda module: None)
     with pytest.raises(peers.Absent, match=rf"not installed: .*{name}"):
-        make(name, Path("nowhere"))
+        ELSEWHERE[name]()
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_row_whose_peer_is_absent_says_so_and_times_nothing(name, minilm, monkeypatch):
-    monkeypatch.setattr(f"perf_tests.peers.{name}.find_spec", lambda module: None)
-    row = Configuration(name=name, device="cpu", workload=workloads.seed(pairs=3, batch_size=3))
+def test_a_row_whose_packages_are_absent_names_the_remedy_and_times_nothing(monkeypatch):
+    monkeypatch.setattr("xenc.extras.find_spec", lambda module: None)
+    row = Configuration(name="packed-float8", device="cpu", workload=workloads.seed(pairs=3, batch_size=3))
     benchmark = SimpleNamespace(extra_info={})
     test_predict.test_predict(benchmark, row, Scorers(), profile=None)
-    assert benchmark.extra_info["configuration"] == name
-    assert benchmark.extra_info["not_measured"].startswith("not installed: ")
-
-
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_processors_peer_is_absent_on_another_device(name):
-    with pytest.raises(peers.Absent, match="on a processor"):
-        peers.make(name, Path("nowhere"), "cuda", torch.float32, BATCH_SIZE)
+    assert benchmark.extra_info["configuration"] == "packed-float8"
+    assert benchmark.extra_info["not_measured"] == "not installed: pip install 'xenc[torchao]'"
 
 
 def test_the_gate_asks_nothing_of_rows_whose_packages_are_absent(monkeypatch):
     monkeypatch.setattr("xenc.extras.find_spec", lambda module: None)
     for parameter in (*configurations(), *techniques()):
         row = parameter.values[0]
-        execution = row.execution if isinstance(row, Technique) else PRESETS.get(row.name)
-        needy = execution is not None and execution.quantize is not None
+        execution = row.execution if isinstance(row, Technique) else PRESETS[row.name]
+        needy = execution.quantize is not None
         assert lacks(SimpleNamespace(callspec=SimpleNamespace(params={"row": row}))) == needy
     assert not lacks(SimpleNamespace())
 
 
 def test_what_another_system_runs_is_not_judged_by_the_gate():
-    for parameter in configurations():
-        name = parameter.values[0].name
-        judged = "peer" not in {mark.name for mark in parameter.marks}
-        assert judged == (name not in PEERS)
+    assert "side_by_side" in NOT_JUDGED
+    assert "side_by_side" in {mark.name for mark in test_side_by_side.test_in_turns.pytestmark}

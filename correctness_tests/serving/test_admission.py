@@ -289,7 +289,7 @@ def test_a_forked_child_counts_from_zero(tiny):
         go = threading.Event()
         model._worker.on_device(go.wait, 100)
         waiting = model.submit(PAIRS)
-        while len(model.pipeline._scheduler.queue._waiting) < 8:
+        while len(model.pipeline.queue._waiting) < 8:
             time.sleep(0.01)
         model._admission._lock.acquire()  # as another thread might, just then
         child = os.fork()

@@ -80,10 +80,8 @@ def test_every_score_under_many_threads_is_the_oracles_and_nothing_compiles(
 
 def test_requests_that_wait_together_share_one_batch(model, expected, monkeypatch):
     requests = [[pair] for pair in list(expected)[:12]]
-    batches, run = [], model.pipeline._scheduler._run_batch
-    monkeypatch.setattr(
-        model.pipeline._scheduler, "_run_batch", lambda batch: batches.append(batch) or run(batch)
-    )
+    batches, run = [], model.pipeline._run_batch
+    monkeypatch.setattr(model.pipeline, "_run_batch", lambda batch: batches.append(batch) or run(batch))
     with held(model):
         waiting = [submit(model, pairs) for pairs in requests]
         read_fully(model, 12)
@@ -140,10 +138,8 @@ def test_a_token_beyond_the_vocabulary_fails_its_own_request_alone(model, expect
 
 
 def test_a_cancelled_request_runs_nothing_more_and_the_rest_goes_on(model, expected, monkeypatch):
-    batches, run = [], model.pipeline._scheduler._run_batch
-    monkeypatch.setattr(
-        model.pipeline._scheduler, "_run_batch", lambda batch: batches.append(batch) or run(batch)
-    )
+    batches, run = [], model.pipeline._run_batch
+    monkeypatch.setattr(model.pipeline, "_run_batch", lambda batch: batches.append(batch) or run(batch))
     with held(model):
         dropped, kept = submit(model, [FINE] * 100), submit(model, [FINE])
         read_fully(model, 101)
@@ -151,7 +147,7 @@ def test_a_cancelled_request_runs_nothing_more_and_the_rest_goes_on(model, expec
         assert futures.wait([dropped], timeout=SOON).done, "who waits for a cancelled Future waits for ever"
     assert_right(kept.result(SOON), [FINE], expected)
     assert [len(batch.documents) for batch in batches] == [1]
-    assert model.pipeline._scheduler.queue._tokens == 0
+    assert model.pipeline.queue._tokens == 0
 
 
 def test_an_interrupt_drops_the_callers_work_and_the_model_works_on(model, expected):
@@ -160,7 +156,7 @@ def test_an_interrupt_drops_the_callers_work_and_the_model_works_on(model, expec
         with pytest.raises(KeyboardInterrupt):
             model.predict([FINE] * 500)
     assert_right(submit(model, [FINE]).result(SOON), [FINE], expected)
-    assert model.pipeline._scheduler.queue._tokens == 0
+    assert model.pipeline.queue._tokens == 0
 
 
 def test_a_request_that_fails_while_it_is_read_strands_nobody(model, expected, monkeypatch):

@@ -50,13 +50,13 @@ def broken(*_, **__):
 
 @pytest.mark.parametrize(
     "stage",
-    ["reader", "collator", "forward", "_use_attention", "add", "next_batch", "resume"],
+    ["_tokenize", "collator", "forward", "_use_attention", "add", "next_batch", "resume"],
 )
 @pytest.mark.parametrize("execution", ["packed-eager", "sdpa-sorted"])
 def test_whichever_stage_breaks_all_that_waits_is_told(tiny, monkeypatch, stage, execution):
     with xenc.CrossEncoder(str(tiny), device="cpu", execution=execution) as model:
-        queue = model.pipeline._scheduler.queue
-        owner = queue if hasattr(queue, stage) else model.pipeline
+        pipeline = model.pipeline
+        owner = next(each for each in (pipeline.reader, pipeline.queue, pipeline) if hasattr(each, stage))
         with monkeypatch.context() as patch:
             patch.setattr(owner, stage, broken)
             asked = [model.submit([PAIR] * 3), model.submit([PAIR])]

@@ -22,7 +22,7 @@ def model(tiny):
 
 
 def test_what_waits_is_bounded_while_a_large_request_is_read(model, monkeypatch):
-    stream, waiting = model.pipeline._scheduler.queue, []
+    stream, waiting = model.pipeline.queue, []
     add, bound = stream.add, MOST_WAITING * stream._budgets.usual
     monkeypatch.setattr(stream, "add", lambda *args: add(*args) or waiting.append(stream._tokens))
     pairs = [("a", "b " * 8)] * 20_000

@@ -52,14 +52,15 @@ def _tau(found: dict[str, Record]) -> str:
 
 def _legend(rows: Sequence[Record]) -> str:
     rounds = sorted({len(row.seconds) for row in rows})
-    sizes = {
-        f"{row.info['system']} {row.info['batch_size']} on {row.info['workload']}": None
-        for row in rows if not row.info["system"].startswith(XENC)
-    }  # fmt: skip
+    sizes: dict[str, list[str]] = {}
+    for row in rows:
+        if not row.info["system"].startswith(XENC):
+            sizes.setdefault(row.info["system"], []).append(str(row.info["batch_size"]))
+    listed = "; ".join(f"{name} {', '.join(each)}" for name, each in sizes.items())
     return (
         f"pairs/s: from texts to scores, median of n = {' or '.join(map(str, rounds))} rounds ± standard "
         "deviation / median, (!) above 5%. All systems score the same texts in turns. xenc over it: "
         f"{OURS} in the same precision, median of the rounds' own ratios. tau: Kendall's against the float32 "
-        "oracle's order, the lowest of the workloads. Batch sizes, the fastest in a trial: "
-        f"{', '.join(sizes)}."
+        "oracle's order, the lowest of the workloads. Batch sizes by workload, the fastest in a trial: "
+        f"{listed}."
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -57,68 +58,51 @@ class Row:
         return " ".join(filter(None, (self.group, self.preset, self.precision)))
 
 
-def table_rows() -> tuple[Row, ...]:
-    """All rows, in the order of the table."""
-    return (*_sentence_transformers(), *_openvino(), *_onnxruntime(), *_ours(), *_zentorch())
-
-
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def _sentence_transformers() -> Iterator[Row]:
-    for precision, dtype in DTYPES.items():
-
-        def make(setting: Setting, _: Workload, dtype: torch.dtype = dtype) -> Any:
-            check_native(setting, dtype)
-            return SentenceTransformers(setting.checkpoint(), "cpu", dtype, setting.batch_sizes[0])
-
-        yield Row(group=ST, precision=precision, dtype=dtype, peer=make)
-
-
-def _openvino() -> Iterator[Row]:
-    for int8 in (False, True):
-        for precision, dtype in DTYPES.items():
-
-            def make(
-                setting: Setting, workload: Workload, dtype: torch.dtype = dtype, int8: bool = int8
-            ) -> Any:
-                calibrate_on = setting.calibration_of(workload) if int8 else ()
-                first = setting.batch_sizes[0]
-                return openvino(setting.checkpoint(), dtype, setting.threads, first, calibrate_on)
-
-            yield Row(
-                group=OPENVINO, precision=f"int8 + {precision}" if int8 else precision, dtype=dtype,
-                int8=int8, peer=make, per_workload=int8,
-            )  # fmt: skip
+def table_rows() -> tuple[Row, ...]:
+    """All rows, in the order of the table."""
+    alone = ("float32",)
+    return (
+        *_rows(ST, _sentence_transformers),
+        *_rows(OPENVINO, _openvino), *_rows(OPENVINO, _openvino, int8=True),
+        *_rows(ONNXRUNTIME, _onnxruntime, alone), *_rows(ONNXRUNTIME, _onnxruntime, alone, int8=True),
+        *_rows(XENC), *_rows(XENC, int8=True), *_rows(ZENTORCH, _zentorch),
+    )  # fmt: skip
 
 
-def _onnxruntime() -> Iterator[Row]:
-    for int8 in (False, True):
-
-        def make(setting: Setting, _: Workload, int8: bool = int8) -> Any:
-            return onnxruntime(setting.checkpoint(), setting.threads, setting.batch_sizes[0], int8=int8)
-
-        precision = "int8 + float32" if int8 else "float32"
-        yield Row(group=ONNXRUNTIME, precision=precision, dtype=torch.float32, int8=int8, peer=make)
-
-
-def _zentorch() -> Iterator[Row]:
-    for precision, dtype in DTYPES.items():
-
-        def make(setting: Setting, _: Workload, dtype: torch.dtype = dtype) -> Any:
-            check_native(setting, dtype)
-            return zentorch(setting.checkpoint(), dtype, setting.batch_sizes[0])
-
-        yield Row(group=ZENTORCH, precision=precision, dtype=dtype, peer=make)
+def _rows(
+    group: str, make: Any = None, precisions: Iterable[str] = tuple(DTYPES), int8: bool = False
+) -> Iterator[Row]:
+    """Rows of a peer, or of xenc if none makes one, in some precisions."""
+    for precision in precisions:
+        dtype = DTYPES[precision]
+        yield Row(
+            group=group, precision=f"int8 + {precision}" if int8 else precision, dtype=dtype, int8=int8,
+            execution=PRESETS["packed-int8" if int8 else "packed"] if make is None else None,
+            peer=None if make is None else partial(make, dtype=dtype, int8=int8),
+            per_workload=int8 and group == OPENVINO,
+        )  # fmt: skip
 
 
-def _ours() -> Iterator[Row]:
-    for int8 in (False, True):
-        for precision, dtype in DTYPES.items():
-            yield Row(
-                group=XENC, precision=f"int8 + {precision}" if int8 else precision, dtype=dtype, int8=int8,
-                execution=PRESETS["packed-int8" if int8 else "packed"],
-            )  # fmt: skip
+def _sentence_transformers(setting: Setting, _: Workload, dtype: torch.dtype, int8: bool) -> Any:
+    check_native(setting, dtype)
+    return SentenceTransformers(setting.checkpoint(), "cpu", dtype, setting.batch_sizes[0])
+
+
+def _openvino(setting: Setting, workload: Workload, dtype: torch.dtype, int8: bool) -> Any:
+    calibrate_on = setting.calibration_of(workload) if int8 else ()
+    return openvino(setting.checkpoint(), dtype, setting.threads, setting.batch_sizes[0], calibrate_on)
+
+
+def _onnxruntime(setting: Setting, _: Workload, dtype: torch.dtype, int8: bool) -> Any:
+    return onnxruntime(setting.checkpoint(), setting.threads, setting.batch_sizes[0], int8=int8)
+
+
+def _zentorch(setting: Setting, _: Workload, dtype: torch.dtype, int8: bool) -> Any:
+    check_native(setting, dtype)
+    return zentorch(setting.checkpoint(), dtype, setting.batch_sizes[0])
 
 
 CASE: Final = (

@@ -11,8 +11,7 @@ from typing import Final
 
 import torch
 
-from perf_tests.peers import onnxruntime, openvino
-from perf_tests.peers.peer import MAX_LENGTH, Absent, Factory, Pair, Peer
+from perf_tests.peers.peer import MAX_LENGTH, Absent, Pair, Peer
 from perf_tests.peers.sentence_transformers import CompiledSentenceTransformers, SentenceTransformers
 
 __all__ = [
@@ -20,26 +19,19 @@ __all__ = [
     "MAX_LENGTH",
     "Absent",
     "CompiledSentenceTransformers",
-    "Factory",
     "Pair",
     "Peer",
     "SentenceTransformers",
     "make",
 ]
 
-FACTORIES: Final[dict[str, Factory]] = {
+FACTORIES: Final[dict[str, type[SentenceTransformers]]] = {
     "sentence-transformers": SentenceTransformers,
     "sentence-transformers-compiled": CompiledSentenceTransformers,
-    "onnxruntime": onnxruntime.on_all_threads,
-    "openvino": openvino.on_all_threads,
 }
-"""Those that are rows of `test_predict`; the first two are rows of the table of one GPU too."""
+"""Those that run on any device, by name."""
 
 
 def make(name: str, checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int) -> Peer:
-    """A peer, warmed up.
-
-    Raises:
-        Absent: it cannot run here.
-    """
+    """A peer that runs on any device, warmed up."""
     return FACTORIES[name](checkpoint, device, dtype, batch_size)

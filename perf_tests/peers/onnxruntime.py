@@ -43,17 +43,6 @@ def onnxruntime(checkpoint: Path, threads: int, batch_size: int, *, int8: bool =
     return Padded(checkpoint, _session(file, threads), batch_size)
 
 
-def on_all_threads(checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int) -> Padded:
-    """The peer in float32, with as many threads as PyTorch has; see `Factory`.
-
-    Raises:
-        Absent: a package is missing, or it is asked for another device or dtype.
-    """
-    if (device, dtype) != ("cpu", torch.float32):
-        raise Absent("ONNX Runtime is measured on a processor, in float32")
-    return onnxruntime(checkpoint, torch.get_num_threads(), batch_size)
-
-
 def _session(file: Path, threads: int) -> Session:
     import onnxruntime
 

@@ -50,17 +50,6 @@ def openvino(
     return Padded(checkpoint, _session(core, file, dtype, threads), batch_size)
 
 
-def on_all_threads(checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int) -> Padded:
-    """The peer, with as many threads as PyTorch has; see `Factory`.
-
-    Raises:
-        Absent: a package or the instructions are missing, or it is asked for another device.
-    """
-    if device != "cpu":
-        raise Absent("OpenVINO is measured on a processor")
-    return openvino(checkpoint, dtype, torch.get_num_threads(), batch_size)
-
-
 def _session(core: Any, file: Path, dtype: torch.dtype, threads: int) -> Session:
     configuration = {
         "INFERENCE_PRECISION_HINT": _HINTS[dtype][0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,10 +21,6 @@ class Peer(Protocol):
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
         """[N] float32 logits, in the caller's order."""
         ...
-
-
-Factory = Callable[[Path, str, torch.dtype, int], Peer]
-"""(checkpoint, device, dtype, batch_size) -> the peer."""
 
 
 def longest(checkpoint: Path) -> int:

@@ -41,7 +41,7 @@ def draw(path: Path, records: Sequence[Record], caption: str) -> bool:
         axes.set_xlabel("pairs / s (median; whiskers: slowest and fastest round)", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"blue: compiled, grey: eager\n{caption}", fontsize=8)
+    figure.suptitle(f"blue: compiled by PyTorch, grey: not\n{caption}", fontsize=8)
     figure.savefig(path, dpi=150)
     return True
 

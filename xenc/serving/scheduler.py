@@ -6,7 +6,7 @@ thread again, so that the device waits neither for a text nor for a caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -21,24 +21,27 @@ from .spans import Span, no_span
 from .worker import Worker
 
 
-class Scheduler:
-    """Runs what is asked of one pipeline.
+class Scheduler(ABC):
+    """What has requests answered: whoever inherits from it says what the logits of a batch are.
 
     Args:
         worker: the threads to run on.
         queue: what waits for the device.
-        run: a batch -> its logits [slots, C]; called on the device's thread, under inference mode.
 
     Attributes:
         queue: as given.
         span: what each stage runs in; a profiler puts its own here. See `spans`.
     """
 
-    def __init__(self, worker: Worker, queue: BatchQueue, run: Callable[[NextBatch], Tensor]) -> None:
-        self._worker, self.queue, self._run = worker, queue, run
+    def __init__(self, worker: Worker, queue: BatchQueue) -> None:
+        self._worker, self.queue = worker, queue
         self.span: Span = no_span
 
-    def submit(self, request: Request) -> Future[Any]:
+    @abstractmethod
+    def _logits(self, batch: NextBatch) -> Tensor:
+        """Logits [slots, C] of a batch; called on the device's thread, under inference mode."""
+
+    def schedule(self, request: Request) -> Future[Any]:
         """Begin with a request; its Future is the answer."""
         request.future.add_done_callback(self._look_again)
         self._worker.promise(request.future)
@@ -87,7 +90,7 @@ class Scheduler:
     def _run_batch(self, batch: NextBatch) -> None:
         requests = batch.requests
         try:
-            logits = self._run(batch)
+            logits = self._logits(batch)
         except BaseException as error:
             if len(requests) == 1 or isinstance(error, CompileError):
                 for request in requests:
