@@ -35,14 +35,14 @@ def collated(case: Case, types: list[list[int]] | None = None, **changes: object
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Rows of a request, and a batch of some of them, with places and tokens to spare; padding among them."""
-    max_tokens = draw(st.integers(1, 9))
-    row = st.lists(st.one_of(st.just(PAD_ID), st.integers(0, 9)), max_size=max_tokens)
+    max_seqlen = draw(st.integers(1, 9))
+    row = st.lists(st.one_of(st.just(PAD_ID), st.integers(0, 9)), max_size=max_seqlen)
     rows = draw(st.lists(row, min_size=1, max_size=6))
     picked = draw(st.permutations(range(len(rows))))[: draw(st.integers(0, len(rows)))]
     spare = draw(st.integers(0 if picked else 1, 20))
     tokens = sum(max(1, len(rows[row])) for row in picked) + spare
-    slots = len(picked) - -spare // max_tokens + draw(st.integers(1, 3))
-    return rows, PackedPlan(tuple(picked), tokens, slots, max_tokens)
+    slots = len(picked) - -spare // max_seqlen + draw(st.integers(1, 3))
+    return rows, PackedPlan(tuple(picked), tokens, slots, max_seqlen)
 
 
 FULL = ([[1, 2], [3]], PackedPlan((1, 0), 3, 2, 2))
@@ -57,8 +57,8 @@ def documents(case: Case) -> list[list[int]]:
     laid_out = [rows[row] or [PAD_ID] for row in plan.rows]
     left = plan.tokens - sum(map(len, laid_out))
     while left > 0:
-        laid_out.append([PAD_ID] * min(left, plan.max_tokens))
-        left -= plan.max_tokens
+        laid_out.append([PAD_ID] * min(left, plan.max_seqlen))
+        left -= plan.max_seqlen
     return laid_out
 
 
@@ -84,16 +84,18 @@ def test_ids_are_the_documents_end_to_end(case):
 @example(([[1]], PackedPlan((), 5, 4, 2)))
 def test_starts_are_those_of_the_documents_and_then_the_end_again_and_again(case):
     _, plan = case
-    starts = [0, *accumulate(map(len, documents(case)))]
-    assert collated(case).starts.tolist() == starts + [plan.tokens] * (plan.slots + 1 - len(starts))
+    cu_seqlens = [0, *accumulate(map(len, documents(case)))]
+    assert collated(case).cu_seqlens.tolist() == cu_seqlens + [plan.tokens] * (
+        plan.max_sequences + 1 - len(cu_seqlens)
+    )
 
 
 @given(cases())
 def test_no_document_has_more_tokens_than_it_may(case):
     batch = collated(case)
-    counts = batch.starts.diff()
-    assert batch.max_tokens == case[1].max_tokens
-    assert 0 <= counts.min() <= counts.max() <= batch.max_tokens
+    counts = batch.cu_seqlens.diff()
+    assert batch.max_seqlen == case[1].max_seqlen
+    assert 0 <= counts.min() <= counts.max() <= batch.max_seqlen
     assert counts.sum() == case[1].tokens
 
 
@@ -136,7 +138,7 @@ def test_a_model_without_token_types_gets_none():
     batch = collated(FULL, [[1, 1], [1]], has_token_types=False)
     assert batch.token_type_ids is None
     assert batch.pooled.tolist() == [0, 1]
-    assert batch.starts.tolist() == [0, 1, 3]
+    assert batch.cu_seqlens.tolist() == [0, 1, 3]
 
 
 def read_token(document: list[int], unread: int | None) -> int:
@@ -154,10 +156,12 @@ def read_token(document: list[int], unread: int | None) -> int:
 def test_the_head_reads_each_documents_first_token_or_its_last_that_is_not_padding(case, reading):
     pooling, unread = reading
     laid_out = documents(case)
-    starts = [0, *accumulate(map(len, laid_out))]
+    cu_seqlens = [0, *accumulate(map(len, laid_out))]
     within = [0 if pooling == "first" else read_token(document, unread) for document in laid_out]
     pooled = collated(case, pooling=pooling, unread_id=unread).pooled.tolist()
-    assert pooled[: len(laid_out)] == [start + index for start, index in zip(starts, within, strict=False)]
+    assert pooled[: len(laid_out)] == [
+        start + index for start, index in zip(cu_seqlens, within, strict=False)
+    ]
     assert all(0 <= index < case[1].tokens for index in pooled)
 
 
@@ -166,25 +170,25 @@ def test_the_head_reads_each_documents_first_token_or_its_last_that_is_not_paddi
 def test_every_tensor_is_contiguous_in_the_planned_shape(case, has_token_types):
     _, plan = case
     batch = collated(case, has_token_types=has_token_types)
-    assert batch.shape == (plan.tokens, plan.slots)
-    shapes = {"input_ids": plan.tokens, "position_ids": plan.tokens, "pooled": plan.slots}
+    assert batch.shape == (plan.tokens, plan.max_sequences)
+    shapes = {"input_ids": plan.tokens, "position_ids": plan.tokens, "pooled": plan.max_sequences}
     shapes |= {"token_type_ids": plan.tokens} if has_token_types else {}
     for name, length in shapes.items():
         tensor = getattr(batch, name)
         assert (tensor.shape, tensor.dtype, tensor.device) == ((length,), torch.int64, CPU), name
         assert tensor.is_contiguous(), name
-    assert (batch.starts.shape, batch.starts.dtype) == ((plan.slots + 1,), torch.int32)
-    assert batch.starts.is_contiguous()
+    assert (batch.cu_seqlens.shape, batch.cu_seqlens.dtype) == ((plan.max_sequences + 1,), torch.int32)
+    assert batch.cu_seqlens.is_contiguous()
 
 
 @given(cases())
 def test_warm_up_runs_on_the_same_shapes_full_of_dummies(case):
     _, plan = case
-    assume(plan.slots > plan.tokens // plan.max_tokens + 1)
+    assume(plan.max_sequences > plan.tokens // plan.max_seqlen + 1)
     batch = collator().dummy(plan)
-    assert batch.shape == (plan.tokens, plan.slots)
+    assert batch.shape == (plan.tokens, plan.max_sequences)
     assert batch.input_ids.tolist() == [PAD_ID] * plan.tokens
-    assert batch.starts.diff().max() == min(plan.max_tokens, plan.tokens)
+    assert batch.cu_seqlens.diff().max() == min(plan.max_seqlen, plan.tokens)
 
 
 @pytest.mark.parametrize("case", [NO_TOKENS, ONLY_PADDING, PADDING_WITHIN])

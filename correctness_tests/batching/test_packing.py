@@ -23,16 +23,16 @@ from xenc.batching.packed_plan import (
     warmup_plans,
 )
 from xenc.batching.plan import PackedPlan
-from xenc.layouts.packed import TOKENS_PER_SLOT
+from xenc.layouts.packed import TOKENS_PER_SEQUENCE
 from xenc.serving.queue import MOST_WAITING
 
 USUAL_BUDGETS = (2048, 16_384)
 
 
-def specs(max_tokens: int) -> st.SearchStrategy[int | tuple[int, ...] | None]:
-    """What `Execution.token_budgets` accepts, reaching max_tokens."""
+def specs(max_seqlen: int) -> st.SearchStrategy[int | tuple[int, ...] | None]:
+    """What `Execution.token_budgets` accepts, reaching max_seqlen."""
     explicit = st.sets(st.integers(1, 300), max_size=4).map(
-        lambda sizes: tuple(sorted({*sizes, max_tokens, max(*sizes, 0, max_tokens)}))
+        lambda sizes: tuple(sorted({*sizes, max_seqlen, max(*sizes, 0, max_seqlen)}))
     )
     return st.one_of(st.none(), st.integers(1, 300), explicit)
 
@@ -43,14 +43,14 @@ SLOTS = ((8,), (8, 64, 128, 256), (8, 11, 40))
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[list[int], Budgets]:
-    """Counts from 1 to max_tokens, and the budgets of some execution."""
-    max_tokens = draw(st.integers(1, 80))
-    counts = [max(1, count) for count in draw(strategies.token_counts(max_tokens, edges=(1, 3, 16)))]
-    spec = draw(specs(max_tokens))
+    """Counts from 1 to max_seqlen, and the budgets of some execution."""
+    max_seqlen = draw(st.integers(1, 80))
+    counts = [max(1, count) for count in draw(strategies.token_counts(max_seqlen, edges=(1, 3, 16)))]
+    spec = draw(specs(max_seqlen))
     single = draw(st.booleans()) and (not isinstance(spec, tuple) or len(spec) == 1)
     return counts, token_budgets(
-        spec, max_tokens, usual=draw(st.integers(1, 300)), single=single,
-        tokens_per_slot=draw(st.sampled_from(SLOTS)),
+        spec, max_seqlen, usual=draw(st.integers(1, 300)), single=single,
+        tokens_per_sequence=draw(st.sampled_from(SLOTS)),
     )  # fmt: skip
 
 
@@ -83,12 +83,12 @@ def test_a_batch_has_an_allowed_size_that_holds_its_pairs(case):
 def documents(batch: PackedPlan, counts: list[int], budgets: Budgets) -> int:
     """How many stand in a batch: its pairs, and dummies in the rest."""
     left = batch.tokens - sum(counts[row] for row in batch.rows)
-    return len(batch.rows) + -(-left // budgets.max_tokens)
+    return len(batch.rows) + -(-left // budgets.max_seqlen)
 
 
 def with_slots(case: tuple[list[int], Budgets]) -> tuple[list[int], Budgets]:
     counts, budgets = case
-    return counts, replace(budgets, tokens_per_slot=SLOTS[1])
+    return counts, replace(budgets, tokens_per_sequence=SLOTS[1])
 
 
 @given(requests())
@@ -99,8 +99,10 @@ def with_slots(case: tuple[list[int], Budgets]) -> tuple[list[int], Budgets]:
 def test_a_batch_has_the_fewest_slots_allowed_that_hold_its_pairs_and_dummies(case):
     counts, budgets = case
     for batch in batches(counts, budgets):
-        allowed = budgets.slots(batch.tokens)
-        assert batch.slots == min(slots for slots in allowed if slots >= documents(batch, counts, budgets))
+        allowed = budgets.max_sequences(batch.tokens)
+        assert batch.max_sequences == min(
+            slots for slots in allowed if slots >= documents(batch, counts, budgets)
+        )
         assert all(slots % 2 == 0 for slots in allowed)
 
 
@@ -110,14 +112,14 @@ def test_a_batch_that_loses_some_of_its_pairs_has_slots_enough_for_dummies_in_th
     counts, budgets = case
     for batch in batches(counts, budgets):
         rows = batch.rows[:1] if data is None else data.draw(st.sets(st.sampled_from(batch.rows)))
-        assert documents(replace(batch, rows=tuple(rows)), counts, budgets) <= batch.slots
+        assert documents(replace(batch, rows=tuple(rows)), counts, budgets) <= batch.max_sequences
 
 
 def test_on_a_gpu_long_documents_leave_few_slots_empty(minilm):
     counts = token_counts(minilm, workloads.seed(pairs=256, batch_size=64).round(0))
-    budgets = token_budgets(None, 512, usual=16_384, tokens_per_slot=TOKENS_PER_SLOT["cuda"])
-    assert budgets.slots(16_384) == (98, 162, 290, 2082)
-    assert {batch.slots for batch in batches(counts, budgets) if batch.tokens == 16_384} == {98}
+    budgets = token_budgets(None, 512, usual=16_384, tokens_per_sequence=TOKENS_PER_SEQUENCE["cuda"])
+    assert budgets.max_sequences(16_384) == (98, 162, 290, 2082)
+    assert {batch.max_sequences for batch in batches(counts, budgets) if batch.tokens == 16_384} == {98}
 
 
 @given(requests())
@@ -131,10 +133,12 @@ def test_rows_stand_longest_first_and_ties_in_the_callers_order(case):
 @given(requests())
 def test_warm_up_covers_every_shape_a_plan_can_have_once(case):
     counts, budgets = case
-    warm = [(plan.tokens, plan.slots, plan.max_tokens) for plan in warmup_plans(budgets)]
-    assert {(plan.tokens, plan.slots, plan.max_tokens) for plan in batches(counts, budgets)} <= set(warm)
+    warm = [(plan.tokens, plan.max_sequences, plan.max_seqlen) for plan in warmup_plans(budgets)]
+    assert {(plan.tokens, plan.max_sequences, plan.max_seqlen) for plan in batches(counts, budgets)} <= set(
+        warm
+    )
     assert len(set(warm)) == len(warm)
-    assert warm[0][0] != budgets.max_tokens or {tokens for tokens, *_ in warm} == {budgets.max_tokens}
+    assert warm[0][0] != budgets.max_seqlen or {tokens for tokens, *_ in warm} == {budgets.max_seqlen}
 
 
 def fullest(counts: list[int], room: int) -> list[int]:
@@ -215,11 +219,11 @@ def test_little_is_wasted_on_prose(minilm, pairs, most):
 
 
 @pytest.mark.parametrize(
-    ("usual", "max_tokens", "enough"),
+    ("usual", "max_seqlen", "enough"),
     [(2048, 512, 8192), (16_384, 512, 22_528), (16_384, 8192, 65_536), (64, 512, 256)],
 )
-def test_a_batch_is_chosen_from_its_budget_and_a_dozen_long_pairs_or_three_budgets(usual, max_tokens, enough):
-    assert token_budgets(None, max_tokens, usual=usual).enough == enough
+def test_a_batch_is_chosen_from_its_budget_and_a_dozen_long_pairs_or_three_budgets(usual, max_seqlen, enough):
+    assert token_budgets(None, max_seqlen, usual=usual).enough == enough
 
 
 @given(requests())
@@ -257,10 +261,10 @@ def test_budgets_that_do_not_hold_the_longest_pair_are_refused(spec):
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(1, 600), st.booleans())
 @example(1, 64, 2048, False)
 @example(64, 64, 2048, True)
-def test_a_single_number_is_the_usual_budget_and_the_largest_holds_any_pair(spec, max_tokens, usual, single):
+def test_a_single_number_is_the_usual_budget_and_the_largest_holds_any_pair(spec, max_seqlen, usual, single):
     for given_spec, wanted in ((spec, spec), (None, usual)):
-        budgets = token_budgets(given_spec, max_tokens, usual=usual, single=single)
+        budgets = token_budgets(given_spec, max_seqlen, usual=usual, single=single)
         assert list(budgets.sizes) == sorted(set(budgets.sizes))
-        assert budgets.sizes[-1] == max(wanted, max_tokens)
-        assert budgets.usual == (max(wanted, max_tokens) if single else wanted)
+        assert budgets.sizes[-1] == max(wanted, max_seqlen)
+        assert budgets.usual == (max(wanted, max_seqlen) if single else wanted)
         assert len(budgets.sizes) == 1 or not single

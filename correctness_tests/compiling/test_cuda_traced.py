@@ -193,8 +193,8 @@ def test_every_product_of_a_quantised_encoder_is_one_in_eight_bits(kind, product
 def test_the_cuda_kernel_answers_as_the_operator_says_and_waits_for_nothing(dtype, causal, window, heads):
     with fake_cuda.no_device(scalars=False):
         query, key = (torch.empty(64, count, 32, dtype=dtype, device=DEVICE) for count in heads)
-        starts = torch.empty(9, dtype=torch.int32, device=DEVICE)
-        arguments = (query, key, key.clone(), starts, 32, 0.5, causal, window)
+        cu_seqlens = torch.empty(9, dtype=torch.int32, device=DEVICE)
+        arguments = (query, key, key.clone(), cu_seqlens, 32, 0.5, causal, window)
         told = packed.packed_attention(*arguments)
         if dtype == torch.float32 and window != packed.NO_WINDOW:
             with pytest.raises(NotImplementedError, match="no CUDA kernel"):
@@ -208,8 +208,8 @@ def test_after_a_prefix_it_does_so_too(dtype):
     with fake_cuda.no_device(scalars=False):
         query, key = (torch.empty(64, heads, 32, dtype=dtype, device=DEVICE) for heads in (16, 8))
         prefix = torch.empty(40, 8, 32, dtype=dtype, device=DEVICE)
-        starts = torch.empty(9, dtype=torch.int32, device=DEVICE)
-        arguments = (query, key, key.clone(), starts, prefix, prefix.clone(), starts[:2], 32, 0.5)
+        cu_seqlens = torch.empty(9, dtype=torch.int32, device=DEVICE)
+        arguments = (query, key, key.clone(), cu_seqlens, prefix, prefix.clone(), cu_seqlens[:2], 32, 0.5)
         told = prefixed.prefixed_attention(*arguments)
         if dtype == torch.float32:
             with pytest.raises(NotImplementedError, match="no CUDA kernel"):
@@ -234,7 +234,7 @@ def test_batches_stand_on_the_device_in_the_shapes_and_dtypes_that_the_forward_t
         }
         assert {tensor.device for tensor in tensors.values()} == {DEVICE}
         for name, tensor in tensors.items():
-            assert tensor.dtype == (torch.int32 if name == "starts" else torch.int64)
+            assert tensor.dtype == (torch.int32 if name == "cu_seqlens" else torch.int64)
         assert all(tensor.is_contiguous() for tensor in tensors.values())
         # Inductor copies what is given to it unaligned
         assert all(tensor.storage_offset() * tensor.itemsize % 16 == 0 for tensor in tensors.values())

@@ -78,22 +78,22 @@ class Case:
             return query.contiguous(), key.contiguous(), value.contiguous()
         return query, key, value
 
-    def starts(self) -> list[int]:
+    def cu_seqlens(self) -> list[int]:
         """The first token of each document, and the number of all."""
         return [0, *accumulate(self.lengths)]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """What the operator answers."""
-        starts = torch.tensor(self.starts(), dtype=torch.int32)
+        cu_seqlens = torch.tensor(self.cu_seqlens(), dtype=torch.int32)
         longest = max(1, *self.lengths)
-        return packed_attention(query, key, value, starts, longest, self.factor, self.causal, self.window)
+        return packed_attention(query, key, value, cu_seqlens, longest, self.factor, self.causal, self.window)
 
     def in_float64(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """One document and one head at a time."""
         query, key, value = (part.double() for part in (query, key, value))
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         share = self.heads[0] // self.heads[1]
-        for start, end in pairwise(self.starts()):
+        for start, end in pairwise(self.cu_seqlens()):
             for first in range(start, end, _AT_ONCE):
                 rows = slice(first, min(end, first + _AT_ONCE))
                 unseen = ~self._seen(torch.arange(rows.start - start, rows.stop - start), end - start)

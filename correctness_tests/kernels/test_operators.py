@@ -10,7 +10,7 @@ from xenc.kernels.products import by_kernel, eight_bit_weight, kernel_weight
 STARTS = torch.tensor([0, 3, 8], dtype=torch.int32)
 GOOD = {
     "query": torch.ones(8, 4, 16), "key": torch.ones(8, 2, 16), "value": torch.ones(8, 2, 16),
-    "starts": STARTS, "max_tokens": 5, "scale": 0.25,
+    "cu_seqlens": STARTS, "max_seqlen": 5, "scale": 0.25,
 }  # fmt: skip
 
 BAD = {
@@ -19,11 +19,11 @@ BAD = {
     "heads of another size": ({"query": torch.ones(8, 4, 32)}, "give them one size"),
     "heads that do not divide": ({"query": torch.ones(8, 3, 16)}, "must be a multiple"),
     "another dtype": ({"key": torch.ones(8, 2, 16).bfloat16()}, "give them one dtype"),
-    "starts of int64": ({"starts": STARTS.long()}, "give int32"),
-    "no starts": ({"starts": STARTS[:0]}, "give int32"),
-    "starts beyond the tokens": ({"starts": STARTS + 1}, "starts must ascend"),
-    "negative starts": ({"starts": STARTS - 1}, "starts must ascend"),
-    "starts that fall": ({"starts": STARTS[[0, 2, 1, 2]]}, "starts must ascend"),
+    "starts of int64": ({"cu_seqlens": STARTS.long()}, "give int32"),
+    "no cu_seqlens": ({"cu_seqlens": STARTS[:0]}, "give int32"),
+    "cu_seqlens beyond the tokens": ({"cu_seqlens": STARTS + 1}, "cu_seqlens must ascend"),
+    "negative cu_seqlens": ({"cu_seqlens": STARTS - 1}, "cu_seqlens must ascend"),
+    "cu_seqlens that fall": ({"cu_seqlens": STARTS[[0, 2, 1, 2]]}, "cu_seqlens must ascend"),
     "a scale of 0": ({"scale": 0.0}, "must be positive"),
     "a negative scale": ({"scale": -1.0}, "must be positive"),
     "a scale that is no number": ({"scale": torch.nan}, "must be positive"),
@@ -40,7 +40,10 @@ def test_attention_refuses_what_it_cannot_read(kernels, what):
     operators, given = kernels.operators, {**GOOD, **changed}
     with pytest.raises(RuntimeError, match=message):
         operators.attention(*given.values(), False, -1)
-    pooled = {**given, "query": given["query"][: len(given["starts"]) - 1 if len(given["starts"]) else 0]}
+    pooled = {
+        **given,
+        "query": given["query"][: len(given["cu_seqlens"]) - 1 if len(given["cu_seqlens"]) else 0],
+    }
     with pytest.raises(RuntimeError, match=message):
         operators.pooled_attention(*pooled.values())
 

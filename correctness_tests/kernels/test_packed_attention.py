@@ -35,9 +35,16 @@ class Case:
         """What the operator takes: queries, keys and values of unit spread, and where documents start."""
         generator = torch.Generator().manual_seed(self.seed)
         parts = [self._part(heads, generator) for heads in (self.heads[0], self.heads[1], self.heads[1])]
-        starts = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32, device=device)
+        cu_seqlens = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32, device=device)
         longest = max(1, *self.lengths)
-        return *(part.to(device, dtype) for part in parts), starts, longest, SCALE, self.causal, self.window
+        return (
+            *(part.to(device, dtype) for part in parts),
+            cu_seqlens,
+            longest,
+            SCALE,
+            self.causal,
+            self.window,
+        )
 
     def _part(self, heads: int, generator: torch.Generator) -> Tensor:
         tokens = sum(self.lengths)
@@ -92,9 +99,9 @@ def seen(case: Case, tokens: int) -> Tensor:
     return near & (ahead <= 0) if case.causal else near
 
 
-def by_sdpa(query, key, value, starts, longest, *how) -> Tensor:
+def by_sdpa(query, key, value, cu_seqlens, longest, *how) -> Tensor:
     """What runs on processors without the C++ kernel."""
-    return attention.by_sdpa(query, key, value, starts, *how)
+    return attention.by_sdpa(query, key, value, cu_seqlens, *how)
 
 
 WAYS = pytest.mark.parametrize("attend", [packed_attention, by_sdpa], ids=["operator", "sdpa"])
@@ -152,11 +159,11 @@ def test_each_document_attends_to_itself_alone_on_a_gpu(dtype, case):
 @example(case=Case((40,), window=3), before=[40], after=[40, 40])
 def test_no_bit_of_a_document_depends_on_its_neighbours(attend, dtype, case, before, after):
     """Not even on neighbours that are not numbers."""
-    query, key, value, starts, longest, *how = case.arguments(dtype)
-    alone = attend(query, key, value, starts, longest, *how)
+    query, key, value, cu_seqlens, longest, *how = case.arguments(dtype)
+    alone = attend(query, key, value, cu_seqlens, longest, *how)
     parts = [torch.cat([nan(part, before), part, nan(part, after)]) for part in (query, key, value)]
-    starts = torch.tensor([0, *accumulate([*before, *case.lengths, *after])], dtype=torch.int32)
-    among = attend(*parts, starts, max(longest, 40), *how)
+    cu_seqlens = torch.tensor([0, *accumulate([*before, *case.lengths, *after])], dtype=torch.int32)
+    among = attend(*parts, cu_seqlens, max(longest, 40), *how)
     assert torch.equal(among[sum(before) : sum(before) + len(alone)], alone)
 
 

@@ -27,9 +27,9 @@ cases = st.builds(
 )  # fmt: skip
 
 
-def by_sdpa(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, _: int, scale: float) -> Tensor:
+def by_sdpa(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, _: int, scale: float) -> Tensor:
     """What runs on processors without the C++ kernel."""
-    return rooms.pooled_by_sdpa(query, key, value, starts, scale)
+    return rooms.pooled_by_sdpa(query, key, value, cu_seqlens, scale)
 
 
 WAYS = pytest.mark.parametrize("attend", [pooled_attention, by_sdpa], ids=["operator", "sdpa"])
@@ -41,15 +41,15 @@ def arguments_of(case: Case) -> tuple:
     queries = torch.cat([query, query])[: len(case.lengths)]
     if len(queries) < len(case.lengths):  # fewer tokens than documents
         queries = queries[:1].expand(len(case.lengths), -1, -1)
-    starts = torch.tensor(case.starts(), dtype=torch.int32)
-    return queries, key, value, starts, max(1, *case.lengths), case.factor
+    cu_seqlens = torch.tensor(case.cu_seqlens(), dtype=torch.int32)
+    return queries, key, value, cu_seqlens, max(1, *case.lengths), case.factor
 
 
 def in_float64(case: Case, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """One document and one head at a time; 0 for an empty document."""
     query, key, value = (part.double() for part in (query, key, value))
     out, share = torch.zeros(query.shape, dtype=torch.float64), case.heads[0] // case.heads[1]
-    for slot, (start, end) in enumerate(pairwise(case.starts())):
+    for slot, (start, end) in enumerate(pairwise(case.cu_seqlens())):
         for head in range(case.heads[0]) if start < end else ():
             weights = (key[start:end, head // share] @ query[slot, head] * case.factor).softmax(dim=0)
             out[slot, head] = weights @ value[start:end, head // share]
@@ -107,16 +107,16 @@ def test_the_kernel_is_what_answers(dtype, monkeypatch):
 @example(case=Case(lengths=(11,), heads=(1, 1), size=1), before=[1], after=[])
 def test_no_bit_of_a_document_depends_on_its_company(attend, case, before, after):
     """Not even on neighbours that are not numbers."""
-    query, key, value, starts, longest, scale = arguments_of(case)
-    alone = attend(query, key, value, starts, longest, scale)
+    query, key, value, cu_seqlens, longest, scale = arguments_of(case)
+    alone = attend(query, key, value, cu_seqlens, longest, scale)
     parts = [
         torch.cat([not_numbers(part, sum(before)), part, not_numbers(part, sum(after))])
         for part in (key, value)
     ]
     queries = torch.cat([not_numbers(query, len(before)), query, not_numbers(query, len(after))])
     lengths = [*before, *case.lengths, *after]
-    starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    found = attend(queries, *parts, starts, max(lengths), scale)
+    cu_seqlens = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    found = attend(queries, *parts, cu_seqlens, max(lengths), scale)
     assert torch.equal(found[len(before) :][: len(alone)], alone)
 
 
@@ -141,8 +141,8 @@ def test_the_cuda_kernel_answers_as_the_operator_says(dtype, heads):
     """By PyTorch's own description of its kernels, so without a GPU."""
     with fake_cuda.no_device(scalars=False):
         query, key = (torch.empty(64, count, 32, dtype=dtype, device=fake_cuda.DEVICE) for count in heads)
-        starts = torch.empty(9, dtype=torch.int32, device=fake_cuda.DEVICE)
-        arguments = (query[:8], key, key.clone(), starts, 32, 0.5)
+        cu_seqlens = torch.empty(9, dtype=torch.int32, device=fake_cuda.DEVICE)
+        arguments = (query[:8], key, key.clone(), cu_seqlens, 32, 0.5)
         answered, told = rooms._on_cuda(*arguments), pooled_attention(*arguments)
         for is_so in (answered, told):
             assert (is_so.shape, is_so.stride(), is_so.dtype) == (
@@ -158,8 +158,8 @@ def test_the_cuda_kernel_answers_as_the_operator_says(dtype, heads):
 @pytest.mark.parametrize("lengths", [(1,), (9, 9, 4), (512, 37, 1, 200, 0, 0)], ids=str)
 def test_each_query_sees_its_own_document_on_a_gpu(dtype, lengths):
     case = Case(lengths=lengths, heads=(4, 2), dtype=dtype)
-    query, key, value, starts, longest, scale = arguments_of(case)
-    on_gpu = (part.cuda() for part in (query, key, value, starts))
+    query, key, value, cu_seqlens, longest, scale = arguments_of(case)
+    on_gpu = (part.cuda() for part in (query, key, value, cu_seqlens))
     out = pooled_attention(*on_gpu, longest, scale).cpu().double()
     documents = torch.tensor(lengths) > 0
     error = (out - in_float64(case, query, key, value))[documents].abs().max().item()

@@ -36,12 +36,12 @@ class Case:
         parts = [torch.randn(sum(self.lengths), heads, 16, generator=generator) for heads in sizes]
         cache = torch.randn(2, self.prefix + self.room, self.heads[1], 16, generator=generator)
         cache[:, self.prefix :] = torch.nan
-        starts, prefix_starts = (
+        cu_seqlens, prefix_cu_seqlens = (
             torch.tensor(values, dtype=torch.int32, device=device)
             for values in ([0, *accumulate(self.lengths)], [0, self.prefix])
         )
         q, k, v, before_k, before_v = (part.to(device, dtype) for part in (*parts, *cache))
-        return q, k, v, starts, before_k, before_v, prefix_starts, max(1, *self.lengths), SCALE
+        return q, k, v, cu_seqlens, before_k, before_v, prefix_cu_seqlens, max(1, *self.lengths), SCALE
 
 
 cases = st.builds(
@@ -125,14 +125,14 @@ def test_what_cuda_answers_is_laid_out_as_the_compiler_is_told():
 
 @pytest.mark.parametrize("case", [EDGES[0], EDGES[3]], ids=str)
 def test_after_no_prefix_it_is_packed_attention(case):
-    query, key, value, starts, *_, longest, scale = case.arguments(torch.float32)
-    packed = packed_attention(query, key, value, starts, longest, scale, True, NO_WINDOW)
+    query, key, value, cu_seqlens, *_, longest, scale = case.arguments(torch.float32)
+    packed = packed_attention(query, key, value, cu_seqlens, longest, scale, True, NO_WINDOW)
     torch.testing.assert_close(prefixed_attention(*case.arguments(torch.float32)), packed, rtol=0, atol=1e-6)
 
 
 def test_where_scores_are_far_apart_no_weight_overflows():
-    query, key, value, starts, before_key, before_value, *rest = Case((9, 4), 7).arguments(torch.float32)
-    out = prefixed_attention(query * 1e3, key, value, starts, before_key, before_value, *rest)
+    query, key, value, cu_seqlens, before_key, before_value, *rest = Case((9, 4), 7).arguments(torch.float32)
+    out = prefixed_attention(query * 1e3, key, value, cu_seqlens, before_key, before_value, *rest)
     exact = attended(Case((9, 4), 7), query * 1e3, key, value, (before_key, before_value))
     torch.testing.assert_close(out.double(), exact, rtol=0, atol=1e-3)
 

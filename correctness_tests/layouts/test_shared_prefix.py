@@ -110,8 +110,10 @@ def test_a_plan_runs_each_pair_once_and_its_prefix_once(rows):
 def test_a_prefix_is_read_in_as_few_slots_as_hold_it_and_what_is_left(count):
     read_in = prefix_budgets(MAX_LENGTH)
     [plan] = plan_packed([count], read_in).batches
-    assert plan.slots == (2 if count < MAX_LENGTH else 4)
-    assert (plan.tokens, plan.slots) in {(each.tokens, each.slots) for each in warmup_plans(read_in)}
+    assert plan.max_sequences == (2 if count < MAX_LENGTH else 4)
+    assert (plan.tokens, plan.max_sequences) in {
+        (each.tokens, each.max_sequences) for each in warmup_plans(read_in)
+    }
 
 
 def test_one_of_the_edges_fills_several_batches():
@@ -220,7 +222,7 @@ def test_a_prefix_is_read_once_and_costs_what_arithmetic_says(eager, monkeypatch
     monkeypatch.setattr(forward, "_read", lambda batch, run=forward._read: read.append(batch) or run(batch))
     report = submit(eager, rows).result(SOON).report
     assert report.batches > 1
-    assert [int(batch.starts[1]) for batch in read] == [50]
+    assert [int(batch.cu_seqlens[1]) for batch in read] == [50]
     own = sum(len(ids) - 50 for ids in rows)
     batches = sum(batch.tokens for batch in eager.pipeline.plan(tokens_of(rows), batch_size=1).batches)
     assert own <= batches < own + 32
@@ -303,7 +305,7 @@ def one_by_one(checkpoint: Path, pairs, prompt: str | None) -> np.ndarray:
 def test_compiled_it_has_two_graphs_and_any_request_compiles_nothing(
     checkpoint, expected, monkeypatch, slots_of
 ):
-    monkeypatch.setitem(packed.TOKENS_PER_SLOT, "cpu", packed.TOKENS_PER_SLOT[slots_of])
+    monkeypatch.setitem(packed.TOKENS_PER_SEQUENCE, "cpu", packed.TOKENS_PER_SEQUENCE[slots_of])
     execution = Execution(share_prefix=True, strict=True, token_budgets=(64, 160))
     with xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution) as model:
         report = model.warmup()

@@ -18,7 +18,7 @@ LENGTHS = {"long": 60, "middling": 41, "short": 30, "tiny": 1}
 
 @pytest.fixture(autouse=True)
 def slots_of_a_gpu(monkeypatch):
-    monkeypatch.setitem(packed.TOKENS_PER_SLOT, "cpu", packed.TOKENS_PER_SLOT["cuda"])
+    monkeypatch.setitem(packed.TOKENS_PER_SEQUENCE, "cpu", packed.TOKENS_PER_SEQUENCE["cuda"])
 
 
 def made(checkpoint, execution: Execution, **kwargs) -> xenc.CrossEncoder:
@@ -28,7 +28,9 @@ def made(checkpoint, execution: Execution, **kwargs) -> xenc.CrossEncoder:
 def slots_of(model: xenc.CrossEncoder, pairs) -> set[tuple[int, int]]:
     """(tokens, slots) of the batches that pairs make."""
     tokens = model.pipeline.tokenize(pairs)
-    return {(batch.tokens, batch.slots) for batch in model.pipeline.plan(tokens, batch_size=1).batches}
+    return {
+        (batch.tokens, batch.max_sequences) for batch in model.pipeline.plan(tokens, batch_size=1).batches
+    }
 
 
 def requests() -> list[list[tuple[str, str]]]:

@@ -34,8 +34,8 @@ def made(checkpoint, execution: Execution = EAGER) -> xenc.CrossEncoder:
 
 def slots_of(model: xenc.CrossEncoder) -> int:
     [batch] = model.pipeline.plan(model.pipeline.tokenize(PAIRS), batch_size=1).batches
-    assert batch.tokens == TOKENS > 4 * batch.slots
-    return batch.slots
+    assert batch.tokens == TOKENS > 4 * batch.max_sequences
+    return batch.max_sequences
 
 
 def body_of(model: xenc.CrossEncoder):

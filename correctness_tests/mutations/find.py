@@ -40,12 +40,12 @@ def places(directory: Path) -> list[Place]:
 def _definitions(path: Path) -> Iterable[Place]:
     text = path.read_text()
     lines = text.split("\n")
-    starts = [0, *accumulate(len(line) + 1 for line in lines)]
+    cu_seqlens = [0, *accumulate(len(line) + 1 for line in lines)]
     defined = {}  # of a name that is defined twice (an overload, a setter) the last definition counts
     for name, node in _named(ast.parse(text).body):
         decorators = getattr(node, "decorator_list", [])
         first = min(each.lineno for each in (node, *decorators)) - 1
-        defined[name] = Place(name, path, starts[first], "\n".join(lines[first : node.end_lineno]))
+        defined[name] = Place(name, path, cu_seqlens[first], "\n".join(lines[first : node.end_lineno]))
     return defined.values()
 
 

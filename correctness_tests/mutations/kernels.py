@@ -25,7 +25,7 @@ ROWS = (
     ("every document asked by the first one's query", "attention.cpp",
      "how.pooled ? document : start", "how.pooled ? 0 : start"),
     "test_operators.py",
-    ("starts not looked at", "register.cpp", "std::is_sorted(at, at + documents + 1)", "true"),
+    ("cu_seqlens not looked at", "register.cpp", "std::is_sorted(at, at + documents + 1)", "true"),
     "test_attention.py::test_documents_at_the_edges_of_a_block_are_right",
     ("a scale of another base", "attention.cpp", "1.44269504088896f;", "1.4f;"),
     ("keys beyond the last seen", "attention.cpp", "std::fill(scores + end, scores + whole.to, kLeast);", ""),

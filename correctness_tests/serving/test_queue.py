@@ -17,8 +17,8 @@ from xenc.serving.queue import MOST_WAITING, NextBatch, PackedQueue
 from xenc.serving.request import Request
 from xenc.text.tokens import PairTokenizer, TokenizedPairs
 
-SMALL = Budgets((16, 32, 64), 64, 32, tokens_per_slot=(8, 16, 32))
-WARM = {(plan.tokens, plan.slots) for plan in warmup_plans(SMALL)}
+SMALL = Budgets((16, 32, 64), 64, 32, tokens_per_sequence=(8, 16, 32))
+WARM = {(plan.tokens, plan.max_sequences) for plan in warmup_plans(SMALL)}
 counts_of_a_request = st.lists(st.integers(0, 32), min_size=1, max_size=40)
 
 
@@ -50,12 +50,12 @@ def unused(_: object) -> TokenizedPairs:
 
 
 def shape(batch: NextBatch) -> tuple[tuple[int, ...], int, int]:
-    return tuple(document.row for document in batch.documents), batch.plan.tokens, batch.plan.slots
+    return tuple(document.row for document in batch.documents), batch.plan.tokens, batch.plan.max_sequences
 
 
 def planned(counts: list[int], budgets: Budgets) -> list[tuple[tuple[int, ...], int, int]]:
     plan = plan_packed([max(1, count) for count in counts], budgets)
-    return [(batch.rows, batch.tokens, batch.slots) for batch in plan.batches]
+    return [(batch.rows, batch.tokens, batch.max_sequences) for batch in plan.batches]
 
 
 def streamed(counts: list[int], budgets: Budgets, steps: list[int]) -> list[tuple[tuple[int, ...], int, int]]:
@@ -150,7 +150,7 @@ def check_next(stream: PackedQueue, clients: list[Client], waiting: list[tuple[i
         tokens = sum(max(1, clients[name].counts[row]) for name, row in waiting)
         assert not waiting or (clients[waiting[0][0]].request.unread and tokens < SMALL.enough)
         return False
-    assert (batch.plan.tokens, batch.plan.slots) in WARM
+    assert (batch.plan.tokens, batch.plan.max_sequences) in WARM
     taken = [(whose(clients, document.request).name, document.row) for document in batch.documents]
     assert waiting[0] in taken
     for entry in taken:

@@ -35,17 +35,17 @@ class PackedBatch:
         input_ids: int64 [T].
         position_ids: int64 [T], starting anew in each document.
         token_type_ids: int64 [T], or None for a model that takes none.
-        starts: int32 [N + 1], where each document starts; the last value, T, repeats for empty slots.
+        cu_seqlens: int32 [N + 1], where each document starts; the last value, T, repeats for empty slots.
         pooled: int64 [N], the token of each document that the head reads.
-        max_tokens: no document has more tokens.
+        max_seqlen: no document has more tokens.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     token_type_ids: Tensor | None
-    starts: Tensor
+    cu_seqlens: Tensor
     pooled: Tensor
-    max_tokens: int
+    max_seqlen: int
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,7 +56,8 @@ class PackedBatch:
     def arguments(self) -> tuple[Tensor | int | None, ...]:
         """What `forward.classify_packed` takes after the model."""
         return (
-            self.input_ids, self.position_ids, self.token_type_ids, self.starts, self.pooled, self.max_tokens,
+            self.input_ids, self.position_ids, self.token_type_ids, self.cu_seqlens, self.pooled,
+            self.max_seqlen,
         )  # fmt: skip
 
 
@@ -95,40 +96,42 @@ class PackedCollator:
         rows = [pair.ids or [self.pad_id] for pair in pairs]
         counts = [len(ids) for ids in rows]
         left = batch.tokens - sum(counts)
-        dummies = [min(batch.max_tokens, left - at) for at in range(0, left, batch.max_tokens)]
-        starts = np.full(batch.slots + 1, batch.tokens, dtype=np.int64)
-        starts[: len(counts) + len(dummies) + 1] = [0, *accumulate(chain(counts, dummies))]
+        dummies = [min(batch.max_seqlen, left - at) for at in range(0, left, batch.max_seqlen)]
+        cu_seqlens = np.full(batch.max_sequences + 1, batch.tokens, dtype=np.int64)
+        cu_seqlens[: len(counts) + len(dummies) + 1] = [0, *accumulate(chain(counts, dummies))]
         ids = _laid_out(rows, batch.tokens, fill=self.pad_id)
-        parts = [ids, self._positions(ids, starts)]
+        parts = [ids, self._positions(ids, cu_seqlens)]
         if self.has_token_types:
             types = [pair.types or [0] * len(ids) for pair, ids in zip(pairs, rows, strict=True)]
             parts.append(_laid_out(types, batch.tokens, fill=0))
-        values = torch.from_numpy(np.concatenate([*parts, self._pooled(ids, starts), starts]))
+        values = torch.from_numpy(np.concatenate([*parts, self._pooled(ids, cu_seqlens), cu_seqlens]))
         return self._on_device(values, batch)
 
     def dummy(self, plan: PackedPlan) -> PackedBatch:
         """A batch of dummy documents alone, to warm up on."""
         return self.collate((), plan)
 
-    def _positions(self, ids: Array, starts: Array) -> Array:
+    def _positions(self, ids: Array, cu_seqlens: Array) -> Array:
         """[T] position ids, starting anew in each document."""
-        counts = np.diff(starts)
+        counts = np.diff(cu_seqlens)
         if self.unnumbered_id is None:
-            return np.arange(len(ids)) - np.repeat(starts[:-1], counts) + self.first_position
+            return np.arange(len(ids)) - np.repeat(cu_seqlens[:-1], counts) + self.first_position
         numbered = ids != self.unnumbered_id
         before = np.concatenate([[0], np.cumsum(numbered)])
-        nth = before[1:] - np.repeat(before[starts[:-1]], counts)
+        nth = before[1:] - np.repeat(before[cu_seqlens[:-1]], counts)
         positions: Array = nth * numbered + self.first_position - 1
         return positions
 
-    def _pooled(self, ids: Array, starts: Array) -> Array:
+    def _pooled(self, ids: Array, cu_seqlens: Array) -> Array:
         """[N] the token that the head reads of each document; any token for an empty slot."""
-        first = np.minimum(starts[:-1], len(ids) - 1)
+        first = np.minimum(cu_seqlens[:-1], len(ids) - 1)
         if self.pooling != "last":
             return first
         read = np.ones(len(ids), dtype=bool) if self.unread_id is None else ids != self.unread_id
-        last = np.maximum.accumulate(np.where(read, np.arange(len(ids)), -1))[np.maximum(starts[1:] - 1, 0)]
-        return np.where(last >= starts[:-1], last, first)  # a document of padding alone: its first token
+        last = np.maximum.accumulate(np.where(read, np.arange(len(ids)), -1))[
+            np.maximum(cu_seqlens[1:] - 1, 0)
+        ]
+        return np.where(last >= cu_seqlens[:-1], last, first)  # a document of padding alone: its first token
 
     def _on_device(self, values: Tensor, batch: PackedPlan) -> PackedBatch:
         if self.device.type == "cuda":
@@ -139,9 +142,9 @@ class PackedCollator:
             input_ids=values[:tokens],
             position_ids=values[tokens : 2 * tokens],
             token_type_ids=values[2 * tokens : 3 * tokens] if self.has_token_types else None,
-            pooled=values[size * tokens : size * tokens + batch.slots],
-            starts=values[size * tokens + batch.slots :].int(),
-            max_tokens=batch.max_tokens,
+            pooled=values[size * tokens : size * tokens + batch.max_sequences],
+            cu_seqlens=values[size * tokens + batch.max_sequences :].int(),
+            max_seqlen=batch.max_seqlen,
         )
 
 

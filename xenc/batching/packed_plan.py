@@ -16,7 +16,7 @@ from ..errors import ExecutionError
 from ..execution import TokenBudgets
 from .plan import PackedPlan, Plan
 
-FEWEST_PER_SLOT: Final = 8
+FEWEST_PER_SEQUENCE: Final = 8
 """A batch of T tokens has places for T / 8 documents at most; shorter ones close it before it is full."""
 
 SMALLEST_BUDGET: Final = 32
@@ -40,52 +40,52 @@ class Budgets:
     Attributes:
         sizes: in tokens, ascending; the last holds any pair.
         usual: the size to fill; larger ones are for pairs that it does not hold.
-        max_tokens: no pair has more tokens.
-        tokens_per_slot: a batch has about one place for a document in so many tokens; of several numbers,
+        max_seqlen: no pair has more tokens.
+        tokens_per_sequence: a batch has about one place for a document in so many tokens; of several numbers,
             the largest that leaves a place for each.
     """
 
     sizes: tuple[int, ...]
     usual: int
-    max_tokens: int
-    tokens_per_slot: tuple[int, ...] = (FEWEST_PER_SLOT,)
+    max_seqlen: int
+    tokens_per_sequence: tuple[int, ...] = (FEWEST_PER_SEQUENCE,)
 
     @property
     def enough(self) -> int:
         """Waiting tokens from which a batch can be chosen well."""
-        return self.usual + min(LOOK_AHEAD * self.max_tokens, MOST_LOOK_AHEAD * self.usual)
+        return self.usual + min(LOOK_AHEAD * self.max_seqlen, MOST_LOOK_AHEAD * self.usual)
 
     def at_least(self, tokens: int) -> int:
         """The smallest size that holds so many tokens, or the largest there is."""
         return self.sizes[min(bisect_left(self.sizes, tokens), len(self.sizes) - 1)]
 
-    def slots(self, size: int) -> tuple[int, ...]:
+    def max_sequences(self, size: int) -> tuple[int, ...]:
         """How many places a batch of a size may have, ascending: for pairs, and for dummies of what is left.
 
         Even, so that the tensors laid out behind each other in one buffer stay aligned.
         """
         spare = self._dummies(size) + 1
-        slots = (size // tokens + spare for tokens in self.tokens_per_slot)
+        slots = (size // tokens + spare for tokens in self.tokens_per_sequence)
         return tuple(sorted({each + each % 2 for each in slots}))
 
     def most_documents(self, size: int) -> int:
         """Pairs that surely leave a slot for each dummy document."""
-        return self.slots(size)[-1] - self._dummies(size)
+        return self.max_sequences(size)[-1] - self._dummies(size)
 
     def _dummies(self, left: int) -> int:
         """Documents that fill the tokens left over."""
-        return -(-left // self.max_tokens)
+        return -(-left // self.max_seqlen)
 
     def plan(self, rows: Sequence[int], tokens: int, size: int) -> PackedPlan:
         """A batch of a size for rows of so many tokens together, in as few slots as hold it."""
         documents = len(rows) + self._dummies(size - tokens)
-        slots = next(each for each in self.slots(size) if each >= documents)
-        return PackedPlan(tuple(rows), size, slots, self.max_tokens)
+        slots = next(each for each in self.max_sequences(size) if each >= documents)
+        return PackedPlan(tuple(rows), size, slots, self.max_seqlen)
 
 
 def token_budgets(
-    spec: TokenBudgets, max_tokens: int, *, usual: int, single: bool = False,
-    tokens_per_slot: tuple[int, ...] = (FEWEST_PER_SLOT,),
+    spec: TokenBudgets, max_seqlen: int, *, usual: int, single: bool = False,
+    tokens_per_sequence: tuple[int, ...] = (FEWEST_PER_SEQUENCE,),
 ) -> Budgets:  # fmt: skip
     """The sizes that an execution allows.
 
@@ -94,30 +94,30 @@ def token_budgets(
 
     Args:
         spec: `Execution.token_budgets`; None means `usual`.
-        max_tokens: the most tokens a pair may have.
+        max_seqlen: the most tokens a pair may have.
         usual: the size to fill where the caller gave none.
         single: one size alone.
-        tokens_per_slot: see `Budgets`.
+        tokens_per_sequence: see `Budgets`.
 
     Raises:
         ExecutionError: given sizes of which none holds the longest pair.
     """
     if isinstance(spec, tuple):
-        if spec[-1] < max_tokens:
+        if spec[-1] < max_seqlen:
             raise ExecutionError(
-                f"token_budgets={spec!r}: a pair of max_length={max_tokens} tokens fits none. Give a largest "
-                f"budget of at least {max_tokens}, or lower max_length to {spec[-1]}."
+                f"token_budgets={spec!r}: a pair of max_length={max_seqlen} tokens fits none. Give a largest "
+                f"budget of at least {max_seqlen}, or lower max_length to {spec[-1]}."
             )
-        return Budgets(spec, spec[-1], max_tokens, tokens_per_slot=tokens_per_slot)
+        return Budgets(spec, spec[-1], max_seqlen, tokens_per_sequence=tokens_per_sequence)
     usual = spec or usual
     if single:
-        size = max(usual, max_tokens)
-        return Budgets((size,), size, max_tokens, tokens_per_slot=tokens_per_slot)
+        size = max(usual, max_seqlen)
+        return Budgets((size,), size, max_seqlen, tokens_per_sequence=tokens_per_sequence)
     step = max(SMALLEST_BUDGET, -(-usual // 16))
     small = {SMALLEST_BUDGET << power for power in range(32) if SMALLEST_BUDGET << power < step}
-    large = {usual << power for power in range(1, 32) if usual << power < max_tokens}
-    sizes = small | set(range(step, usual, step)) | large | {usual, max(usual, max_tokens)}
-    return Budgets(tuple(sorted(sizes)), usual, max_tokens, tokens_per_slot=tokens_per_slot)
+    large = {usual << power for power in range(1, 32) if usual << power < max_seqlen}
+    sizes = small | set(range(step, usual, step)) | large | {usual, max(usual, max_seqlen)}
+    return Budgets(tuple(sorted(sizes)), usual, max_seqlen, tokens_per_sequence=tokens_per_sequence)
 
 
 def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
@@ -222,12 +222,12 @@ def candidates(counts: Sequence[int], budgets: Budgets) -> int:
 def warmup_plans(budgets: Budgets) -> tuple[PackedPlan, ...]:
     """An empty batch of every size with every number of slots, largest first.
 
-    It starts with one whose size differs from max_tokens: torch.compile(dynamic=True) ties two numbers
+    It starts with one whose size differs from max_seqlen: torch.compile(dynamic=True) ties two numbers
     together that are equal when it first traces them.
     """
     plans = [
-        PackedPlan((), size, slots, budgets.max_tokens)
+        PackedPlan((), size, slots, budgets.max_seqlen)
         for size in reversed(budgets.sizes)
-        for slots in reversed(budgets.slots(size))
+        for slots in reversed(budgets.max_sequences(size))
     ]
-    return tuple(sorted(plans, key=lambda plan: plan.tokens == budgets.max_tokens))
+    return tuple(sorted(plans, key=lambda plan: plan.tokens == budgets.max_seqlen))

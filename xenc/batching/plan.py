@@ -27,14 +27,14 @@ class BatchPlan:
 class PackedPlan:
     """One packed batch: `rows` are indices of pairs, laid end to end in `tokens` tokens.
 
-    The batch has places for `slots` documents of at most `max_tokens` tokens. Tokens that the pairs leave
-    over become dummy documents when it is collated.
+    The batch has slots for `max_sequences` documents of at most `max_seqlen` tokens. Tokens that the pairs
+    leave over become dummy documents when it is collated.
     """
 
     rows: Sequence[int]
     tokens: int
-    slots: int
-    max_tokens: int
+    max_sequences: int
+    max_seqlen: int
 
     @property
     def all_tokens(self) -> int:

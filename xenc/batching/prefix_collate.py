@@ -22,13 +22,13 @@ class PrefixedBatch:
         packed: T tokens in N slots; position_ids of each document begin where the prefix ends.
         prefix: what the documents share, or None.
         cache: [layers, 2, P, K, D], the prefix's keys and values; None until it has been read.
-        prefix_starts: int32 [2], 0 and how many tokens of the cache are the prefix's; None as well.
+        prefix_cu_seqlens: int32 [2], 0 and how many tokens of the cache are the prefix's; None as well.
     """
 
     packed: PackedBatch
     prefix: Prefix | None
     cache: Tensor | None = None
-    prefix_starts: Tensor | None = None
+    prefix_cu_seqlens: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -38,7 +38,7 @@ class PrefixedBatch:
     @property
     def arguments(self) -> tuple[Tensor | int | None, ...]:
         """What `forward.classify_after_prefix` takes after the model."""
-        return *self.packed.arguments, self.cache, self.prefix_starts
+        return *self.packed.arguments, self.cache, self.prefix_cu_seqlens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,11 +45,11 @@ class SharedPlan(PackedPlan):
         return self.tokens + self.prefix_tokens
 
 
-def prefix_budgets(max_tokens: int) -> Budgets:
-    """The sizes in which a prefix is read, one document: powers of two below max_tokens, and max_tokens."""
+def prefix_budgets(max_seqlen: int) -> Budgets:
+    """The sizes in which a prefix is read, one document: powers of two below max_seqlen, and max_seqlen."""
     powers = (SMALLEST_BUDGET << power for power in range(32))
-    sizes = (*(size for size in powers if size < max_tokens), max_tokens)
-    return Budgets(sizes, max_tokens, max_tokens, tokens_per_slot=(max_tokens,))
+    sizes = (*(size for size in powers if size < max_seqlen), max_seqlen)
+    return Budgets(sizes, max_seqlen, max_seqlen, tokens_per_sequence=(max_seqlen,))
 
 
 def common_tokens(rows: Sequence[list[int]], unread_id: int | None = None) -> int:
@@ -98,7 +98,9 @@ def _plan(rows: Sequence[list[int]], count: int, budgets: Budgets, read_in: Budg
         assert isinstance(batch, PackedPlan)
         read = read_in.at_least(count) if count and number == 0 else 0
         batches.append(
-            SharedPlan(batch.rows, batch.tokens, batch.slots, batch.max_tokens, prefix, prefix_tokens=read)
+            SharedPlan(
+                batch.rows, batch.tokens, batch.max_sequences, batch.max_seqlen, prefix, prefix_tokens=read
+            )
         )
     shared = count * (len(rows) - 1) if count else 0
     return Plan(tuple(batches), sum(map(len, rows)), shared_tokens=shared)

@@ -22,7 +22,7 @@ from .wrapper import CompiledForward
 class PrefixForward:
     """A model's forward pass on batches whose documents share a prefix.
 
-    The cache holds one prefix. It takes 2 x layers x max_tokens x K x D x the dtype's bytes (K key and value
+    The cache holds one prefix. It takes 2 x layers x max_seqlen x K x D x the dtype's bytes (K key and value
     heads of size D): 0.9 GiB for Qwen3-Reranker-0.6B in bfloat16 at 8,192 tokens, and while a prefix is read
     its keys and values exist twice. A smaller max_length costs less. Call it from one thread.
 
@@ -31,10 +31,10 @@ class PrefixForward:
         read: a packed batch -> keys and values [layers, 2, T, K, D].
         classify: a prefixed batch -> logits [N, C].
         lay_out: a prefix -> the packed batch whose first document it is.
-        max_tokens: no prefix is longer.
+        max_seqlen: no prefix is longer.
 
     Attributes:
-        max_tokens: as given.
+        max_seqlen: as given.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class PrefixForward:
         read: Callable[[PackedBatch], Tensor],
         classify: Callable[[PrefixedBatch], Tensor],
         lay_out: Callable[[Prefix], PackedBatch],
-        max_tokens: int,
+        max_seqlen: int,
     ) -> None:
         self._model, self._read, self._classify, self._lay_out = model, read, classify, lay_out
-        self.max_tokens = max_tokens
+        self.max_seqlen = max_seqlen
         self._held: Prefix | None = None
         self._cache: Tensor | None = None
         self._nothing: Tensor | None = None
@@ -63,18 +63,18 @@ class PrefixForward:
 
     def _after_prefix(self, batch: PrefixedBatch) -> PrefixedBatch:
         if self._cache is None:
-            self._cache = _empty_cache(self._model, self.max_tokens)
+            self._cache = _empty_cache(self._model, self.max_seqlen)
             self._nothing = torch.zeros(2, dtype=torch.int32, device=self._model.device)
         if batch.prefix is None:
-            return replace(batch, cache=self._cache, prefix_starts=self._nothing)
+            return replace(batch, cache=self._cache, prefix_cu_seqlens=self._nothing)
         if batch.prefix is not self._held:
             self._held = None  # if reading fails, the cache holds nobody's prefix
             packed = self._lay_out(batch.prefix)
             layers = self._read(packed)
             self._cache[:, :, : layers.shape[2]].copy_(layers)
-            self._starts = packed.starts[:2].clone()
+            self._starts = packed.cu_seqlens[:2].clone()
             self._held = batch.prefix
-        return replace(batch, cache=self._cache, prefix_starts=self._starts)
+        return replace(batch, cache=self._cache, prefix_cu_seqlens=self._starts)
 
 
 class CompiledPrefixForward(PrefixForward, PreparedForward):
@@ -87,10 +87,10 @@ class CompiledPrefixForward(PrefixForward, PreparedForward):
         read: CompiledForward,
         classify: CompiledForward,
         lay_out: Callable[[Prefix], PackedBatch],
-        max_tokens: int,
+        max_seqlen: int,
     ) -> None:
         PrefixForward.__init__(
-            self, model, read=read, classify=classify, lay_out=lay_out, max_tokens=max_tokens
+            self, model, read=read, classify=classify, lay_out=lay_out, max_seqlen=max_seqlen
         )
         self._both = read, classify
         PreparedForward.__init__(self, strict=read.strict)
@@ -136,12 +136,12 @@ class CompiledPrefixForward(PrefixForward, PreparedForward):
         )
 
 
-def _empty_cache(model: PreTrainedModel, max_tokens: int) -> Tensor:
-    """Zeros [layers, 2, max_tokens, K, D]."""
+def _empty_cache(model: PreTrainedModel, max_seqlen: int) -> Tensor:
+    """Zeros [layers, 2, max_seqlen, K, D]."""
     config: Any = model.config.get_text_config()
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cache = torch.zeros(
-        config.num_hidden_layers, 2, max_tokens, config.num_key_value_heads, head_size,
+        config.num_hidden_layers, 2, max_seqlen, config.num_key_value_heads, head_size,
         dtype=model.dtype, device=model.device,
     )  # fmt: skip
     torch._dynamo.mark_static(cache)  # else a size that happens to equal a batch's is tied to it

@@ -60,7 +60,7 @@ def instructions() -> tuple[str, ...]:
     """The instruction sets the library is built for, as PyTorch's dispatch sees the processor.
 
     Empty where there is nothing to build for: on other processors than x86, and without AVX2. Setting
-    ATEN_CPU_CAPABILITY=avx2 before the process starts hides AVX-512 here as it does in PyTorch.
+    ATEN_CPU_CAPABILITY=avx2 before the process cu_seqlens hides AVX-512 here as it does in PyTorch.
     """
     capability = torch.backends.cpu.get_cpu_capability()
     if capability == "AVX2":

@@ -35,8 +35,8 @@ STRIDED: Final = (torch.Tag.needs_fixed_stride_order,)
 
 @torch.library.custom_op(f"{NAMESPACE}::packed_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
 def packed_attention(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
-    max_tokens: int, scale: float, causal: bool, window: int,
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
+    max_seqlen: int, scale: float, causal: bool, window: int,
 ) -> Tensor:  # fmt: skip
     """softmax(scale x Q K^T) V within each document.
 
@@ -44,9 +44,9 @@ def packed_attention(
         query: [T, H, D].
         key: [T, K, D], where K divides H.
         value: [T, K, D].
-        starts: int32 [N + 1], ascending: document i is the tokens starts[i] up to starts[i + 1]; the
+        cu_seqlens: int32 [N + 1], ascending: document i is tokens cu_seqlens[i] to cu_seqlens[i + 1]; the
             documents must cover all T tokens. Slots without a document repeat T.
-        max_tokens: no document is longer.
+        max_seqlen: no document is longer.
         scale: factor of the scores.
         causal: whether a token attends to none after it.
         window: how many tokens to either side a token attends to; NO_WINDOW for all.
@@ -56,17 +56,17 @@ def packed_attention(
     """
     operators = library().operators
     if operators is not None and query.dtype in DTYPES:
-        own: Tensor = operators.attention(query, key, value, starts, max_tokens, scale, causal, window)
+        own: Tensor = operators.attention(query, key, value, cu_seqlens, max_seqlen, scale, causal, window)
         return own
-    return by_sdpa(query, key, value, starts, scale, causal, window)
+    return by_sdpa(query, key, value, cu_seqlens, scale, causal, window)
 
 
 def by_sdpa(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float, causal: bool, window: int
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, scale: float, causal: bool, window: int
 ) -> Tensor:
     """The same by PyTorch's fused attention, one call per run of documents of equal length."""
     out = torch.empty(query.shape, dtype=query.dtype)
-    for start, documents, tokens in runs(starts.tolist()):
+    for start, documents, tokens in runs(cu_seqlens.tolist()):
         stretch = slice(start, start + documents * tokens)
         q, k, v = (by_head(part[stretch], documents, tokens) for part in (query, key, value))
         if k.shape[1] != q.shape[1]:
@@ -79,9 +79,9 @@ def by_sdpa(
     return out
 
 
-def runs(starts: list[int]) -> list[tuple[int, int, int]]:
+def runs(cu_seqlens: list[int]) -> list[tuple[int, int, int]]:
     """(first token, documents, tokens of each) per run of neighbours of one length, which share a call."""
-    lengths = [end - start for start, end in pairwise(starts)]
+    lengths = [end - start for start, end in pairwise(cu_seqlens)]
     runs, start = [], 0
     for tokens, documents in groupby(lengths):
         count = len(list(documents))
@@ -105,13 +105,14 @@ def _window_mask(tokens: int, window: int, *, causal: bool) -> Tensor:
 
 @packed_attention.register_kernel("cuda")
 def _on_cuda(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
-    max_tokens: int, scale: float, causal: bool, window: int,
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
+    max_seqlen: int, scale: float, causal: bool, window: int,
 ) -> Tensor:  # fmt: skip
     """PyTorch's variable-length FlashAttention; in float32, which it lacks, the memory-efficient kernel."""
     if query.dtype in (torch.float16, torch.bfloat16):
         flash: Tensor = torch.ops.aten._flash_attention_forward(
-            query, key, value, starts, starts, max_tokens, max_tokens, 0.0, causal, False, scale=scale,
+            query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0, causal, False,
+            scale=scale,
             window_size_left=None if window == NO_WINDOW else window,
             window_size_right=0 if causal else (None if window == NO_WINDOW else window),
         )[0]  # fmt: skip
@@ -123,7 +124,7 @@ def _on_cuda(
     if key.shape[1] != query.shape[1]:
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
     efficient: Tensor = torch.ops.aten._efficient_attention_forward(
-        query[None], key[None], value[None], None, starts, starts, max_tokens, max_tokens, 0.0,
+        query[None], key[None], value[None], None, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0,
         int(causal), False, scale=scale,
     )[0]  # fmt: skip
     return efficient[0]
@@ -131,8 +132,8 @@ def _on_cuda(
 
 @packed_attention.register_fake
 def _fake(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
-    max_tokens: int, scale: float, causal: bool, window: int,
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
+    max_seqlen: int, scale: float, causal: bool, window: int,
 ) -> Tensor:  # fmt: skip
     return torch.empty(query.shape, dtype=query.dtype, device=query.device)
 
@@ -142,8 +143,8 @@ def packed_attention_forward(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """What transformers calls: [1, H, T, D] and cu_seq_lens_q for a packed batch, else as SDPA's."""
-    starts = kwargs.get("cu_seq_lens_q")
-    if starts is None:
+    cu_seqlens = kwargs.get("cu_seq_lens_q")
+    if cu_seqlens is None:
         padded: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **kwargs
         )
@@ -151,7 +152,7 @@ def packed_attention_forward(
     scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
     reach = kwargs.get("sliding_window")  # transformers counts the token itself
     out = packed_attention(
-        query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), starts,
+        query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), cu_seqlens,
         kwargs["max_length_q"], scale, bool(getattr(module, "is_causal", False)),
         NO_WINDOW if reach is None else reach - 1,
     )  # fmt: skip

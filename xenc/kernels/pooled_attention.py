@@ -18,7 +18,7 @@ from .packed_attention import NAMESPACE, STRIDED
 
 @torch.library.custom_op(f"{NAMESPACE}::pooled_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
 def pooled_attention(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, max_tokens: int, scale: float
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, max_seqlen: int, scale: float
 ) -> Tensor:
     """softmax(scale x q K^T) V for one query of each document.
 
@@ -26,8 +26,8 @@ def pooled_attention(
         query: [N, H, D].
         key: [T, K, D], where K divides H.
         value: [T, K, D].
-        starts: int32 [N + 1]; see `attention.packed_attention`.
-        max_tokens: no document is longer.
+        cu_seqlens: int32 [N + 1]; see `attention.packed_attention`.
+        max_seqlen: no document is longer.
         scale: factor of the scores.
 
     Returns:
@@ -35,18 +35,18 @@ def pooled_attention(
     """
     operators = library().operators
     if operators is not None and query.dtype in DTYPES:
-        own: Tensor = operators.pooled_attention(query, key, value, starts, max_tokens, scale)
+        own: Tensor = operators.pooled_attention(query, key, value, cu_seqlens, max_seqlen, scale)
         return own
-    return pooled_by_sdpa(query, key, value, starts, scale)
+    return pooled_by_sdpa(query, key, value, cu_seqlens, scale)
 
 
-def pooled_by_sdpa(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, scale: float) -> Tensor:
+def pooled_by_sdpa(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
     """The same by PyTorch's fused attention, one document at a time.
 
     Its bits depend on how many documents share a call, and on how their rows are aligned: copies are alike.
     """
     out = torch.zeros(query.shape, dtype=query.dtype)
-    for slot, (start, end) in enumerate(pairwise(starts.tolist())):
+    for slot, (start, end) in enumerate(pairwise(cu_seqlens.tolist())):
         if start == end:
             continue
         asked, keys, values = (
@@ -62,19 +62,19 @@ def pooled_by_sdpa(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, sc
 
 @pooled_attention.register_kernel("cuda")
 def _on_cuda(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor, max_tokens: int, scale: float
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, max_seqlen: int, scale: float
 ) -> Tensor:
     """PyTorch's variable-length FlashAttention; in float32, which it lacks, the memory-efficient kernel."""
-    each = torch.arange(len(starts), dtype=torch.int32, device=starts.device)
+    each = torch.arange(len(cu_seqlens), dtype=torch.int32, device=cu_seqlens.device)
     if query.dtype in (torch.float16, torch.bfloat16):
         flash: Tensor = torch.ops.aten._flash_attention_forward(
-            query, key, value, each, starts, 1, max_tokens, 0.0, False, False, scale=scale
+            query, key, value, each, cu_seqlens, 1, max_seqlen, 0.0, False, False, scale=scale
         )[0]
         return flash.contiguous()
     if key.shape[1] != query.shape[1]:
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
     efficient: Tensor = torch.ops.aten._efficient_attention_forward(
-        query[None], key[None], value[None], None, each, starts, 1, max_tokens, 0.0, 0, False, scale=scale
+        query[None], key[None], value[None], None, each, cu_seqlens, 1, max_seqlen, 0.0, 0, False, scale=scale
     )[0]
     return efficient[0]
 

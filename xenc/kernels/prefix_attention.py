@@ -28,8 +28,8 @@ PREFIXED_ATTENTION: Final = f"{NAMESPACE}_prefixed"
     f"{NAMESPACE}::prefixed_attention", mutates_args=(), device_types="cpu", tags=STRIDED
 )
 def prefixed_attention(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
-    prefix_key: Tensor, prefix_value: Tensor, prefix_starts: Tensor, max_tokens: int, scale: float,
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
+    prefix_key: Tensor, prefix_value: Tensor, prefix_cu_seqlens: Tensor, max_seqlen: int, scale: float,
 ) -> Tensor:  # fmt: skip
     """softmax(scale x Q K^T) V, where K and V are those of the prefix and of the own document up to a token.
 
@@ -37,12 +37,12 @@ def prefixed_attention(
         query: [T, H, D].
         key: [T, K, D], where K divides H.
         value: [T, K, D].
-        starts: int32 [N + 1]; see `attention.packed_attention`.
+        cu_seqlens: int32 [N + 1]; see `attention.packed_attention`.
         prefix_key: [P, K, D].
         prefix_value: [P, K, D].
-        prefix_starts: int32 [2], 0 and how many of the P tokens are the prefix; that may be none. A tensor,
+        prefix_cu_seqlens: int32 [2], 0 and how many of the P tokens are the prefix, or 0 again. A tensor,
             so that no graph depends on it.
-        max_tokens: no document is longer.
+        max_seqlen: no document is longer.
         scale: factor of the scores.
 
     Returns:
@@ -51,13 +51,13 @@ def prefixed_attention(
     out = torch.empty(query.shape, dtype=query.dtype)
     log_sums = torch.empty(query.shape[:2], dtype=torch.float32)
     share = query.shape[1] // key.shape[1]
-    for start, documents, tokens in runs(starts.tolist()):
+    for start, documents, tokens in runs(cu_seqlens.tolist()):
         stretch = slice(start, start + documents * tokens)
         q, k, v = (by_head(part[stretch], documents, tokens) for part in (query, key, value))
         attended, sums = _attend(q, k, v, share, scale, causal=True)
         by_head(out[stretch], documents, tokens).copy_(attended)
         log_sums[stretch].view(documents, tokens, -1).copy_(sums.transpose(1, 2))
-    count = int(prefix_starts[1])
+    count = int(prefix_cu_seqlens[1])
     if not count:
         return out
     k, v = (by_head(part[:count], 1, count) for part in (prefix_key, prefix_value))
@@ -85,30 +85,30 @@ def _together(own: Tensor, own_log_sums: Tensor, before: Tensor, before_log_sums
 
 @prefixed_attention.register_kernel("cuda")
 def _on_cuda(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
-    prefix_key: Tensor, prefix_value: Tensor, prefix_starts: Tensor, max_tokens: int, scale: float,
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
+    prefix_key: Tensor, prefix_value: Tensor, prefix_cu_seqlens: Tensor, max_seqlen: int, scale: float,
 ) -> Tensor:  # fmt: skip
     """PyTorch's variable-length FlashAttention, once per document and once with all T tokens as one."""
     if query.dtype not in (torch.float16, torch.bfloat16):
         raise NotImplementedError(f"no CUDA kernel for {query.dtype} attention after a shared prefix")
     flash = torch.ops.aten._flash_attention_forward
     own, own_log_sums, *_ = flash(
-        query, key, value, starts, starts, max_tokens, max_tokens, 0.0, True, False, scale=scale,
+        query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0, True, False, scale=scale,
         window_size_right=0,
     )  # fmt: skip
     before, before_log_sums, *_ = flash(
-        query, prefix_key, prefix_value, torch.stack((starts[0], starts[-1])), prefix_starts,
+        query, prefix_key, prefix_value, torch.stack((cu_seqlens[0], cu_seqlens[-1])), prefix_cu_seqlens,
         len(query), len(prefix_key), 0.0, False, False, scale=scale,
     )  # fmt: skip
     # over no keys at all the kernel's sum is infinite
-    before_log_sums = before_log_sums.masked_fill(prefix_starts[1] == 0, -torch.inf)
+    before_log_sums = before_log_sums.masked_fill(prefix_cu_seqlens[1] == 0, -torch.inf)
     return _together(own.contiguous(), own_log_sums.T, before, before_log_sums.T)
 
 
 @prefixed_attention.register_fake
 def _fake(
-    query: Tensor, key: Tensor, value: Tensor, starts: Tensor,
-    prefix_key: Tensor, prefix_value: Tensor, prefix_starts: Tensor, max_tokens: int, scale: float,
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
+    prefix_key: Tensor, prefix_value: Tensor, prefix_cu_seqlens: Tensor, max_seqlen: int, scale: float,
 ) -> Tensor:  # fmt: skip
     return torch.empty(query.shape, dtype=query.dtype, device=query.device)
 
@@ -120,7 +120,7 @@ def _attention_forward(
     """What transformers calls. Either of these keywords may come from `forward` through the model:
 
     kept_layers: a list that takes each layer's keys and values, [2, T, K, D].
-    prefix_cache: [layers, 2, P, K, D], with prefix_starts; without it, attention is packed attention.
+    prefix_cache: [layers, 2, P, K, D], with prefix_cu_seqlens; without it, attention is packed attention.
     """
     if kwargs.get("kept_layers") is not None:
         kwargs["kept_layers"].append(torch.stack((key[0], value[0])).transpose(1, 2))
@@ -130,7 +130,7 @@ def _attention_forward(
     scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
     out = prefixed_attention(
         query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), kwargs["cu_seq_lens_q"],
-        prefix_key, prefix_value, kwargs["prefix_starts"], kwargs["max_length_q"], scale,
+        prefix_key, prefix_value, kwargs["prefix_cu_seqlens"], kwargs["max_length_q"], scale,
     )  # fmt: skip
     return out[None], None
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 
 from ..batching.packed_collate import PackedCollator
-from ..batching.packed_plan import FEWEST_PER_SLOT, plan_packed, token_budgets, warmup_plans
+from ..batching.packed_plan import FEWEST_PER_SEQUENCE, plan_packed, token_budgets, warmup_plans
 from ..batching.plan import Plan
 from ..compiling.warmup import PreparedForward
 from ..errors import ExecutionError
@@ -22,7 +22,7 @@ from .base import Layout
 USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
 """Tokens. On a CPU a batch's activations should fit its cache; a GPU needs many to be busy."""
 
-TOKENS_PER_SLOT: Final = {"cpu": (FEWEST_PER_SLOT,), "cuda": (FEWEST_PER_SLOT, 64, 128, 256)}
+TOKENS_PER_SEQUENCE: Final = {"cpu": (FEWEST_PER_SEQUENCE,), "cuda": (FEWEST_PER_SEQUENCE, 64, 128, 256)}
 """On a CPU an empty slot costs next to nothing, on a GPU attention starts as many blocks for it as for any
 other."""
 
@@ -49,7 +49,7 @@ class PackedLayout(Layout):
         self._targets = torch.tensor(reranker.targets, device=model.device) if reranker.targets else None
         self._budgets = token_budgets(
             execution.token_budgets, reranker.max_length, usual=USUAL_BUDGET.get(model.device.type, 2048),
-            single=execution.deterministic, tokens_per_slot=self._tokens_per_slot(),
+            single=execution.deterministic, tokens_per_sequence=self._tokens_per_sequence(),
         )  # fmt: skip
         text_config: Any = model.config.get_text_config()
         self._packs = PackedCollator(
@@ -61,9 +61,9 @@ class PackedLayout(Layout):
         )
         self.collator = self._packs
 
-    def _tokens_per_slot(self) -> tuple[int, ...]:
+    def _tokens_per_sequence(self) -> tuple[int, ...]:
         """The device's choices; the first alone where one shape is asked for, or each might cost a graph."""
-        choices = TOKENS_PER_SLOT.get(self._model.device.type, (FEWEST_PER_SLOT,))
+        choices = TOKENS_PER_SEQUENCE.get(self._model.device.type, (FEWEST_PER_SEQUENCE,))
         execution = self._execution
         one_graph = execution.compile_mode is None or execution.dynamic is True
         return choices if one_graph and not execution.deterministic else choices[:1]

@@ -42,19 +42,19 @@ class SharedPrefixLayout(PackedLayout):
 
     def _eager(self) -> PrefixForward:
         return PrefixForward(
-            self._model, lay_out=self._collates.lay_out, max_tokens=self._reranker.max_length,
+            self._model, lay_out=self._collates.lay_out, max_seqlen=self._reranker.max_length,
             read=partial(run_eagerly, read_prefix, self._model, (self._traits,)),
             classify=partial(run_eagerly, classify_after_prefix, self._model, (self._traits, self._targets)),
         )  # fmt: skip
 
     def _compile(self, at_hand: PreparedForward | None) -> CompiledPrefixForward:
         """The graphs at hand if their cache has the size of max_length, else new ones."""
-        model, execution, max_tokens = self._model, self._execution, self._reranker.max_length
-        if isinstance(at_hand, CompiledPrefixForward) and at_hand.max_tokens == max_tokens:
+        model, execution, max_seqlen = self._model, self._execution, self._reranker.max_length
+        if isinstance(at_hand, CompiledPrefixForward) and at_hand.max_seqlen == max_seqlen:
             return at_hand
         constants = (self._traits, self._targets)
         return CompiledPrefixForward(
-            model, lay_out=self._collates.lay_out, max_tokens=max_tokens,
+            model, lay_out=self._collates.lay_out, max_seqlen=max_seqlen,
             read=CompiledForward(read_prefix, model, execution, (self._traits,)),
             classify=CompiledForward(classify_after_prefix, model, execution, constants),
         )  # fmt: skip

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..batching.packed_collate import Pooling
 from ..errors import ModelError
-from .last_layer import as_transformers_made_it
+from .last_layer import is_unmodified
 
 # RoBERTa and its descendants number positions from padding_idx + 1, so a table of 514 rows seats 512 tokens.
 _POSITIONS_AFTER_PADDING: Final = frozenset(
@@ -78,7 +78,7 @@ def packable(model: PreTrainedModel) -> Packable | str:
         return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
     if traits.head == "prediction-head" and config.classifier_pooling == "mean":
         return Packable("mean", traits.head)
-    if traits.pooled_alone and not as_transformers_made_it(model):
+    if traits.pooled_alone and not is_unmodified(model):
         return replace(traits, pooled_alone=False)
     return traits
 

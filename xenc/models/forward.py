@@ -44,9 +44,9 @@ def classify_packed(
     input_ids: Tensor,
     position_ids: Tensor,
     token_type_ids: Tensor | None,
-    starts: Tensor,
+    cu_seqlens: Tensor,
     pooled: Tensor,
-    max_tokens: int,
+    max_seqlen: int,
     traits: Packable,
     targets: Tensor | None,
 ) -> Tensor:
@@ -61,28 +61,28 @@ def classify_packed(
         input_ids: int64 [T].
         position_ids: int64 [T], starting anew in each document.
         token_type_ids: int64 [T] or None.
-        starts: int32 [N + 1]; see `attention.packed_attention`.
+        cu_seqlens: int32 [N + 1]; see `attention.packed_attention`.
         pooled: int64 [N], the token that the head reads of each document.
-        max_tokens: no document is longer.
+        max_seqlen: no document is longer.
         traits: the family's pooling and head.
         targets: int64 [1] or [2], the token ids that a "vocabulary" head compares; see `head_logits`.
 
     Returns:
         [N, C], in the model's dtype; of no meaning for slots without a document.
     """
-    inputs = packed_inputs(input_ids, position_ids, token_type_ids, starts, max_tokens, traits)
+    inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
     if traits.pooled_alone:
         return head_logits(model, hidden_of_pooled(model, inputs, pooled), traits, targets)
     hidden = model.base_model(**inputs).last_hidden_state[0]
     if traits.pooling == "mean":
-        per_document = torch.segment_reduce(hidden.float(), "mean", offsets=starts.long(), initial=0)
+        per_document = torch.segment_reduce(hidden.float(), "mean", offsets=cu_seqlens.long(), initial=0)
         return head_logits(model, per_document.to(hidden.dtype), traits, targets)
     return head_logits(model, hidden[pooled], traits, targets)
 
 
 def packed_inputs(
-    input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, starts: Tensor, max_tokens: int,
-    traits: Packable,
+    input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, cu_seqlens: Tensor,
+    max_seqlen: int, traits: Packable,
 ) -> dict[str, Any]:  # fmt: skip
     """What the base model is called with: one row of T tokens. Arguments as `classify_packed`'s."""
     inputs: dict[str, Any] = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
@@ -93,10 +93,10 @@ def packed_inputs(
         "position_ids": position_ids[None],
         # four-dimensional, so that transformers makes no mask of its own; the packed operator needs none
         "attention_mask": torch.zeros(1, 1, 1, 1, device=input_ids.device),
-        "cu_seq_lens_q": starts,
-        "cu_seq_lens_k": starts,
-        "max_length_q": max_tokens,
-        "max_length_k": max_tokens,
+        "cu_seq_lens_q": cu_seqlens,
+        "cu_seq_lens_k": cu_seqlens,
+        "max_length_q": max_seqlen,
+        "max_length_k": max_seqlen,
         **inputs,
     }
 

@@ -32,7 +32,7 @@ def asked_by_pooled(model: PreTrainedModel) -> Module:
     return attention
 
 
-def as_transformers_made_it(model: PreTrainedModel) -> bool:
+def is_unmodified(model: PreTrainedModel) -> bool:
     """Whether nobody else's code runs in or around the last layer, of a model of BERT's structure.
 
     A hook would see N tokens and not T, or, on a module whose `forward` is not called, nothing; and a module
@@ -55,7 +55,7 @@ def hidden_of_pooled(model: PreTrainedModel, inputs: dict[str, Any], pooled: Ten
     """What the base model answers for the pooled tokens.
 
     Args:
-        model: of BERT's structure, with `as_transformers_made_it`.
+        model: of BERT's structure, with `is_unmodified`.
         inputs: what the base model is called with, see `forward.packed_inputs`: one row of T tokens.
         pooled: int64 [N], which of the T tokens.
 
@@ -83,6 +83,6 @@ def _attend(attention: Any, asking: Tensor, hidden: Tensor, attending: dict[str,
         part[0].unflatten(-1, (-1, attention.attention_head_size))
         for part in (attention.query(asking), attention.key(hidden), attention.value(hidden))
     )
-    starts, longest = attending["cu_seq_lens_k"], attending["max_length_k"]
-    attended: Tensor = pooled_attention(query, key, value, starts, longest, attention.scaling)
+    cu_seqlens, longest = attending["cu_seq_lens_k"], attending["max_length_k"]
+    attended: Tensor = pooled_attention(query, key, value, cu_seqlens, longest, attention.scaling)
     return attended.flatten(-2)[None]

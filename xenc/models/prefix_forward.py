@@ -16,7 +16,7 @@ from .forward import head_logits, packed_inputs
 
 def read_prefix(
     model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None,
-    starts: Tensor, _pooled: Tensor, max_tokens: int, traits: Packable,
+    cu_seqlens: Tensor, _pooled: Tensor, max_seqlen: int, traits: Packable,
 ) -> Tensor:  # fmt: skip
     """Keys, after rotary embedding, and values of a packed batch of T tokens: [layers, 2, T, K, D].
 
@@ -25,12 +25,12 @@ def read_prefix(
         input_ids: int64 [T]; this and the next as in `forward.classify_packed`.
         position_ids: int64 [T].
         token_type_ids: int64 [T] or None.
-        starts: int32 [N + 1].
-        max_tokens: no document is longer.
+        cu_seqlens: int32 [N + 1].
+        max_seqlen: no document is longer.
         traits: the family's.
     """
     layers: list[Tensor] = []
-    inputs = packed_inputs(input_ids, position_ids, token_type_ids, starts, max_tokens, traits)
+    inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
     model.base_model(**inputs, kept_layers=layers)
     return torch.stack(layers)
 
@@ -40,11 +40,11 @@ def classify_after_prefix(
     input_ids: Tensor,
     position_ids: Tensor,
     token_type_ids: Tensor | None,
-    starts: Tensor,
+    cu_seqlens: Tensor,
     pooled: Tensor,
-    max_tokens: int,
+    max_seqlen: int,
     cache: Tensor,
-    prefix_starts: Tensor,
+    prefix_cu_seqlens: Tensor,
     traits: Packable,
     targets: Tensor | None,
 ) -> Tensor:
@@ -55,17 +55,19 @@ def classify_after_prefix(
         input_ids: int64 [T]; this and those not named here as in `forward.classify_packed`.
         position_ids: int64 [T], starting anew in each document where the prefix ends.
         token_type_ids: int64 [T] or None.
-        starts: int32 [N + 1].
+        cu_seqlens: int32 [N + 1].
         pooled: int64 [N].
-        max_tokens: no document is longer.
+        max_seqlen: no document is longer.
         cache: [layers, 2, P, K, D], of which the prefix may be shorter.
-        prefix_starts: int32 [2], 0 and the prefix's length; 0 again for none.
+        prefix_cu_seqlens: int32 [2], 0 and the prefix's length; 0 again for none.
         traits: the family's pooling, which is "last", and head.
         targets: int64 [1] or [2] for a "vocabulary" head.
 
     Returns:
         [N, C], in the model's dtype; of no meaning for slots without a document.
     """
-    inputs = packed_inputs(input_ids, position_ids, token_type_ids, starts, max_tokens, traits)
-    hidden = model.base_model(**inputs, prefix_cache=cache, prefix_starts=prefix_starts).last_hidden_state[0]
+    inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
+    hidden = model.base_model(
+        **inputs, prefix_cache=cache, prefix_cu_seqlens=prefix_cu_seqlens
+    ).last_hidden_state[0]
     return head_logits(model, hidden[pooled], traits, targets)

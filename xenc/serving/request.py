@@ -30,7 +30,8 @@ class PredictReport:
         all_tokens: tokens the device processed, padding and dummies included; of a batch shared with other
             requests, a share by real tokens.
         shared_tokens: tokens of the pairs that were not computed, since another pair's are the same.
-        waste: padded tokens / all tokens: 1 - (sum of token_counts - shared_tokens) / all_tokens.
+        waste: the padding fraction, padded tokens / all tokens: 1 - (sum of token_counts - shared_tokens) /
+            all_tokens.
         batches: batches in which the pairs ran.
     """
 

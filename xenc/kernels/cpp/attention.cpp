@@ -324,7 +324,7 @@ class Task {
 std::vector<Block> blocks_of(const Attention& how) {
   std::vector<Block> blocks;
   for (int64_t document = 0; document < how.documents; ++document) {
-    const int64_t start = how.starts[document], length = how.starts[document + 1] - start;
+    const int64_t start = how.cu_seqlens[document], length = how.cu_seqlens[document + 1] - start;
     const int64_t first_query = how.pooled ? document : start, queries = how.pooled ? length > 0 : length;
     for (int64_t from = 0; from < queries; from += kQueries)
       for (int64_t head = 0; head < how.heads; ++head)

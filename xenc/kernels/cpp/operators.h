@@ -13,7 +13,7 @@ struct Attention {
   const void *query, *key, *value;
   void* out;
   int64_t query_stride, key_stride, value_stride, out_stride;
-  const int32_t* starts;  // documents + 1
+  const int32_t* cu_seqlens;  // documents + 1
   int64_t documents;
   int64_t heads, key_heads, size;
   float scale;

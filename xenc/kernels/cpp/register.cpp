@@ -30,7 +30,7 @@ Tensor by_rows(const Tensor& part) {
 }
 
 // What a kernel would otherwise read beyond the end of.
-void check(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& starts, double scale) {
+void check(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& cu_seqlens, double scale) {
   TORCH_CHECK(query.dim() == 3 && key.dim() == 3, "query is ", query.sizes(), " and key is ", key.sizes(),
               ": give [tokens, heads, size] for both");
   TORCH_CHECK(value.sizes() == key.sizes(), "value is ", value.sizes(), " and key is ", key.sizes(),
@@ -42,51 +42,51 @@ void check(const Tensor& query, const Tensor& key, const Tensor& value, const Te
   TORCH_CHECK(key.scalar_type() == query.scalar_type() && value.scalar_type() == query.scalar_type(), "query is ",
               query.scalar_type(), ", key ", key.scalar_type(), " and value ", value.scalar_type(),
               ": give them one dtype");
-  TORCH_CHECK(starts.dim() == 1 && starts.numel() > 0 && starts.scalar_type() == at::kInt, "starts is ",
-              starts.scalar_type(), " ", starts.sizes(), ": give int32 [documents + 1]");
-  const Tensor row = starts.contiguous();
+  TORCH_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.numel() > 0 && cu_seqlens.scalar_type() == at::kInt, "cu_seqlens is ",
+              cu_seqlens.scalar_type(), " ", cu_seqlens.sizes(), ": give int32 [documents + 1]");
+  const Tensor row = cu_seqlens.contiguous();
   const int32_t* at = row.const_data_ptr<int32_t>();
   const int64_t documents = row.numel() - 1;
   TORCH_CHECK(at[0] == 0 && at[documents] == key.size(0) && std::is_sorted(at, at + documents + 1),
-              "starts must ascend from 0 to the ", key.size(0), " tokens there are, but is ", starts);
+              "cu_seqlens must ascend from 0 to the ", key.size(0), " tokens there are, but is ", cu_seqlens);
   TORCH_CHECK(scale > 0, "scale=", scale, " must be positive");
 }
 
 // how: what is not of the tensors.
-Tensor& attend(own::Attention how, const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& starts,
+Tensor& attend(own::Attention how, const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& cu_seqlens,
                double scale, Tensor& out) {
-  const Tensor q = by_rows(query), k = by_rows(key), v = by_rows(value), s = starts.contiguous();
+  const Tensor q = by_rows(query), k = by_rows(key), v = by_rows(value), s = cu_seqlens.contiguous();
   how.query = q.const_data_ptr(), how.key = k.const_data_ptr(), how.value = v.const_data_ptr();
   how.out = out.mutable_data_ptr();
   how.query_stride = q.stride(0), how.key_stride = k.stride(0), how.value_stride = v.stride(0);
   how.out_stride = out.stride(0);
-  how.starts = s.const_data_ptr<int32_t>(), how.documents = s.numel() - 1;
+  how.cu_seqlens = s.const_data_ptr<int32_t>(), how.documents = s.numel() - 1;
   how.heads = q.size(1), how.key_heads = k.size(1), how.size = q.size(2);
   how.scale = static_cast<float>(scale);
   own::attend(how, type_of(query));
   return out;
 }
 
-Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& starts,
-                 int64_t /*max_tokens*/, double scale, bool causal, int64_t window) {
-  check(query, key, value, starts, scale);
+Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& cu_seqlens,
+                 int64_t /*max_seqlen*/, double scale, bool causal, int64_t window) {
+  check(query, key, value, cu_seqlens, scale);
   TORCH_CHECK(query.size(0) == key.size(0), query.size(0), " queries for ", key.size(0), " keys: give one for each");
   Tensor out = at::empty(query.sizes(), query.options().memory_format(at::MemoryFormat::Contiguous));
   own::Attention how{};
   how.causal = causal, how.window = std::min(window, key.size(0));
-  return attend(how, query, key, value, starts, scale, out);
+  return attend(how, query, key, value, cu_seqlens, scale, out);
 }
 
 // An empty document's result is 0.
-Tensor pooled_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& starts,
-                        int64_t /*max_tokens*/, double scale) {
-  check(query, key, value, starts, scale);
-  TORCH_CHECK(query.size(0) == starts.numel() - 1, query.size(0), " queries for ", starts.numel() - 1,
+Tensor pooled_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& cu_seqlens,
+                        int64_t /*max_seqlen*/, double scale) {
+  check(query, key, value, cu_seqlens, scale);
+  TORCH_CHECK(query.size(0) == cu_seqlens.numel() - 1, query.size(0), " queries for ", cu_seqlens.numel() - 1,
               " documents: give one for each");
   Tensor out = at::zeros(query.sizes(), query.options().memory_format(at::MemoryFormat::Contiguous));
   own::Attention how{};
   how.window = -1, how.pooled = true;
-  return attend(how, query, key, value, starts, scale, out);
+  return attend(how, query, key, value, cu_seqlens, scale, out);
 }
 
 // weight: whole panels, see product.h; bias, scales and sums: of as many columns.
@@ -158,9 +158,9 @@ Tensor fingerprints(at::TensorList parts, int64_t every, int64_t only) {
 #define XENC_TEXT(name) XENC_TEXT_(name)
 
 TORCH_LIBRARY(XENC_NAMESPACE, library) {
-  library.def("attention(Tensor query, Tensor key, Tensor value, Tensor starts, int max_tokens, float scale, "
+  library.def("attention(Tensor query, Tensor key, Tensor value, Tensor cu_seqlens, int max_seqlen, float scale, "
               "bool causal, int window) -> Tensor", {at::Tag::needs_fixed_stride_order});
-  library.def("pooled_attention(Tensor query, Tensor key, Tensor value, Tensor starts, int max_tokens, float scale) "
+  library.def("pooled_attention(Tensor query, Tensor key, Tensor value, Tensor cu_seqlens, int max_seqlen, float scale) "
               "-> Tensor", {at::Tag::needs_fixed_stride_order});
   library.def("linear(Tensor left, Tensor weight, Tensor bias, Tensor? scales, Tensor? sums, int outputs, "
               "int activation) -> Tensor");
