@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xenc.gate.stored.entry import Entry, Samples, Speedup, combine, entry_of
-from xenc.gate.stored.rule import BLIND_SPOT
 from xenc.gate.stored.rule import judge as judge_entry
 from xenc.gate.verdict import Verdict
 
@@ -25,9 +24,9 @@ def samples(seconds, margin=0.1, **protocol):
     return Samples(seconds=tuple(seconds), protocol={**PROTOCOL, **protocol}, margin=margin)
 
 
-def judge(head, base, **versions):
+def judge(head, base):
     """Against a baseline of one session."""
-    return judge_entry(head, None if base is None else entry_of(base), sessions=1, **versions)
+    return judge_entry(head, None if base is None else entry_of(base), sessions=1)
 
 
 def test_only_pass_and_improved_are_green():
@@ -91,14 +90,6 @@ def test_a_difference_of_protocol_is_incomparable_and_named(head, base, named):
     judgement = judge(head, base)
     assert judgement.verdict is Verdict.INCOMPARABLE
     assert named in judgement.reason
-
-
-def test_differing_versions_are_judged_and_named():
-    judgement = judge(
-        samples(EQUAL), samples(EQUAL), head_versions={"torch": "2.13"}, base_versions={"torch": "2.11"}
-    )
-    assert judgement.verdict is Verdict.PASS
-    assert judgement.notes == ("torch: baseline 2.11, now 2.13", BLIND_SPOT)
 
 
 def stored(spread=0.0, speedup=None, speedup_spread=0.0, margin=0.1):
