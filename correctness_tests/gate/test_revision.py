@@ -16,6 +16,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 import xenc
+from correctness_tests.gate.conftest import commit_all, git
 from xenc.gate.paired.revision import (
     RevisionError,
     changed_files,
@@ -30,12 +31,6 @@ INITIAL, VALUE = "xenc/__init__.py", "xenc/value.py"
 PAIRS = [("a", "b " * words) for words in (1, 20, 5)]
 
 
-def git(repository: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main")
-    command = ["git", *identity, *arguments]
-    return subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def commit(repository: Path, files: dict[str, str]) -> str:
     """A commit of these files alone."""
     git(repository, "rm", "-rq", "--ignore-unmatch", ".")
@@ -43,9 +38,7 @@ def commit(repository: Path, files: dict[str, str]) -> str:
         file = repository / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    git(repository, "add", "-A")
-    git(repository, "commit", "-q", "--allow-empty", "-m", "a")
-    return git(repository, "rev-parse", "HEAD")
+    return commit_all(repository)
 
 
 def new_repository(folder: Path) -> Path:
@@ -154,8 +147,7 @@ def test_a_copy_that_cannot_be_written_or_links_out_of_its_folder_is_an_error(re
     with pytest.raises(RevisionError, match=r"cannot be copied to .*taken"):
         snapshot(repository / "xenc", tmp_path / "taken")
     (repository / "xenc/out").symlink_to("/etc")
-    git(repository, "add", "-A")
-    git(repository, "commit", "-qm", "a")
+    commit_all(repository)
     with pytest.raises(RevisionError, match="cannot be copied"):
         extract(resolve("HEAD", repository), repository, "xenc", tmp_path / "base")
 
