@@ -103,11 +103,8 @@ class Against:
         self.path, self.temporary = pytester.path, temporary
         self._pytester, self._commit = pytester, commit
         self.write(timeout_s=60)
-        (self.path / "measuring.py").write_text(paired_suite.MEASURING)
-        (self.path / "test_against.py").write_text(paired_suite.ITEMS)
-        (self.path / "test_ordinary.py").write_text(paired_suite.ORDINARY)
-        (self.path / "pytest.ini").write_text(paired_suite.INI)
-        (self.path / ".gitignore").write_text(paired_suite.IGNORED)
+        for name, text in paired_suite.FILES.items():
+            (self.path / name).write_text(text)
         self.head()
         self.git("tag", "base")
 

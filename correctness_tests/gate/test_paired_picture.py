@@ -116,15 +116,6 @@ def test_one_wild_configuration_does_not_squeeze_the_others_together():
     assert 5 < high < 25
 
 
-def test_a_process_that_could_not_measure_leaves_no_dot_and_no_error():
-    results = made_results()
-    broken = [*results, {"unmeasurable": "the base cannot be imported"}]
-    verdicts = made_verdicts(results)
-    assert [row.dots for row in rows_of(broken, verdicts, RULES)] == [
-        row.dots for row in rows_of(results, verdicts, RULES)
-    ]
-
-
 def test_there_is_no_picture_without_matplotlib_or_without_a_configuration(tmp_path, monkeypatch):
     results = made_results()
     assert not draw_paired(tmp_path / "none.png", results, judge_campaign(results, {}), {}, "")

@@ -39,15 +39,8 @@ def all_but(verdict, names, others=Verdict.PASS, every=CONFIGURATIONS):
     return {name: verdict if name in names else others for name in every}
 
 
-def every_block(results, name=None):
-    for number, result in enumerate(results):
-        for configuration, found in result["configurations"].items():
-            if name in (None, configuration):
-                yield from ((number, block) for block in found["blocks"])
-
-
-def lengthen(block, factor):
-    block.update({channel: factor * block[channel] for channel in CHANNELS})
+def every_block(results, name):
+    return [block for result in results for block in result["configurations"][name]["blocks"]]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +75,7 @@ def test_a_change_is_seen_on_its_configuration_alone(name, every, change, verdic
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_a_slowdown_in_one_channel_alone_is_regressed(channel):
     results = results_of()
-    for _, block in every_block(results, FIRST):
+    for block in every_block(results, FIRST):
         block[channel] *= 1.05 if block["arm"] == "head" else 1
     verdicts = judged(results)
     assert words(verdicts) == all_but(Verdict.REGRESSED, [FIRST])
@@ -90,27 +83,12 @@ def test_a_slowdown_in_one_channel_alone_is_regressed(channel):
     assert regressed == [(FIRST, channel)]
 
 
-DISTURBANCES = {
-    "a machine that slows down for both arms": (
-        None,
-        lambda process, block: math.exp(0.01 * block["palindrome"]) * (1.3 if process % 2 else 1),
-    ),
-    "an outlying palindrome": (
-        SECOND,
-        lambda process, block: 10 if (block["arm"], block["palindrome"], process) == ("head", 3, 0) else 1,
-    ),
-    "another speed beside the deliberate slowdown": (
-        FIRST,
-        lambda _, block: 1.5 if block["palindrome"] >= PALINDROMES else 1,
-    ),
-}
-
-
-@pytest.mark.parametrize("disturbance", DISTURBANCES)
-def test_disturbances_that_are_no_slowdown_pass(disturbance):
-    (name, factor), results = DISTURBANCES[disturbance], results_of()
-    for process, block in every_block(results, name):
-        lengthen(block, factor(process, block))
+def test_the_deliberate_slowdown_is_compared_with_the_twin_in_the_same_palindromes():
+    """The twin's other palindromes may have run at another speed."""
+    results = results_of()
+    for block in every_block(results, FIRST):
+        factor = 1.5 if block["palindrome"] >= PALINDROMES else 1
+        block.update({channel: factor * block[channel] for channel in CHANNELS})
     assert words(judged(results)) == all_but(Verdict.PASS, ())
 
 
@@ -202,15 +180,6 @@ def test_a_run_is_undecided_while_a_configuration_is_inconclusive_without_a_brok
     assert judged(results_of(elsewhere, processes=5)).decided
     set_facts(results, SECOND, kernels=211)
     assert judged(results).decided
-
-
-def test_a_throttled_device_is_inconclusive_and_never_passes():
-    results = results_of()
-    for process, block in every_block(results, SECOND):
-        block["throttled"] = process > 3 and block["arm"] == "base"
-    verdicts = judged(results)
-    assert words(verdicts) == all_but(Verdict.INCONCLUSIVE, [SECOND])
-    assert "4 of 8 processes are usable" in verdicts.configurations[SECOND].reason
 
 
 def test_the_error_is_divided_by_the_comparisons_of_configurations_and_twin_in_both_channels():

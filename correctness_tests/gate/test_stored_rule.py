@@ -132,11 +132,6 @@ def test_a_speed_up_is_the_median_over_rounds_and_then_over_sessions():
     assert merged.spread == pytest.approx(math.log(1.1))
 
 
-def test_of_facts_that_differ_between_sessions_the_largest_is_kept():
-    entries = [replace(stored(), exact={"graphs": 1, "waste": waste}) for waste in (0.1, 0.2)]
-    assert combine(entries).exact == {"graphs": 1, "waste": 0.2}
-
-
 def test_one_session_has_no_drift_and_the_reason_says_so():
     entry = combined(EQUAL)
     assert entry.spread is None
