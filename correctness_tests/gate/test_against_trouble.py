@@ -126,6 +126,7 @@ def test_of_two_gates_the_second_does_not_measure(against, stopped):
         assert f"another gate is measuring on this machine (process {os.getpid()}, since" in output
         assert first._lock.is_locked
         assert str(os.getpid()) in (against.temporary / "lock").read_text()
+    assert not first._lock.is_locked
     assert against.pids == []
 
 
