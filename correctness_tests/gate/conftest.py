@@ -36,22 +36,24 @@ def test_sum(benchmark, name):
 NO_PLUGINS = ("-p", "no:cacheprovider")
 
 
+def git(folder: Path, *arguments: str) -> str:
+    """What git prints, run in a folder."""
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main")
+    command = ["git", *identity, "-c", "commit.gpgSign=false", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit_all(folder: Path) -> str:
+    """Commit what lies in a folder; its revision."""
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "-m", "x")
+    return git(folder, "rev-parse", "HEAD")
+
+
 @pytest.fixture
 def commit(pytester: pytest.Pytester) -> Callable[[], str]:
-    """Commit what lies in the suite's folder; its revision."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-c", "user.name=x", "-c", "user.email=x@x", *arguments]
-        return subprocess.run(command, cwd=pytester.path, check=True, capture_output=True, text=True).stdout
-
-    git("init", "--quiet")
-
-    def commit() -> str:
-        git("add", "--all")
-        git("commit", "--quiet", "--no-gpg-sign", "--allow-empty", "-m", "x")
-        return git("rev-parse", "HEAD").strip()
-
-    return commit
+    git(pytester.path, "init", "--quiet")
+    return lambda: commit_all(pytester.path)
 
 
 @pytest.fixture
@@ -101,11 +103,8 @@ class Against:
         self.path, self.temporary = pytester.path, temporary
         self._pytester, self._commit = pytester, commit
         self.write(timeout_s=60)
-        (self.path / "measuring.py").write_text(paired_suite.MEASURING)
-        (self.path / "test_against.py").write_text(paired_suite.ITEMS)
-        (self.path / "test_ordinary.py").write_text(paired_suite.ORDINARY)
-        (self.path / "pytest.ini").write_text(paired_suite.INI)
-        (self.path / ".gitignore").write_text(paired_suite.IGNORED)
+        for name, text in paired_suite.FILES.items():
+            (self.path / name).write_text(text)
         self.head()
         self.git("tag", "base")
 
@@ -128,8 +127,7 @@ class Against:
         self.head()
 
     def git(self, *arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(command, cwd=self.path, check=True, capture_output=True, text=True).stdout
+        return git(self.path, *arguments)
 
     def state(self) -> tuple[str, ...]:
         """What no gate may change: the checkout, the worktrees, the baselines."""

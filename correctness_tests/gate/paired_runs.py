@@ -10,6 +10,7 @@ from xenc.gate.paired.verdicts import judge_campaign
 
 RULE = Rule(margin=0.02, must_see=0.05)
 CONFIGURATIONS = ("seed-packed", "skewed-packed", "short_documents-bucketed", "seed-sdpa-sorted")
+RULES = dict.fromkeys(CONFIGURATIONS, RULE)
 PALINDROMES = 8
 FACTS = {
     "graphs": 1, "recompiles": 0, "graph_breaks": 0, "eager_fallbacks": 0, "kernels": 210,

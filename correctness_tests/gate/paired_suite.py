@@ -155,4 +155,7 @@ markers =
     paired: paired
 """
 
-IGNORED = "__pycache__/\npids\njunit.xml\nreport/\nsummary.md\n.benchmarks/\n"
+FILES = {
+    "measuring.py": MEASURING, "test_against.py": ITEMS, "test_ordinary.py": ORDINARY, "pytest.ini": INI,
+    ".gitignore": "__pycache__/\npids\njunit.xml\nreport/\nsummary.md\n.benchmarks/\n",
+}  # fmt: skip

@@ -262,14 +262,6 @@ def test_a_second_gate_is_told_who_measures_and_may_measure_once_that_is_killed(
     assert (tmp_path / "lock").read_text() == ""
 
 
-def test_two_campaigns_of_one_process_exclude_each_other_until_the_first_ends(enter):
-    second = enter()
-    with enter(), pytest.raises(CampaignError, match=f"process {os.getpid()}"):
-        second.__enter__()
-    with second:
-        pass
-
-
 def test_a_campaign_that_was_not_entered_measures_nothing(enter):
     with pytest.raises(RuntimeError, match="entered"):
         enter().run_process({})

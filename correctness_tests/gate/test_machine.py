@@ -1,4 +1,4 @@
-"""What is noted of the machine; that NVML is only ever asked."""
+"""Timing, by a clock that only work moves; facts of the machine, by an NVML that can only be read."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from xenc.gate import machine
+from xenc.gate import machine, measure
 from xenc.gate.machine import Machine
+from xenc.gate.measure import relative_spread, time_rounds
 
 UUID = "5a1e"
 
 
 class FakeNvml(ModuleType):
-    """Answers with what the test says; whatever else is asked of it, or set, does not exist."""
+    """Answers with what the test says. It has no setter: an attempt to set anything is an error."""
 
     NVML_CLOCK_SM = 1
 
@@ -59,91 +60,132 @@ def nvml(gpu, monkeypatch):
     return fake
 
 
-def test_a_cpu_has_its_name_versions_and_load():
-    facts = Machine("cpu").facts()
+def test_a_cpu_has_its_name_versions_and_load_and_is_never_throttled(nvml, monkeypatch):
+    nvml.mask = 0xFF
+    readings = iter([(10.0, 100.0, 1.0), (12.5, 107.5, 1.25)])
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: next(readings))
+    watched = Machine("cpu")
+    assert not watched.throttled()
+    facts = watched.facts()
     assert f"{torch.get_num_threads()} threads" in facts["device"]
     assert facts["threads"] == torch.get_num_threads()
     assert facts["torch"] == torch.__version__
     assert {"transformers", "sentence-transformers", "python", "load_before"} <= facts.keys()
-    assert set(facts["cpu_seconds"]) == {"own", "others", "stolen"}
+    assert facts["cpu_seconds"] == {"own": 2.5, "others": 5.0, "stolen": 0.25}
     assert "sm_clocks_mhz" not in facts
 
 
-def test_cpu_seconds_are_those_since_the_machine_is_watched(monkeypatch):
-    readings = iter([(10.0, 100.0, 1.0), (12.5, 107.5, 1.25)])
-    monkeypatch.setattr(machine, "_busy_seconds", lambda: next(readings))
-    assert Machine("cpu").facts()["cpu_seconds"] == {"own": 2.5, "others": 5.0, "stolen": 0.25}
-
-
-def test_a_cpu_is_never_throttled_and_never_asks_nvml(nvml):
-    nvml.mask = 0xFF
-    assert not Machine("cpu").throttled()
-
-
-def test_without_nvml_a_gpu_is_not_throttled_and_its_clocks_are_unknown(gpu, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    watched = Machine("cuda")
-    assert watched.throttled() is False
-    assert "unknown" in watched.facts()["clocks"]
-    assert "nvidia-ml-py" in watched.facts()["clocks"]
-    assert "math" in watched.facts()["sdpa_backends"]
-    assert watched.facts()["device"] == "A GPU"
-
-
-def test_without_a_driver_a_gpu_is_not_throttled(nvml, monkeypatch):
+@pytest.mark.parametrize("missing", ["library", "driver"])
+def test_without_nvml_a_gpu_is_not_throttled_and_its_clocks_are_unknown(nvml, monkeypatch, missing):
     def absent():
         raise OSError("no driver")
 
     monkeypatch.setattr(nvml, "nvmlInit", absent)
-    assert Machine("cuda").throttled() is False
+    monkeypatch.setitem(sys.modules, "pynvml", None if missing == "library" else nvml)
+    watched = Machine("cuda")
+    assert watched.throttled() is False
+    facts = watched.facts()
+    assert "unknown" in facts["clocks"]
+    assert "nvidia-ml-py" in facts["clocks"]
+    assert "math" in facts["sdpa_backends"]
+    assert facts["device"] == "A GPU"
 
 
 @pytest.mark.parametrize(
-    ("mask", "name"),
+    ("mask", "reasons"),
     [
-        (0x08, "hardware slowdown"), (0x20, "software thermal slowdown"),
-        (0x40, "hardware thermal slowdown"), (0x80, "power brake"), (0x44, "hardware thermal slowdown"),
+        (0x08, ["hardware slowdown"]), (0x20, ["software thermal slowdown"]), (0x80, ["power brake"]),
+        (0x40, ["hardware thermal slowdown"]), (0x44, ["hardware thermal slowdown"]),
+        *((mask, []) for mask in (0x00, 0x01, 0x02, 0x04, 0x10, 0x100)),
     ],
 )  # fmt: skip
-def test_heat_and_brakes_throttle_and_are_named(nvml, mask, name):
+def test_heat_and_brakes_throttle_and_the_power_cap_idle_clocks_and_settings_do_not(nvml, mask, reasons):
     watched, nvml.mask = Machine("cuda"), mask
-    assert watched.throttled() is True
-    assert watched.facts()["throttled_by"] == [name]
+    assert watched.throttled() is bool(reasons)
+    assert watched.facts()["throttled_by"] == reasons
 
 
-@pytest.mark.parametrize("mask", [0x00, 0x01, 0x02, 0x04, 0x10, 0x100])
-def test_the_power_cap_an_idle_clock_and_settings_do_not_throttle(nvml, mask):
-    watched, nvml.mask = Machine("cuda"), mask
-    assert watched.throttled() is False
-    assert watched.facts()["throttled_by"] == []
-
-
-def test_throttling_is_of_now_and_is_remembered(nvml):
+def test_throttling_is_of_now_and_is_remembered_with_clocks_and_other_processes(nvml):
     watched, answers = Machine("cuda"), []
     for nvml.mask, nvml.clock in ((0, 1980), (0x20, 1200), (0, 1900)):
         answers.append(watched.throttled())
+    nvml.pids = [os.getpid(), os.getpid() + 1, os.getpid() + 2]
     assert answers == [False, True, False]
     assert watched.facts()["throttled_by"] == ["software thermal slowdown"]
     assert watched.facts()["sm_clocks_mhz"] == [1200, 1980]
+    assert watched.facts()["other_processes"] == 2
 
 
-def test_other_processes_on_the_device_are_counted_without_this_one(nvml):
-    nvml.pids = [os.getpid(), os.getpid() + 1, os.getpid() + 2]
-    assert Machine("cuda").facts()["other_processes"] == 2
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def test_nothing_of_the_device_is_ever_set(nvml, monkeypatch):
-    """The fake has no setter, and an error that was swallowed would leave nothing asked."""
-    asked = []
+class FakeBenchmark:
+    """pytest-benchmark's fixture as `time_rounds` uses it: setup outside the clock, the call inside."""
 
-    def get(self, name):
-        asked.append(name)
-        return object.__getattribute__(self, name)
+    def __init__(self, clock: Clock, disabled: bool = False) -> None:
+        self.clock, self.disabled, self.stats = clock, disabled, None
 
-    monkeypatch.setattr(FakeNvml, "__getattribute__", get)
-    watched = Machine("cuda")
-    watched.throttled()
-    watched.facts()
-    called = {name for name in asked if name.startswith("nvml")}
-    assert {"nvmlInit", "nvmlDeviceGetClockInfo"} < called
-    assert not {name for name in called if not name.startswith(("nvmlInit", "nvmlDeviceGet"))}
+    def pedantic(self, function, *, setup, rounds, iterations):
+        seconds = []
+        for _ in range(1 if self.disabled else rounds):
+            arguments, keywords = setup()
+            start = self.clock()
+            function(*arguments, **keywords)
+            seconds.append(self.clock() - start)
+        if not self.disabled:
+            self.stats = SimpleNamespace(stats=SimpleNamespace(data=seconds))
+
+
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_rounds_are_timed_in_order_and_the_reference_just_before_each_outside_its_time(
+    monkeypatch, with_reference
+):
+    clock, ran = Clock(), []
+    monkeypatch.setattr(measure, "synchronised_seconds", clock)
+
+    def spends(name, factor):
+        def run(cost: float) -> None:
+            clock.now += factor * cost
+            ran.append((name, cost))
+
+        return run
+
+    reference = spends("reference", 10) if with_reference else None
+    timing = time_rounds(FakeBenchmark(clock), spends("work", 1), [1.0, 2.0, 4.0], reference=reference)
+    assert timing.seconds == pytest.approx((1.0, 2.0, 4.0))
+    assert timing.reference_seconds == pytest.approx((10.0, 20.0, 40.0) if with_reference else ())
+    names = ["reference", "work"] if with_reference else ["work"]
+    assert ran == [(name, cost) for cost in (1.0, 2.0, 4.0) for name in names]
+
+
+def test_a_disabled_benchmark_has_no_seconds():
+    assert time_rounds(FakeBenchmark(Clock(), disabled=True), lambda _: None, [1, 2]).seconds == ()
+
+
+def test_what_compiles_in_the_timed_region_is_reported_and_what_compiled_before_is_not():
+    compiled = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
+    compiled(torch.ones(3))
+    warm = time_rounds(FakeBenchmark(Clock()), lambda size: compiled(torch.ones(size)), [3, 3])
+    late = time_rounds(FakeBenchmark(Clock()), lambda size: compiled(torch.ones(size)), [3, 4])
+    assert warm.compiles.clean, warm.compiles.describe()
+    assert late.compiles.graphs == 1
+    assert len(late.compiles.recompiles) == 1
+
+
+def test_the_timer_waits_for_the_device(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append("synchronised"))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: float(len(waited)))
+    assert measure.synchronised_seconds() == 1.0
+
+
+def test_spread_is_relative_to_the_median():
+    assert [relative_spread(values) for values in ([1.0] * 3, [9.0, 10.0, 11.0], [5.0])] == [
+        0, pytest.approx(0.1), 0,
+    ]  # fmt: skip

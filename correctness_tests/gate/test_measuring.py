@@ -1,25 +1,114 @@
-"""Real measuring processes, of this code on both sides: a fault in the head shows in its facts, alone."""
+"""Measuring processes: what they must not take for granted, and real ones, in which a fault shows."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from xenc.watch import watch_compiles
 
 from perf_tests.against import ON_CPU
+from perf_tests.arms import Arm
+from perf_tests.ready_models import share_weights
 from xenc.gate.paired.campaign import Campaign
 from xenc.gate.paired.revision import snapshot
 from xenc.gate.paired.session import PairedRequest, measure_process
 from xenc.gate.paired.verdicts import judge_campaign
 from xenc.gate.verdict import Verdict
 
-pytestmark = pytest.mark.slow
-
+CONFIGURATION = ON_CPU.configurations[0]
 REPOSITORY = Path(__file__).parents[2]
 
+
+def linear(dtype=torch.float32, features=3):
+    torch.manual_seed(0)
+    return torch.nn.Linear(features, 2).to(dtype)
+
+
+def changed(model):
+    with torch.no_grad():
+        model.weight[0, 0] += 1e-3
+    return model
+
+
+def transposed(model):
+    model.weight.data = model.weight.data.t().contiguous().t()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("ours", "shared"),
+    [
+        (linear(), True), (linear(torch.bfloat16), False), (linear(features=4), False),
+        (changed(linear()), False), (transposed(linear()), False),
+    ],
+    ids=["equal", "dtype", "shape", "value", "layout"],
+)  # fmt: skip
+def test_equal_weights_are_shared_and_weights_that_differ_stay_as_they_are(ours, shared):
+    theirs, before = linear(), ours.weight.detach().clone()
+    assert share_weights(ours, theirs) is shared
+    assert (ours.weight.data_ptr() == theirs.weight.data_ptr()) is shared
+    assert torch.equal(ours.weight, before)
+    assert ours.weight.dtype == before.dtype
+
+
+def empty_report():
+    with watch_compiles() as watch:
+        pass
+    return watch.report
+
+
+def arm(*, compile_mode=None, graphs=None, device_s=0.1, other="/elsewhere"):
+    model = SimpleNamespace(
+        pipeline=SimpleNamespace(compiled=None if graphs is None else SimpleNamespace(graphs=graphs)),
+        execution=SimpleNamespace(compile_mode=compile_mode),
+        predict=lambda pairs, **_: None,
+    )
+    ready = SimpleNamespace(
+        model=model, device="cpu", warmup=empty_report(), begin=lambda: None, device_seconds=lambda: device_s
+    )
+    return Arm(ready, CONFIGURATION, other=other)
+
+
+def test_graphs_are_counted_and_only_a_compiled_execution_needs_one():
+    assert arm(compile_mode="default", graphs=2).facts()["graphs"] == 2
+    assert arm().facts()["graphs"] == 0
+    for graphs in (0, None):
+        with pytest.raises(RuntimeError, match="no graph: is Dynamo disabled"):
+            arm(compile_mode="default", graphs=graphs).facts()
+
+
+def test_a_block_that_never_reached_the_forward_pass_is_no_block():
+    assert arm().run([("a", "b")]) == 0.1
+    with pytest.raises(RuntimeError, match="never reached"):
+        arm(device_s=0.0).run([("a", "b")])
+
+
+USED_UP = "has used up its recompile limit; every further shape runs eagerly"
+
+
+@pytest.mark.parametrize(
+    ("fallback", "counted"),
+    [
+        (f"f (/tmp/head/xenc/a.py:1) {USED_UP}", [0, 1]),
+        (f"f (/elsewhere/b.py:1) {USED_UP}", [1, 0]),
+        ("Dynamo gave up on 1 frame(s)", [1, 1]),
+    ],
+    ids=["of the base", "of neither, so of the first that saw it", "no single function"],
+)
+def test_an_exhausted_function_counts_for_its_own_revision(fallback, counted):
+    head, base = arm(other="/tmp/head"), arm(other="/tmp/base")
+    for each in (head, base):
+        each._note(replace(empty_report(), eager_fallbacks=(fallback,)))
+    assert [each.counts["eager_fallbacks"] for each in (head, base)] == counted
+
+
 PLAIN = ("sentence-pairs-sdpa-sorted", "sentence-pairs-packed-eager")
-"""What starts fast, for it compiles nothing."""
+"""Configurations that start fast, for they compile nothing."""
 
 BYTES = 50_000_000
 
@@ -35,83 +124,69 @@ def revisions(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def measured(revisions, monkeypatch):
-    """Runs one process; its facts by configuration, and the verdicts."""
+    """Runs one process; by configuration, facts of head and base, those that differ, and the judgement."""
 
-    def run(fault: str | None, names: tuple[str, ...] = PLAIN):
+    def run(fault, names=PLAIN):
         request = PairedRequest(
-            command=(sys.executable, "-m", "perf_tests.measuring"),
-            device="cpu",
-            rules=dict.fromkeys(names, ON_CPU.rule),
-            seeded=0.05,
-            timeout_s=600,
-            fault=fault,
-        )
+            command=(sys.executable, "-m", "perf_tests.measuring"), device="cpu",
+            rules=dict.fromkeys(names, ON_CPU.rule), seeded=0.05, timeout_s=600, fault=fault,
+        )  # fmt: skip
         monkeypatch.chdir(REPOSITORY)
         with Campaign(request.command, timeout_s=request.timeout_s, lock=None) as campaign:
             result = measure_process(campaign, request, *revisions, number=0)
-        facts = {name: result["configurations"][name]["facts"] for name in names}
-        return facts, judge_campaign([result], request.rules).configurations
+        judged = judge_campaign([result], request.rules).configurations
+        for name in names:
+            facts = result["configurations"][name]["facts"]
+            head, base = facts["head"], facts["base"]
+            assert set(head) == set(base)
+            yield name, head, base, {fact for fact in base if head[fact] != base[fact]}, judged[name]
 
     return run
 
 
-def differing(head: dict, base: dict) -> set[str]:
-    """The names of what is not the same."""
-    assert set(head) == set(base)
-    return {name for name in base if head[name] != base[name]}
-
-
+@pytest.mark.slow
 def test_without_a_fault_the_facts_are_the_same(measured):
-    facts, judged = measured(None)
-    for name in PLAIN:
-        head, base = facts[name]["head"], facts[name]["base"]
+    for _, _, base, differing, judgement in measured(None):
         assert base["kernels"] > 100
         assert base["peak_bytes"] > 0
         assert base["output_error"] <= base["output_tolerance"]
-        assert differing(head, base) <= {"peak_bytes"}
-        assert judged[name].exact == ()
-        assert judged[name].verdict is Verdict.NOT_MEASURED  # one process, and no control
+        assert differing <= {"peak_bytes"}
+        assert judgement.exact == ()
+        assert judgement.verdict is Verdict.NOT_MEASURED  # one process, and no control
 
 
+@pytest.mark.slow
 def test_one_kernel_more_in_each_pass_is_counted(measured):
-    facts, judged = measured("kernel")
-    added = {name: facts[name]["head"]["kernels"] - facts[name]["base"]["kernels"] for name in PLAIN}
-    assert added[PLAIN[0]] == 16  # 32 pairs by twos
-    assert 0 < added[PLAIN[1]] <= 16
-    for name in PLAIN:
-        head, base = facts[name]["head"], facts[name]["base"]
-        assert differing(head, base) - {"peak_bytes"} == {"kernels"}
-        assert judged[name].verdict is Verdict.REGRESSED
-        assert judged[name].exact == (f"kernels: {base['kernels']} -> {head['kernels']}",)
+    for name, head, base, differing, judgement in measured("kernel"):
+        added = head["kernels"] - base["kernels"]
+        assert added == 16 if name == PLAIN[0] else 0 < added <= 16  # 32 pairs by twos
+        assert differing - {"peak_bytes"} == {"kernels"}
+        assert judgement.verdict is Verdict.REGRESSED
+        assert judgement.exact == (f"kernels: {base['kernels']} -> {head['kernels']}",)
 
 
+@pytest.mark.slow
 def test_memory_that_is_held_is_seen(measured):
-    facts, judged = measured(f"memory:{BYTES}")
-    for name in PLAIN:
-        head, base = facts[name]["head"], facts[name]["base"]
-        assert differing(head, base) - {"kernels"} == {"peak_bytes"}  # to get memory may take a kernel
+    for _, head, base, differing, judgement in measured(f"memory:{BYTES}"):
+        assert differing - {"kernels"} == {"peak_bytes"}  # allocating may take a kernel
         assert head["peak_bytes"] - base["peak_bytes"] == pytest.approx(BYTES, rel=0.01)
-        assert judged[name].verdict is Verdict.REGRESSED
-        assert [line for line in judged[name].exact if line.startswith("peak memory: ")]
+        assert judgement.verdict is Verdict.REGRESSED
+        assert [line for line in judgement.exact if line.startswith("peak memory: ")]
 
 
-def test_a_function_that_fell_to_eager_is_the_heads(measured):
-    facts, judged = measured("eager")
-    for name in PLAIN:
-        fallen = facts[name]["head"]["eager_fallbacks"]  # one in each of the head's models
-        assert facts[name]["base"]["eager_fallbacks"] == 0
-        assert fallen > 0
-        assert judged[name].verdict is Verdict.REGRESSED
-        assert f"eager fallbacks: 0 -> {fallen}, and none is allowed" in judged[name].exact
-        assert any("exhausted" in note for note in judged[name].notes)
-
-
-def test_graphs_that_are_compiled_again_are_the_heads(measured):
-    name = "sentence-pairs-bucketed"
-    facts, judged = measured("recompile", (name,))
-    head, base = facts[name]["head"], facts[name]["base"]
-    assert base["recompiles"] == 0
-    assert head["recompiles"] > 0
-    assert judged[name].verdict is Verdict.REGRESSED
-    assert f"recompiles: 0 -> {head['recompiles']}, and none is allowed" in judged[name].exact
-    assert judged[name].notes
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "names", "fact", "note"),
+    [
+        ("eager", PLAIN, "eager_fallbacks", "exhausted"),
+        ("recompile", ("sentence-pairs-bucketed",), "recompiles", ""),
+    ],
+)
+def test_graphs_that_fall_to_eager_or_compile_again_are_the_heads(measured, fault, names, fact, note):
+    for _, head, base, _, judgement in measured(fault, names):
+        assert base[fact] == 0
+        assert head[fact] > 0
+        assert judgement.verdict is Verdict.REGRESSED
+        line = f"{fact.replace('_', ' ')}: 0 -> {head[fact]}, and none is allowed"
+        assert line in judgement.exact
+        assert any(note in each for each in judgement.notes)

@@ -41,26 +41,24 @@ def test_every_arm_runs_twice_in_a_palindrome_and_begins_equally_often(arms):
     assert Counter(ran[0] for ran in palindromes) == dict.fromkeys(arms, 4)
 
 
-def test_blocks_run_each_arm_twice_on_each_input_in_the_order_of_palindromes(clock):
-    ran = []
+def test_blocks_run_in_the_order_of_palindromes_and_hold_the_seconds_of_their_own_arm_and_input(clock):
+    ran, factors, inputs = [], {"base": 1.0, "head": 3.0, "same": 5.0}, [1.0, 4.0, 2.0, 3.0]
 
     def arm(name):
-        return lambda value: ran.append((name, value)) or 0.0
+        def run(seconds):
+            ran.append((name, seconds))
+            clock.spend(factors[name] * seconds)
+            return 0.5 * seconds
 
-    blocks = run_blocks({name: arm(name) for name in ARMS}, ["x", "y", "z", "w"])
-    expected = [(name, value) for number, value in enumerate("xyzw") for name in order(ARMS, number)]
-    assert ran == expected
-    assert [(block.arm, "xyzw"[block.palindrome]) for block in blocks] == expected
+        return run
 
-
-def test_a_block_holds_the_seconds_of_its_own_arm_on_its_own_input(clock):
-    def arm(factor):
-        return lambda seconds: clock.spend(factor * seconds) or 0.5 * seconds
-
-    for block in run_blocks({"base": arm(1.0), "head": arm(3.0)}, [1.0, 4.0]):
-        seconds = [1.0, 4.0][block.palindrome]
-        assert block.wall_s == {"base": 1.0, "head": 3.0}[block.arm] * seconds
-        assert block.device_s == 0.5 * seconds
+    blocks = run_blocks({name: arm(name) for name in ARMS}, inputs)
+    expected = [(name, number) for number in range(4) for name in order(ARMS, number)]
+    assert ran == [(name, inputs[number]) for name, number in expected]
+    assert [(block.arm, block.palindrome) for block in blocks] == expected
+    for block in blocks:
+        assert block.wall_s == factors[block.arm] * inputs[block.palindrome]
+        assert block.device_s == 0.5 * inputs[block.palindrome]
 
 
 def test_each_block_is_wrapped_and_asked_for_throttling_outside_its_time(clock):

@@ -118,16 +118,22 @@ def test_changes_of_exact_facts_stand_in_the_row_worse_or_better():
 
 def test_a_regression_names_stage_and_kernels_and_a_kernels_template_survives_markdown():
     results = made_results(**RUNS["regressed"])
-    results[0]["configurations"]["seed-packed"] |= {
-        "stages": {"head": {"forward": 0.066}, "base": {"forward": 0.06}},
-        "kernels": {"head": {"void copy<4, float>": [3, 0.001]}, "base": {}},
-    }
-    set_facts(results, "skewed-packed", finding="unseen")
-    markdown = told(made_verdicts(results))
-    assert "- seed-packed: stage forward: 60.0 ms -> 66.0 ms" in markdown
-    assert "- seed-packed: `kernel appeared: void copy<4, float> x3 (1.0 ms)`" in markdown
-    assert "unseen" not in markdown
-    assert "stage" not in row_of(markdown, "seed-packed")
+    for name in ("seed-packed", "skewed-packed"):
+        results[0]["configurations"][name] |= {
+            "stages": {"head": {"forward": 0.066, "plan": 0.01}, "base": {"forward": 0.06, "plan": 0.01}},
+            "kernels": {
+                "head": {"void copy<4, float>": [3, 0.001], "mm": [3, 0.02]},
+                "base": {"mm": [3, 0.02]},
+            },
+        }
+    verdicts = made_verdicts(results)
+    assert verdicts.configurations["skewed-packed"].notes == ()
+    stage = "stage forward: 60.0 ms -> 66.0 ms (+10.0%), 100% of the growth"
+    kernel = "kernel appeared: void copy<4, float> x3 (1.0 ms)"
+    assert verdicts.configurations["seed-packed"].notes == (stage, kernel)
+    notes = [line for line in told(verdicts).splitlines() if line.startswith("- ")]
+    assert notes == [f"- seed-packed: {stage}", f"- seed-packed: `{kernel}`"]
+    assert "stage" not in row_of(told(verdicts), "seed-packed")
 
 
 def test_pipes_and_line_ends_do_not_break_the_table():

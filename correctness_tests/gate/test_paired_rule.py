@@ -111,15 +111,6 @@ def test_any_two_arms_can_be_compared_in_the_palindromes_that_have_both():
     assert change_in_process(blocks, "wall_s", head="slowed") is None
 
 
-def test_more_comparisons_and_more_looks_need_a_larger_difference():
-    criticals = [RULE.critical(8, comparisons) for comparisons in (1, 2, 10, 42)]
-    assert criticals == sorted(set(criticals))
-    looks = [dataclasses.replace(RULE, looks=looks).critical(8, 10) for looks in ((8,), (5, 8), (5, 6, 8))]
-    assert looks == sorted(set(looks))
-    one = dataclasses.replace(RULE, looks=(8,)).critical(8, 1)
-    assert one == pytest.approx(2.998, abs=1e-3)  # Student's table: 1%, one-sided, 7 degrees of freedom
-
-
 @pytest.mark.parametrize(("spread", "processes"), [(TAU, 5), (TAU, 8), (0.05, 8)])
 def test_a_detectable_slowdown_is_detected_with_the_stated_power(spread, processes):
     slowdown = RULE.detectable(spread, processes, 10)
@@ -137,12 +128,6 @@ def test_false_verdicts_are_as_rare_as_the_error_allows(spread):
     assert at_margin == pytest.approx(allowed, abs=binomial_error(allowed))
     assert passed < allowed + binomial_error(allowed)
     assert unchanged < at_margin
-
-
-def test_at_the_default_error_unchanged_code_is_never_regressed_and_must_see_never_passes():
-    assert simulated(0.0)[0] == 0
-    assert simulated(math.log1p(RULE.must_see))[1] == 0
-    assert simulated(math.log1p(RULE.margin))[0] <= 0.01 / 10
 
 
 @pytest.mark.parametrize(
@@ -170,25 +155,16 @@ def test_a_rule_that_cannot_detect_must_see_is_refused_with_a_remedy(changed, co
         dataclasses.replace(RULE, **changed).check(comparisons)
 
 
-def test_a_palindrome_throttled_in_the_base_is_left_out():
-    blocks = blocks_of(
-        lambda arm, number, _: 0.5 if (arm, number < 4) == ("base", True) else 1.0,
-        throttled={("base", number) for number in range(4)},
-    )
-    assert change_in_process(blocks, "wall_s") == 0
-
-
-def test_a_palindrome_throttled_in_the_head_alone_is_kept():
-    """The change may have caused it."""
-    throttled = {("head", number) for number in range(8)}
-    blocks = blocks_of(lambda arm, *_: 1.2 if arm == "head" else 1.0, throttled)
-    assert change_in_process(blocks, "wall_s") == pytest.approx(math.log(1.2))
-
-
-def test_a_process_of_which_more_than_half_is_left_out_is_not_usable():
-    half, more = (blocks_of(lambda *_: 1.0, {("base", number) for number in range(n)}) for n in (4, 5))
-    assert change_in_process(half, "wall_s") == 0
-    assert change_in_process(more, "wall_s") is None
+@pytest.mark.parametrize(
+    ("arm", "throttled", "change"),
+    [("base", 4, 0.0), ("base", 5, None), ("head", 8, math.log(1.2))],
+    ids=["the base in half of them", "the base in more", "the head alone, which the change may have caused"],
+)
+def test_palindromes_throttled_in_the_base_are_left_out_up_to_half_of_them(arm, throttled, change):
+    where = {(arm, number) for number in range(throttled)}
+    blocks = blocks_of(lambda arm, number, _: 1.2 if arm == "head" and number < throttled else 1.0, where)
+    found = change_in_process(blocks, "wall_s")
+    assert found is None if change is None else found == pytest.approx(change)
     assert change_in_process([], "wall_s") is None
 
 

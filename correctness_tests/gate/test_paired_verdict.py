@@ -21,8 +21,6 @@ from xenc.gate.verdict import Verdict
 RULE = Rule(margin=0.01, must_see=0.05)
 FIRST, SECOND = CONFIGURATIONS[:2]
 TWENTY = tuple(f"configuration-{number}" for number in range(20))
-KERNELS = {"head": {"void add": [2, 0.004], "mm": [3, 0.02]}, "base": {"mm": [3, 0.02]}}
-STAGES = {"head": {"forward": 0.066, "tokenize": 0.01}, "base": {"forward": 0.06, "tokenize": 0.01}}
 
 
 def results_of(changes=None, **given):
@@ -41,15 +39,8 @@ def all_but(verdict, names, others=Verdict.PASS, every=CONFIGURATIONS):
     return {name: verdict if name in names else others for name in every}
 
 
-def every_block(results, name=None):
-    for number, result in enumerate(results):
-        for configuration, found in result["configurations"].items():
-            if name in (None, configuration):
-                yield from ((number, block) for block in found["blocks"])
-
-
-def lengthen(block, factor):
-    block.update({channel: factor * block[channel] for channel in CHANNELS})
+def every_block(results, name):
+    return [block for result in results for block in result["configurations"][name]["blocks"]]
 
 
 @pytest.mark.parametrize(
@@ -65,13 +56,18 @@ def test_no_change_and_half_the_margin_pass(change, processes):
 
 
 @pytest.mark.parametrize(
-    ("name", "every"), [*((name, CONFIGURATIONS) for name in CONFIGURATIONS), (TWENTY[7], TWENTY)]
+    ("name", "every", "change", "verdict"),
+    [
+        *((name, CONFIGURATIONS, 0.05, Verdict.REGRESSED) for name in CONFIGURATIONS),
+        (TWENTY[7], TWENTY, 0.05, Verdict.REGRESSED),
+        (SECOND, CONFIGURATIONS, -0.06, Verdict.IMPROVED),
+    ],
 )
-def test_a_slowdown_that_must_be_seen_is_regressed_on_its_configuration_alone(name, every):
-    verdicts = judged(results_of({name: 0.05}, names=every))
-    assert words(verdicts) == all_but(Verdict.REGRESSED, [name], every=every)
+def test_a_change_is_seen_on_its_configuration_alone(name, every, change, verdict):
+    verdicts = judged(results_of({name: change}, names=every))
+    assert words(verdicts) == all_but(verdict, [name], every=every)
     assert verdicts.decided
-    assert verdicts.configurations[name].ratio == pytest.approx(1.05, abs=0.01)
+    assert verdicts.configurations[name].ratio == pytest.approx(1 + change, abs=0.01)
     assert "wall time" in verdicts.configurations[name].reason
     assert "device time" in verdicts.configurations[name].reason
 
@@ -79,7 +75,7 @@ def test_a_slowdown_that_must_be_seen_is_regressed_on_its_configuration_alone(na
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_a_slowdown_in_one_channel_alone_is_regressed(channel):
     results = results_of()
-    for _, block in every_block(results, FIRST):
+    for block in every_block(results, FIRST):
         block[channel] *= 1.05 if block["arm"] == "head" else 1
     verdicts = judged(results)
     assert words(verdicts) == all_but(Verdict.REGRESSED, [FIRST])
@@ -87,31 +83,12 @@ def test_a_slowdown_in_one_channel_alone_is_regressed(channel):
     assert regressed == [(FIRST, channel)]
 
 
-def test_what_became_faster_is_improved():
-    assert words(judged(results_of({SECOND: -0.06}))) == all_but(Verdict.IMPROVED, [SECOND])
-
-
-DISTURBANCES = {
-    "a machine that slows down for both arms": (
-        None,
-        lambda process, block: math.exp(0.01 * block["palindrome"]) * (1.3 if process % 2 else 1),
-    ),
-    "an outlying palindrome": (
-        SECOND,
-        lambda process, block: 10 if (block["arm"], block["palindrome"], process) == ("head", 3, 0) else 1,
-    ),
-    "another speed beside the deliberate slowdown": (
-        FIRST,
-        lambda _, block: 1.5 if block["palindrome"] >= PALINDROMES else 1,
-    ),
-}
-
-
-@pytest.mark.parametrize("disturbance", DISTURBANCES)
-def test_disturbances_that_are_no_slowdown_pass(disturbance):
-    (name, factor), results = DISTURBANCES[disturbance], results_of()
-    for process, block in every_block(results, name):
-        lengthen(block, factor(process, block))
+def test_the_deliberate_slowdown_is_compared_with_the_twin_in_the_same_palindromes():
+    """The twin's other palindromes may have run at another speed."""
+    results = results_of()
+    for block in every_block(results, FIRST):
+        factor = 1.5 if block["palindrome"] >= PALINDROMES else 1
+        block.update({channel: factor * block[channel] for channel in CHANNELS})
     assert words(judged(results)) == all_but(Verdict.PASS, ())
 
 
@@ -203,27 +180,6 @@ def test_a_run_is_undecided_while_a_configuration_is_inconclusive_without_a_brok
     assert judged(results_of(elsewhere, processes=5)).decided
     set_facts(results, SECOND, kernels=211)
     assert judged(results).decided
-
-
-def test_a_throttled_device_is_inconclusive_and_never_passes():
-    results = results_of()
-    for process, block in every_block(results, SECOND):
-        block["throttled"] = process > 3 and block["arm"] == "base"
-    verdicts = judged(results)
-    assert words(verdicts) == all_but(Verdict.INCONCLUSIVE, [SECOND])
-    assert "4 of 8 processes are usable" in verdicts.configurations[SECOND].reason
-
-
-def test_a_regression_names_its_stage_and_its_kernels_and_a_pass_names_none():
-    results = results_of({SECOND: 0.05})
-    for name in (FIRST, SECOND):
-        results[0]["configurations"][name] |= {"stages": STAGES, "kernels": KERNELS}
-    verdicts = judged(results)
-    assert verdicts.configurations[FIRST].notes == ()
-    assert verdicts.configurations[SECOND].notes == (
-        "stage forward: 60.0 ms -> 66.0 ms (+10.0%), 100% of the growth",
-        "kernel appeared: void add x2 (4.0 ms)",
-    )
 
 
 def test_the_error_is_divided_by_the_comparisons_of_configurations_and_twin_in_both_channels():

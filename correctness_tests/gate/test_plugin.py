@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 FIRST, SECOND = "test_sum[first]", "test_sum[second]"
 COMPILED = ("recompiles", "graph_breaks", "eager_fallbacks", "cudagraph_skips")
@@ -137,19 +136,6 @@ def test_a_run_that_measures_nothing_is_not_green(recorded, gate, arguments, mar
     assert "gate NOT GREEN" in output
     assert all("NOT MEASURED" in message for message in failures.values())
     assert marker == "cpu" or "no benchmark was selected" in output
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_suite_without_a_gpu_is_not_measured(gate, pytester, suite):
-    suite(work=1, names=("first",), marker="gpu")
-    pytester.makeconftest(
-        'pytest_plugins = ("xenc.gate.plugin",)\nimport pytest\n'
-        'def pytest_runtest_setup(item):\n    pytest.skip("no CUDA device")'
-    )
-    status, output, failures = gate("--benchmark-compare", marker="gpu")
-    assert status == 1
-    assert "NOT MEASURED: no CUDA device" in failures[FIRST]
-    assert "NOT GREEN" in output
 
 
 def test_an_expected_failure_does_not_turn_a_regression_green(recorded, gate, suite, pytester):

@@ -89,15 +89,11 @@ def test_a_change_of_protocol_is_no_change_of_speed():
     assert row(changes(session(), other), "a")[3] == "another protocol"
 
 
-def test_a_margin_that_a_reviewer_set_is_kept(merge, stored):
+def test_a_margin_that_a_reviewer_set_is_kept_and_counts_that_differ_are_pointed_out(merge, stored):
     merge(session())
     stored.write_text(stored.read_text().replace('"margin": 0.15', '"margin": 0.04', 1))
-    merge(session(), session())
-    assert [entry.margin for entry in read_baseline(stored).entries.values()] == [0.04, 0.15]
-
-
-def test_counts_that_differ_between_sessions_are_pointed_out(merge, stored):
     _, printed = merge(session(exact={"graphs": 1}), session(exact={"graphs": 3}))
+    assert [entry.margin for entry in read_baseline(stored).entries.values()] == [0.04, 0.15]
     assert "t.py::a: graphs differs between sessions (1, 3); the largest is stored" in printed
     assert read_baseline(stored).entries[A].exact == {"graphs": 3}
 
@@ -143,20 +139,17 @@ def test_a_session_given_twice_or_cut_short_is_refused(tmp_path, record, content
     assert not (tmp_path / "stored").exists()
 
 
-def test_another_devices_file_is_not_overwritten(merge, stored):
-    write_baseline(stored, session(device="A-CPU"))
-    status, printed = merge(session())
-    assert status == 1
-    assert "belongs to A-CPU" in printed
-    assert read_baseline(stored).device == "A-CPU"
-
-
-def test_a_damaged_baseline_can_be_recorded_again(merge, stored):
+def test_a_damaged_baseline_is_replaced_and_another_devices_is_not(merge, stored):
     merge(session())
     stored.write_text(stored.read_text()[:50])
     status, printed = merge(session())
     assert status == 0
     assert "the stored baseline is ignored" in printed
+    write_baseline(stored, session(device="A-CPU"))
+    status, printed = merge(session())
+    assert status == 1
+    assert "belongs to A-CPU" in printed
+    assert read_baseline(stored).device == "A-CPU"
 
 
 def test_sessions_are_written_then_merged_then_judged_by(suite, gate, pytester, capsys):
@@ -175,22 +168,19 @@ WAYS = pytest.mark.parametrize("how", [["--record-baseline"], ["--record-session
 
 
 @WAYS
-@pytest.mark.parametrize("new", ["test_timed.py", "test_new.py"], ids=["changed", "untracked"])
-def test_a_dirty_tree_is_refused_before_anything_is_measured(suite, gate, pytester, how, new):
-    with pytester.path.joinpath(new).open("a") as file:
+@pytest.mark.parametrize("what", ["test_timed.py", "test_new.py", ".git"], ids=["changed", "new", "no git"])
+def test_a_tree_that_is_no_clean_revision_is_refused_before_anything_is_measured(
+    suite, gate, pytester, how, what
+):
+    with pytester.path.joinpath("test_timed.py" if what == ".git" else what).open("a") as file:
         file.write("\nraise SystemExit('it ran')\n")
+    if what == ".git":
+        pytester.path.joinpath(".git").rename(pytester.path / "not.git")
     status, output, _ = gate(*how)
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "commit or stash" in output
+    assert ("no git revision" if what == ".git" else "commit or stash") in output
     assert "it ran" not in output
     assert not list(pytester.path.rglob("*.json"))
-
-
-def test_outside_git_nothing_is_recorded(suite, gate, pytester):
-    pytester.path.joinpath(".git").rename(pytester.path / "not.git")
-    status, output, _ = gate("--record-baseline")
-    assert status == pytest.ExitCode.USAGE_ERROR
-    assert "no git revision" in output
 
 
 def test_a_changed_baseline_does_not_make_a_tree_dirty_and_recording_prints_the_table(recorded, gate, suite):

@@ -1,4 +1,4 @@
-"""Tables and files: what a reader is told."""
+"""Tables, files and the picture of a run."""
 
 from __future__ import annotations
 
@@ -22,80 +22,63 @@ from xenc.gate.verdict import Judgement, Verdict
 
 def record(configuration, seconds, **info):
     described = {
-        "workload": "seed",
-        "reference": "eager",
-        "configuration": configuration,
-        "pairs_per_round": 10,
-        "round_tokens": [100] * len(seconds),
-        **info,
-    }
+        "workload": "seed", "reference": "eager", "configuration": configuration, "pairs_per_round": 10,
+        "round_tokens": [100] * len(seconds), **info,
+    }  # fmt: skip
     return Record(name=f"t.py::test[{configuration}]", device="cpu", seconds=tuple(seconds), info=described)
+
+
+FAST = {"reference_seconds": [2.0, 1.5, 9.0], "waste": 0.05, "graphs": 1, "recompiles": 0, "pairs_per_s": 10}
 
 
 @pytest.fixture
 def records():
     return [
         record("eager", [2.0, 4.0, 6.0], waste=0.25, graphs=0, recompiles=0, pairs_per_s=2.5),
-        record(
-            "fast",
-            [1.0, 1.0, 3.0],
-            reference_seconds=[2.0, 1.5, 9.0],
-            waste=0.05,
-            graphs=1,
-            recompiles=0,
-            pairs_per_s=10.0,
-        ),
+        record("fast", [1.0, 1.0, 3.0], **FAST),
         record("eager", [9.0, 9.0, 9.0], workload="other"),
     ]
 
 
-def test_speed_up_is_the_median_ratio_to_the_reference_round_by_round(records):
-    assert speedup(records[1]) == 2
-    assert speedup(records[0]) is None
-
-
-def test_the_table_shows_every_column_and_flags_a_wide_spread(records):
-    table = run_table(records)
-    header, _, eager, fast, _ = table.splitlines()
+def test_the_table_shows_every_column_the_median_speed_up_and_flags_a_wide_spread(records):
+    assert [speedup(each) for each in records[:2]] == [None, 2]
+    header, _, eager, fast, _ = run_table(records).splitlines()
     for column in ("configuration", "pairs/s", "tokens/s", "waste", "vs eager", "graphs", "recompiles"):
         assert column in header
     assert "25.0%" in eager
     assert "2.00x" in fast
     assert "x |" not in eager
     assert "(!)" in fast
-
-
-def test_a_technique_has_a_row_of_its_own_table_and_one_that_cannot_run_says_why():
-    described = {"chapter": "layout", "when": "always", "warmup_s": 1.25, "kendall_tau": 1.0}
-    fast = record("fast", [1.0, 1.0, 3.0], reference_seconds=[2.0, 1.5, 9.0], output_error=2e-7, **described)
-    absent = record("absent", [], not_measured="not installed: pip install it", chapter="layout", when="no")
-    table = technique_table([fast, absent, record("eager", [2.0])])
-    header, _, *rows = table.splitlines()
-    assert "speed-up" in header
-    assert len(rows) == 2
-    for shown in ("fast", "2.00x", "eager", "1.2", "2e-07", "1.0000", "always"):
-        assert shown in rows[0]
-    assert "not installed: pip install it" in rows[1]
-    assert run_table([fast, absent]) == ""
-
-
-def test_a_technique_whose_ranking_cannot_be_judged_says_why():
-    row = record(
-        "int8", [1.0], chapter="precision", when="always", not_ranked="not installed: pip install it"
-    )
-    assert "| not installed: pip install it |" in technique_table([row])
-
-
-def test_the_error_shown_is_of_the_model_whose_ranking_is_judged():
-    described = {"chapter": "precision", "when": "always", "output_error": 2.0}
-    judged = record("int8", [1.0], ranked_error=0.125, ndcg=0.9, ndcg_loss=-0.01, **described)
-    table = technique_table([judged])
-    assert "| 0.1 " in table
-    assert "0.900 (+0.010)" in table
-
-
-def test_unequal_rounds_are_not_noise():
     assert record("x", [1.0, 2.0, 3.0], round_tokens=[10, 20, 30]).spread == 0
+
+
+WHEN = {"chapter": "layout", "when": "always"}
+NOT_INSTALLED = "not installed: pip install it"
+
+
+@pytest.mark.parametrize(
+    ("technique", "shown"),
+    [
+        (
+            record(
+                "fast", [1.0, 1.0, 3.0], **FAST, **WHEN, output_error=2e-7, warmup_s=1.25, kendall_tau=1.0
+            ),
+            ("fast", "2.00x", "eager", "1.2", "2e-07", "1.0000", "always"),
+        ),
+        (record("absent", [], not_measured=NOT_INSTALLED, **WHEN), (f"| {NOT_INSTALLED} |",)),
+        (record("int8", [1.0], not_ranked=NOT_INSTALLED, **WHEN), (f"| {NOT_INSTALLED} |",)),
+        (
+            record("int8", [1.0], output_error=2.0, ranked_error=0.125, ndcg=0.9, ndcg_loss=-0.01, **WHEN),
+            ("| 0.1 ", "0.900 (+0.010)"),
+        ),
+    ],
+    ids=["measured", "not measured", "not ranked", "the error of the ranked model"],
+)
+def test_a_technique_has_a_row_in_its_own_table(technique, shown):
+    header, _, row = technique_table([technique, record("eager", [2.0])]).splitlines()
+    assert "speed-up" in header
+    assert all(text in row for text in shown)
+    assert run_table([technique]) == ""
 
 
 def test_rows_align_and_pipes_are_escaped():
@@ -110,32 +93,25 @@ def test_a_benchmark_without_configuration_is_a_stage():
     assert run_table([stage]) == ""
 
 
-def under_load(server: str, **info) -> Record:
-    seen = {"offered_share": 1.3, "offered_pairs_per_s": 130.0, "answered_pairs_per_s": 99.5, "requests": 70}
-    seen |= {
-        "p50_s": 0.1,
-        "p90_s": 0.25,
-        "p99_s": 2.0,
-        "refused": 3,
-        "behind_s": 0.5,
-        "recompiles": 0,
-        **info,
-    }
-    info = {"server": server, "clients": 8, **seen}
-    return Record(name=f"t.py::test_load[{server}]", device="cpu", seconds=(7.0,), info=info)
+def under_load(**info):
+    seen = {
+        "server": "packed", "clients": 8, "offered_share": 1.3, "offered_pairs_per_s": 130.0,
+        "answered_pairs_per_s": 99.5, "requests": 70, "p50_s": 0.1, "p90_s": 0.25, "p99_s": 2.0,
+        "refused": 3, "behind_s": 0.5, "recompiles": 0, **info,
+    }  # fmt: skip
+    return Record(name="t.py::test_load[packed]", device="cpu", seconds=(7.0,), info=seen)
 
 
-def test_a_service_under_load_has_a_table_of_its_own(records):
-    served = under_load("packed")
+def test_a_service_under_load_has_a_row_in_its_own_table(records):
+    served = under_load()
     header, _, row = load_table([*records, served]).splitlines()
     columns = [cell.strip() for cell in header.strip("|").split("|")]
     cells = dict(zip(columns, (cell.strip() for cell in row.strip("|").split("|")), strict=True))
     assert cells["offered"] == "1.3x, 130 pairs/s"
-    assert (cells["p50 ms"], cells["p99 ms"], cells["refused"], cells["behind s"]) == (
-        "100", "2,000", "3", "0.5",
-    )  # fmt: skip
+    shown = [cells[name] for name in ("p50 ms", "p99 ms", "refused", "behind s")]
+    assert shown == ["100", "2,000", "3", "0.5"]
     assert run_table([served]) == stage_table([served]) == load_table(records) == ""
-    assert "traced" in load_table([under_load("packed", traced=True)])
+    assert "traced" in load_table([under_load(traced=True)])
 
 
 def test_the_report_holds_samples_and_verdicts(tmp_path, records):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
 from perf_tests.explain import stage_seconds
-from xenc.gate.paired.growth import grown_stage
+from xenc.gate.paired.growth import grown_kernels, grown_stage
 from xenc.serving.spans import STAGES, no_span
 
 
@@ -33,20 +35,62 @@ def test_a_revision_without_spans_is_not_measured_and_says_so():
     assert grown_stage({"forward": 1.0}, found) == "not measured: base has no spans"
 
 
-def test_the_stage_that_grew_most_is_named_with_its_share():
-    base = {"tokenize": 0.1, "plan": 0.01, "forward": 0.3102, "collect": 0.2}
-    head = {"tokenize": 0.1, "plan": 0.01 + 0.0158 * 8 / 92, "forward": 0.326, "collect": 0.1}
-    assert grown_stage(head, base) == "forward: 310.2 ms -> 326.0 ms (+5.1%), 92% of the growth"
+SAME = dict.fromkeys(STAGES, 0.5)
 
 
-def test_no_stage_is_named_where_none_grew():
-    same = dict.fromkeys(STAGES, 0.5)
-    assert grown_stage(same, same) is None
-    assert grown_stage({**same, "plan": 0.4}, same) is None
+@pytest.mark.parametrize(
+    ("head", "base", "line"),
+    [
+        (
+            {"tokenize": 0.1, "plan": 0.01 + 0.0158 * 8 / 92, "forward": 0.326, "collect": 0.1},
+            {"tokenize": 0.1, "plan": 0.01, "forward": 0.3102, "collect": 0.2},
+            "forward: 310.2 ms -> 326.0 ms (+5.1%), 92% of the growth",
+        ),
+        (SAME, SAME, None),
+        ({**SAME, "plan": 0.4}, SAME, None),
+        (
+            {"collate": 9.0, "plan": 0.2},
+            {"plan": 0.1, "forward": 1.0},
+            "plan: 100.0 ms -> 200.0 ms (+100.0%), 100% of the growth",
+        ),
+        ({"collate": 9.0}, {"forward": 1.0}, None),
+    ],
+    ids=["one grew most", "none grew", "one shrank", "others are on one side only", "none is on both sides"],
+)
+def test_the_stage_on_both_sides_that_grew_most_is_named_with_its_share(head, base, line):
+    assert grown_stage(head, base) == line
 
 
-def test_a_stage_that_one_side_lacks_is_not_compared():
-    assert grown_stage({"collate": 9.0, "plan": 0.2}, {"plan": 0.1, "forward": 1.0}) == (
-        "plan: 100.0 ms -> 200.0 ms (+100.0%), 100% of the growth"
+def test_grown_kernels_are_named_new_ones_first_and_only_the_few_that_slowed_most():
+    base = {"aten::mm": (12, 0.5), "aten::add": (3, 0.0031), "aten::gone": (9, 1.0), "aten::same": (1, 0.2)}
+    head = {"aten::mm": (24, 0.4), "aten::add": (3, 0.0044), "aten::new": (2, 0.0013), "aten::same": (1, 0.2)}
+    assert grown_kernels(head, base) == (
+        "appeared: aten::new x2 (1.3 ms)",
+        "more often: aten::mm 12 -> 24",
+        "slower: aten::add 3.1 ms -> 4.4 ms",
     )
-    assert grown_stage({"collate": 9.0}, {"forward": 1.0}) is None
+    slower = grown_kernels({f"k{n}": (1, 1.0 + n) for n in range(9)}, {f"k{n}": (1, 1.0) for n in range(9)})
+    assert [line.split()[1] for line in slower] == ["k8", "k7", "k6"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("xenc_head::packed_attention", "xenc_base::packed_attention"),
+        ("xenc_same::packed_attention", "xenc::packed_attention"),
+        ("xenc_head_kernels::linear", "xenc_base_kernels::linear"),
+        ("xenc_slowed_kernels::attention", "xenc_kernels::attention"),
+        ("triton_poi_fused_add_3", "triton_poi_fused_add_12"),
+        ("graph_4_cpp_fused_add_7", "cpp_fused_add_0"),
+    ],
+)
+def test_two_revisions_names_of_one_kernel_match(ours, theirs):
+    assert grown_kernels({ours: (1, 1.0)}, {theirs: (1, 1.0)}) == ()
+
+
+def test_names_that_match_add_up_and_numbers_of_other_kernels_are_part_of_their_names():
+    base = {"triton_add_0": (1, 1.0), "triton_add_1": (2, 1.0), "gemm_128": (1, 1.0)}
+    assert grown_kernels({"triton_add_5": (4, 1.0), "gemm_64": (1, 1.0)}, base) == (
+        "appeared: gemm_64 x1 (1000.0 ms)",
+        "more often: triton_add 3 -> 4",
+    )

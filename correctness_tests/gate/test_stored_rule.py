@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xenc.gate.stored.entry import Entry, Samples, Speedup, combine, entry_of
-from xenc.gate.stored.rule import BLIND_SPOT
 from xenc.gate.stored.rule import judge as judge_entry
 from xenc.gate.verdict import Verdict
 
@@ -25,9 +24,9 @@ def samples(seconds, margin=0.1, **protocol):
     return Samples(seconds=tuple(seconds), protocol={**PROTOCOL, **protocol}, margin=margin)
 
 
-def judge(head, base, **versions):
+def judge(head, base):
     """Against a baseline of one session."""
-    return judge_entry(head, None if base is None else entry_of(base), sessions=1, **versions)
+    return judge_entry(head, None if base is None else entry_of(base), sessions=1)
 
 
 def test_only_pass_and_improved_are_green():
@@ -93,14 +92,6 @@ def test_a_difference_of_protocol_is_incomparable_and_named(head, base, named):
     assert named in judgement.reason
 
 
-def test_differing_versions_are_judged_and_named():
-    judgement = judge(
-        samples(EQUAL), samples(EQUAL), head_versions={"torch": "2.13"}, base_versions={"torch": "2.11"}
-    )
-    assert judgement.verdict is Verdict.PASS
-    assert judgement.notes == ("torch: baseline 2.11, now 2.13", BLIND_SPOT)
-
-
 def stored(spread=0.0, speedup=None, speedup_spread=0.0, margin=0.1):
     """An entry of several sessions; `speedup` is over "plain"."""
     over = None if speedup is None else Speedup(reference="plain", times=speedup, spread=speedup_spread)
@@ -139,11 +130,6 @@ def test_a_speed_up_is_the_median_over_rounds_and_then_over_sessions():
     merged = combine(entries).speedup
     assert merged.times == pytest.approx(2.0)
     assert merged.spread == pytest.approx(math.log(1.1))
-
-
-def test_of_facts_that_differ_between_sessions_the_largest_is_kept():
-    entries = [replace(stored(), exact={"graphs": 1, "waste": waste}) for waste in (0.1, 0.2)]
-    assert combine(entries).exact == {"graphs": 1, "waste": 0.2}
 
 
 def test_one_session_has_no_drift_and_the_reason_says_so():

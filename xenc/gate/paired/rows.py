@@ -146,8 +146,8 @@ def _control(mine: Mapping[Channel, Control], rule: Rule, dots: Mapping[Channel,
 
 
 def _blocks(results: Sequence[Mapping[str, Any]], name: str) -> list[Sequence[Mapping[str, Any]]]:
-    """The blocks of each process; empty for a process that could not measure."""
-    return [result.get("configurations", {}).get(name, {}).get("blocks", ()) for result in results]
+    """The blocks of each process."""
+    return [result["configurations"][name]["blocks"] for result in results]
 
 
 def _dots(processes: Sequence[Sequence[Mapping[str, Any]]], head: str, base: str) -> dict[Channel, Dots]:
