@@ -333,8 +333,8 @@ def test_a_t5_without_a_length_of_its_own_takes_as_many_tokens_as_its_config_say
         load(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"n_positions": 48}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load(tmp_path).pipeline.max_length == 48
-    assert load(tmp_path, max_length=60).pipeline.max_length == 60
+    assert load(tmp_path).pipeline.reranker.max_length == 48
+    assert load(tmp_path, max_length=60).pipeline.reranker.max_length == 60
 
 
 def test_a_question_that_is_refused_leaves_the_one_before(checkpoint):
