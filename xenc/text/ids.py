@@ -1,12 +1,13 @@
-"""Texts -> token ids without special tokens, by the tokenizer's Rust backend where that gives the same.
+"""Texts -> token ids without special tokens, from the tokenizer's Rust backend where the ids are the same.
 
-Asked through transformers, the backend also computes where in its text each token stands, and everything it
-knows of a token becomes a Python list. That holds the interpreter's lock longer than all else of tokenizing.
+Called through transformers, the backend also computes each token's offsets, and every field of an encoding
+becomes a Python list. That holds the interpreter's lock longer than the rest of tokenizing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from tokenizers import Tokenizer
@@ -17,15 +18,15 @@ from transformers.utils.generic import PaddingStrategy
 from .template import tokenizer_lock
 
 _ENCODING: Final = ("__call__", "_encode_plus", "_convert_encoding", "set_truncation_and_padding")
-"""Methods through which transformers encodes texts; a tokenizer with its own may do anything in them."""
+"""Methods through which transformers encodes texts. A tokenizer that overrides one is called as usual."""
 
 _PROBES: Final = ("a b", "", "A\u00e9 \u673a\u5668 1,000")
 
 
 class TextIds:
-    """Reads ids of texts, one caller at a time.
+    """Token ids of texts, for one caller at a time.
 
-    It leaves the tokenizer as a call of it does: without padding and truncation.
+    As after a normal call, the tokenizer is left without padding and truncation.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -35,27 +36,21 @@ class TextIds:
         self._tokenizer = tokenizer
         probes = [*_PROBES, " ".join(["a", *tokenizer.all_special_tokens, "b"])]
         with tokenizer_lock(tokenizer):
-            self._agree = _is_backend_alone(tokenizer) and self._agrees_on(probes)
+            self._agree = False
+            with suppress(Exception):  # a tokenizer without an unknown token fails on a probe
+                self._agree = is_unmodified(tokenizer) and self._by_backend(probes) == self._by_call(probes)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of N >= 1 texts.
 
         Raises:
-            TypeError: what the tokenizer says of a text that is none, or holds half of a surrogate pair.
+            TypeError: the tokenizer's own, for a text that is not a string or holds half of a surrogate pair.
         """
         with tokenizer_lock(self._tokenizer):
-            if not (self._agree and _is_backend_alone(self._tokenizer)):
-                return self._by_call(texts)
-            try:
-                return self._by_backend(texts)
-            except TypeError:
-                return self._by_call(texts)  # which says what is wrong with them
-
-    def _agrees_on(self, probes: Sequence[str]) -> bool:
-        try:
-            return self._by_backend(probes) == self._by_call(probes)
-        except Exception:  # a tokenizer without a token for what it does not know has an error of its own
-            return False
+            if self._agree and is_unmodified(self._tokenizer):
+                with suppress(TypeError):  # the call below raises it with transformers' message
+                    return self._by_backend(texts)
+            return self._by_call(texts)
 
     def _by_call(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self._tokenizer(
@@ -78,8 +73,8 @@ class TextIds:
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def _is_backend_alone(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether no class, and nobody since, has given a tokenizer another way to encode texts."""
+def is_unmodified(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a fast tokenizer encodes texts by transformers' own methods, not overridden or replaced."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or hasattr(tokenizer, "_switch_to_input_mode"):
         return False
     return all(

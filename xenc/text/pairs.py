@@ -1,8 +1,9 @@
-"""What a pair is: two strings. Anything else is refused by name before work begins."""
+"""Checks that every input is a pair of two strings before work begins; errors name the input."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Number
 from typing import Any
 
@@ -19,11 +20,11 @@ def check_pairs(pairs: Sequence[Any]) -> list[tuple[str, str]] | None:
     """Check that every input is a pair of two strings.
 
     Returns:
-        The pairs as tuples; or None if some input is multimodal (a dict, an image, an array), which is
-        for sentence-transformers to score or to refuse.
+        The pairs as tuples; None if an input may be multimodal (a dict, an image, an array): then
+        sentence-transformers scores or refuses them.
 
     Raises:
-        PairError: an input that no cross-encoder can score. The message names it and its index.
+        PairError: an input that no cross-encoder can score; the message gives its index and value.
     """
     checked: list[tuple[str, str]] = []
     for index, pair in enumerate(pairs):
@@ -54,14 +55,17 @@ def _shown(value: object) -> str:
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
-def refuse_half_characters(pairs: Sequence[tuple[str, str]]) -> None:
-    """Name the first text that holds half of a surrogate pair, which no encoding and no tokenizer has.
+@contextmanager
+def half_characters_refused(pairs: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Tokenize within: a TypeError for half of a surrogate pair becomes a PairError.
 
     Raises:
-        PairError: there is one.
+        PairError: a text holds half of a surrogate pair; the message gives its index.
     """
-    for index, texts in enumerate(pairs):
-        for text in texts:
+    try:
+        yield
+    except TypeError:
+        for index, text in ((index, text) for index, texts in enumerate(pairs) for text in texts):
             try:
                 text.encode()
             except UnicodeEncodeError as error:
@@ -69,3 +73,4 @@ def refuse_half_characters(pairs: Sequence[tuple[str, str]]) -> None:
                     f"pair {index} holds {text[error.start]!r}, half of a character: decode the text with "
                     "errors='replace'."
                 ) from error
+        raise

@@ -1,7 +1,7 @@
-"""Encoder-decoder rerankers: a prompt for the encoder, and which tokens the decoder's first step compares.
+"""Encoder-decoder rerankers: the encoder's prompt, and the tokens compared at the decoder's first step.
 
-monoT5 (Nogueira et al. 2020, "Document Ranking with a Pretrained Sequence-to-Sequence Model") is asked
-"Query: ... Document: ... Relevant:" and answers "true" or "false"; the score is the log-odds of the two.
+monoT5 (Nogueira et al. 2020, "Document Ranking with a Pretrained Sequence-to-Sequence Model") reads
+"Query: ... Document: ... Relevant:" and generates "true" or "false"; the score is the log-odds of the two.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ModelError
-from .pairs import refuse_half_characters
+from .pairs import half_characters_refused
 from .template import tokenizer_lock
 from .tokens import TokenizedPairs
 
 _PLACES: Final = ("{query}", "{document}")
 _WORD_START: Final = "▁"
-"""What a vocabulary of SentencePiece's kind writes in front of a word's first token."""
+"""SentencePiece's mark on a word's first token."""
+
+Span = tuple[int, int]
+"""(first, behind the last) character."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +31,13 @@ class FirstStep:
     """What a T5 reranker (`T5ForConditionalGeneration`) is asked, and which answers are compared.
 
     A pair has one score for each of `decoder_prefixes` and, within that, each of `targets`: the log-odds of
-    the two tokens where the decoder goes on after the prefix. The encoder runs once for all of them.
+    the two tokens as the decoder's next token after the prefix. The encoder runs once for all of them.
 
     Attributes:
         prompt: what the encoder reads; holds "{query}" and "{document}" once each.
         targets: pairs (relevant, irrelevant) of words that are one token each. "▁true" names a token as the
             vocabulary writes it, "true" the one token that the tokenizer makes of that text.
-        decoder_prefixes: what the decoder has said already, "" for nothing.
+        decoder_prefixes: texts that the decoder continues, "" for none.
 
     Raises:
         ModelError: a value that is not one of the above.
@@ -60,32 +62,8 @@ class FirstStep:
 
     @property
     def scores(self) -> int:
-        """How many scores a pair has."""
+        """Scores per pair."""
         return len(self.decoder_prefixes) * len(self.targets)
-
-    def filled(self, query: str, document: str) -> FilledPrompt:
-        """The prompt with two texts in it. Braces in the texts mean nothing."""
-        texts, spans = dict(zip(_PLACES, (query, document), strict=True)), {}
-        text = ""
-        for part in re.split("({query}|{document})", self.prompt):
-            start, text = len(text), text + texts.get(part, part)
-            spans[part] = (start, len(text))
-        return FilledPrompt(text=text, query=spans[_PLACES[0]], document=spans[_PLACES[1]])
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilledPrompt:
-    """A prompt with two texts in it, and from which character to which each stands.
-
-    Attributes:
-        text: the whole.
-        query: (first, behind the last) character of the query.
-        document: (first, behind the last) character of the document.
-    """
-
-    text: str
-    query: tuple[int, int]
-    document: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +72,8 @@ class FirstStepIds:
 
     Attributes:
         prefixes: for each decoder prefix, the start token and the prefix's ids.
-        targets: for each pair of targets, the ids of the relevant and of the irrelevant one.
-        scale: what the model multiplies the decoder's state with before it projects onto the vocabulary.
+        targets: for each pair of targets, the ids (relevant, irrelevant).
+        scale: the model multiplies the decoder's state by it before projecting onto the vocabulary.
     """
 
     prefixes: tuple[tuple[int, ...], ...]
@@ -106,26 +84,25 @@ class FirstStepIds:
 def first_step_ids(
     first_step: FirstStep, tokenizer: PreTrainedTokenizerBase, start_id: int, scale: float
 ) -> FirstStepIds:
-    """The ids that a decoder begins with, and those of the tokens that are compared.
+    """The ids of the decoder's prefixes and of the tokens that are compared.
 
     Args:
-        first_step: what is asked.
+        first_step: the texts.
         tokenizer: the model's.
-        start_id: the token that every decoder input begins with.
+        start_id: the first token of every decoder input.
         scale: see `FirstStepIds`.
 
     Raises:
-        ModelError: a target that is not one token of the vocabulary.
+        ModelError: a target that is not one token of the vocabulary, or two that are the same.
     """
-    targets = tuple(
-        (_target_id(tokenizer, relevant), _target_id(tokenizer, irrelevant))
-        for relevant, irrelevant in first_step.targets
-    )
-    for (relevant, irrelevant), words in zip(targets, first_step.targets, strict=True):
+    targets = []
+    for words in first_step.targets:
+        relevant, irrelevant = (_target_id(tokenizer, word) for word in words)
         if relevant == irrelevant:
             raise ModelError(f"targets={words!r} are the same token {relevant}: their log-odds is always 0.")
+        targets.append((relevant, irrelevant))
     prefixes = tuple((start_id, *_ids_of_text(tokenizer, prefix)) for prefix in first_step.decoder_prefixes)
-    return FirstStepIds(prefixes=prefixes, targets=targets, scale=scale)
+    return FirstStepIds(prefixes=prefixes, targets=tuple(targets), scale=scale)
 
 
 def _target_id(tokenizer: PreTrainedTokenizerBase, word: str) -> int:
@@ -148,86 +125,86 @@ def _ids_of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
+class _Filled(NamedTuple):
+    """A prompt with two texts in it, and where they are."""
+
+    text: str
+    query: Span
+    document: Span
+
+
+def _fill(prompt: str, query: str, document: str) -> _Filled:
+    """Put two texts into a prompt. Braces in the texts have no meaning."""
+    texts, spans, text = dict(zip(_PLACES, (query, document), strict=True)), {}, ""
+    for part in re.split("({query}|{document})", prompt):
+        start, text = len(text), text + texts.get(part, part)
+        spans[part] = (start, len(text))
+    return _Filled(text, *(spans[place] for place in _PLACES))
+
+
 def read_prompts(
     first_step: FirstStep,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     pairs: Sequence[tuple[str, str]],
 ) -> TokenizedPairs:
-    """The tokens of N filled prompts.
+    """Tokenize N filled prompts, each as a whole.
 
-    A prompt that is too long loses tokens of its document, so that what comes after it, which asks the
-    question, stays. (Cut plainly at its end, as pygaggle does, it would lose the question.) Where the
-    document is not enough, the query gives way too.
-
-    Prompts are tokenized whole: where a word ends and the next begins is the tokenizer's to say.
+    A prompt that is too long loses tokens of its document, then of its query; the question after them stays.
+    (pygaggle cuts the prompt's end, and with it the question.)
 
     Args:
-        first_step: what is asked.
-        tokenizer: the model's; must know which characters a token is made of.
+        first_step: holds the prompt.
+        tokenizer: the model's; must return offsets.
         max_length: the most tokens a prompt may have.
         pairs: N pairs (query, document).
 
     Raises:
-        PairError: a text that holds half of a surrogate pair; the message says which.
+        PairError: a text holds half of a surrogate pair; the message gives its pair's index.
+        ModelError: the prompt without the pair's tokens is longer than max_length.
     """
     if not pairs:
-        return TokenizedPairs(input_ids=[], token_type_ids=None, truncated_pairs=0)
-    prompts = [first_step.filled(query, document) for query, document in pairs]
-    try:
-        with tokenizer_lock(tokenizer):
-            encoded = tokenizer(
-                [prompt.text for prompt in prompts], padding=False, truncation=False, verbose=False,
-                return_offsets_mapping=True, return_attention_mask=False, return_token_type_ids=False,
-            )  # fmt: skip
-    except TypeError:
-        refuse_half_characters(pairs)
-        raise
+        return TokenizedPairs(input_ids=[])
+    prompts = [_fill(first_step.prompt, *pair) for pair in pairs]
+    with tokenizer_lock(tokenizer), half_characters_refused(pairs):
+        encoded = tokenizer(
+            [prompt.text for prompt in prompts], padding=False, truncation=False, verbose=False,
+            return_offsets_mapping=True, return_attention_mask=False, return_token_type_ids=False,
+        )  # fmt: skip
     rows: list[list[int]] = encoded["input_ids"]
-    cut = partial(_cut, max_length=max_length, left=tokenizer.truncation_side == "left")
+    left = tokenizer.truncation_side == "left"
     long = [row for row, ids in enumerate(rows) if len(ids) > max_length]
     for row in long:
-        rows[row] = cut(rows[row], encoded["offset_mapping"][row], prompts[row])
-    return TokenizedPairs(input_ids=rows, token_type_ids=None, truncated_pairs=len(long))
+        rows[row] = _cut(rows[row], encoded["offset_mapping"][row], prompts[row], max_length, left=left)
+    return TokenizedPairs(input_ids=rows, truncated_pairs=len(long))
 
 
-def _cut(
-    ids: list[int], offsets: list[tuple[int, int]], prompt: FilledPrompt, *, max_length: int, left: bool
-) -> list[int]:
-    """The ids without as many of the document's, and then of the query's, as are too many.
-
-    Last go those that are made of the prompt's characters too, as of a prompt without spaces.
-
-    Raises:
-        ModelError: what is left of the prompt alone is too long.
-    """
-    places = (prompt.document, prompt.query)
-    dropped: set[int] = set()
-    for belongs in (
-        *(partial(_inside, span=span, text=prompt.text) for span in places),
-        partial(_touches, places),
-    ):
-        own = [at for at, offset in enumerate(offsets) if at not in dropped and belongs(offset)]
-        excess = len(ids) - len(dropped) - max_length
-        dropped |= set(own[:excess] if left else own[::-1][:excess]) if excess > 0 else set()
-    if len(ids) - len(dropped) > max_length:
+def _cut(ids: list[int], offsets: list[Span], prompt: _Filled, max_length: int, *, left: bool) -> list[int]:
+    """The ids without the first (left) or last tokens of the document, then of the query."""
+    ranks = [_rank(offset, prompt) for offset in offsets]
+    droppable = sorted((rank, at if left else -at) for at, rank in enumerate(ranks) if rank is not None)
+    excess = len(ids) - max_length
+    if len(droppable) < excess:
         raise ModelError(
-            f"max_length={max_length}: the prompt alone has {len(ids) - len(dropped)} tokens. Raise "
+            f"max_length={max_length}: the prompt alone has {len(ids) - len(droppable)} tokens. Raise "
             "max_length, or ask something shorter."
         )
+    dropped = {abs(at) for _, at in droppable[:excess]}
     return [token for at, token in enumerate(ids) if at not in dropped]
 
 
-def _inside(offset: tuple[int, int], span: tuple[int, int], text: str) -> bool:
-    """Whether a token is made of these characters alone, but for space in front; special ones of none."""
-    (start, end), (first, behind) = offset, span
-    return start < end and first < end <= behind and not text[start:first].strip()
+def _rank(offset: Span, prompt: _Filled) -> int | None:
+    """The order in which tokens are dropped: the document's 0, the query's 1, partly the prompt's 2; or None.
 
-
-def _touches(places: Sequence[tuple[int, int]], offset: tuple[int, int]) -> bool:
-    """Whether a token is made of any character of these places."""
-    start, end = offset
-    return start < end and any(start < behind and first < end for first, behind in places)
+    A token belongs to a text if all its characters do, except space before the text.
+    """
+    (start, end), places = offset, (prompt.document, prompt.query)
+    if start == end:  # a special token
+        return None
+    for rank, (first, behind) in enumerate(places):
+        if first < end <= behind and not prompt.text[start:first].strip():
+            return rank
+    return 2 if any(start < behind and first < end for first, behind in places) else None
 
 
 def _is_tuple_of(value: object, kind: type) -> bool:

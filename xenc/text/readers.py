@@ -22,7 +22,7 @@ class Reader(ABC):
 
     @abstractmethod
     def for_request(self, prompt: str | None) -> Tokenize:
-        """What tokenizes the pairs of one request, some at a time.
+        """A function that tokenizes the pairs of one request, some at a time.
 
         Args:
             prompt: sentence-transformers' prompt for the request, or None.
@@ -30,39 +30,37 @@ class Reader(ABC):
 
 
 class PairReader(Reader):
-    """Two texts, joined by the tokenizer; a prompt stands in front of the first.
+    """Reads a pair as two texts, joined by the tokenizer, with the prompt before the first.
 
     Args:
         tokenizer: the model's.
-        max_length: where pairs are cut, in tokens.
+        max_length: the most tokens a pair may have.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenize = PairTokenizer(tokenizer, max_length)
 
     def for_request(self, prompt: str | None) -> Tokenize:
-        """See `Reader`; a text that stands in many pairs of the request is tokenized once."""
+        """See `Reader`; a text that is in many pairs of the request is tokenized once."""
         tokenize = partial(self._tokenize, seen={})
-        if not prompt:
-            return tokenize
-        return lambda pairs: tokenize([(prompt + query, document) for query, document in pairs])
+        return (lambda pairs: tokenize(_prompted(prompt, pairs))) if prompt else tokenize
 
 
 class ChatReader(Reader):
-    """A causal reranker's chat template, applied by sentence-transformers' own preprocessing.
+    """Reads a pair in a causal reranker's chat template, by sentence-transformers' own preprocessing.
 
-    Whether a row that fills max_length lost tokens cannot be known; it is counted as if it had.
+    A row of max_length tokens is counted as truncated: whether it was cannot be known.
 
     Args:
-        cross_encoder: whose preprocessing; only a request in flight keeps it alive.
-        max_length: where pairs are cut, in tokens.
+        cross_encoder: the model that preprocesses; only a request being scored keeps it alive.
+        max_length: the most tokens a pair may have.
     """
 
     def __init__(self, cross_encoder: Any, max_length: int) -> None:
         self._cross_encoder, self._max_length = ref(cross_encoder), max_length
 
     def for_request(self, prompt: str | None) -> Tokenize:
-        """See `Reader`; the prompt is the instruction of the template."""
+        """See `Reader`; the prompt is the template's instruction."""
         cross_encoder = self._cross_encoder()
         assert cross_encoder is not None
         return partial(self._read, cross_encoder.preprocess, prompt)
@@ -71,26 +69,27 @@ class ChatReader(Reader):
         features = preprocess(list(pairs), prompt=prompt)
         padded = zip(features["input_ids"].tolist(), features["attention_mask"].tolist(), strict=True)
         rows = [[token for token, real in zip(*row, strict=True) if real] for row in padded]
-        truncated = sum(len(row) >= self._max_length for row in rows)
-        return TokenizedPairs(input_ids=rows, token_type_ids=None, truncated_pairs=truncated)
+        return TokenizedPairs(
+            input_ids=rows, truncated_pairs=sum(len(row) >= self._max_length for row in rows)
+        )
 
 
 class FirstStepReader(Reader):
-    """A T5's prompt with both texts in it.
+    """Reads a pair in a T5's prompt.
 
     Args:
         first_step: holds the prompt.
         tokenizer: the model's.
-        max_length: where documents are cut, in tokens of the whole prompt.
+        max_length: the most tokens a filled prompt may have.
     """
 
     def __init__(self, first_step: FirstStep, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        self._first_step, self._tokenizer, self._max_length = first_step, tokenizer, max_length
+        self._read = partial(read_prompts, first_step, tokenizer, max_length)
 
     def for_request(self, prompt: str | None) -> Tokenize:
-        """See `Reader`; sentence-transformers' prompt stands in front of the query."""
-        return partial(self._read, prompt or "")
+        """See `Reader`; sentence-transformers' prompt stands before the query."""
+        return lambda pairs: self._read(_prompted(prompt or "", pairs))
 
-    def _read(self, prompt: str, pairs: Pairs) -> TokenizedPairs:
-        prompted = [(prompt + query, document) for query, document in pairs]
-        return read_prompts(self._first_step, self._tokenizer, self._max_length, prompted)
+
+def _prompted(prompt: str, pairs: Pairs) -> Pairs:
+    return [(prompt + query, document) for query, document in pairs]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Final, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from .ids import TextIds
-from .pairs import refuse_half_characters
+from .pairs import half_characters_refused
 from .template import pair_template, tokenizer_lock
 
 
 class PairTokens(NamedTuple):
-    """One pair's token ids, and as many type ids or None; what a collator lays out."""
+    """One pair's token ids, and as many type ids or None."""
 
     ids: list[int]
     types: list[int] | None = None
@@ -27,39 +27,38 @@ class TokenizedPairs:
 
     Attributes:
         input_ids: N lists of token ids, special tokens included.
-        token_type_ids: N lists as long as input_ids' (which text a token belongs to), or None for a
-            model that takes none.
-        truncated_pairs: how many pairs lost tokens to max_length.
+        token_type_ids: N lists, the text that each token belongs to; None for a model without token types.
+        truncated_pairs: number of pairs that were cut to max_length.
     """
 
     input_ids: list[list[int]]
-    token_type_ids: list[list[int]] | None
-    truncated_pairs: int
+    token_type_ids: list[list[int]] | None = None
+    truncated_pairs: int = 0
 
     @property
     def counts(self) -> list[int]:
-        """The true number of tokens of each pair: [N]."""
+        """[N] token counts, without padding."""
         return [len(ids) for ids in self.input_ids]
 
     @property
     def pairs(self) -> list[PairTokens]:
-        """The same, pair by pair: [N]."""
+        """[N] the same, pair by pair."""
         return list(map(PairTokens, self.input_ids, self.token_type_ids or repeat(None)))
 
     def of_rows(self, rows: Iterable[int]) -> list[PairTokens]:
-        """Some of the pairs, such as those of one batch of a plan."""
+        """The pairs of some rows, such as one batch of a plan."""
         pairs = self.pairs
         return [pairs[row] for row in rows]
 
 
 MOST_SEEN: Final = 4096
-"""Texts of one request whose ids are kept."""
+"""Texts of one request whose ids are kept; beyond that the cache starts over."""
 
 
 class PairTokenizer:
-    """Tokenizes pairs, each text of a request once, however many pairs it stands in.
+    """Tokenizes pairs as `tokenize` does, but each distinct text of a request only once.
 
-    The ids are those of `tokenize`, to which tokenizers go that join two texts in ways of their own.
+    A tokenizer without a `PairTemplate` uses `tokenize`.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -77,10 +76,10 @@ class PairTokenizer:
 
         Args:
             pairs: the pairs.
-            seen: texts already tokenized and their ids, which grows by the texts of these pairs.
+            seen: ids of texts already tokenized; these pairs' texts are added to it.
 
         Raises:
-            PairError: a text that holds half of a surrogate pair; the message says which.
+            PairError: a text holds half of a surrogate pair; the message gives its pair's index.
         """
         template = self._template
         if template is None or not pairs:
@@ -93,11 +92,7 @@ class PairTokenizer:
             first, second = ids[query], ids[document]
             if len(first) + len(second) > room:
                 truncated += 1
-                sizes = _longest_first(len(first), len(second), room)
-                first, second = (
-                    text[len(text) - size :] if left else text[:size]
-                    for text, size in zip((first, second), sizes, strict=True)
-                )
+                first, second = _cut(first, second, room, left=left)
             input_ids.append(template.ids(first, second))
             type_ids.append(template.type_ids(len(first), len(second)) or [])
         return TokenizedPairs(
@@ -107,18 +102,13 @@ class PairTokenizer:
         )
 
     def _texts(self, pairs: Sequence[tuple[str, str]], seen: dict[str, list[int]]) -> dict[str, list[int]]:
-        """`seen`, with every text of these pairs in it, and of earlier ones as long as they are few."""
-        texts = dict.fromkeys(text for pair in pairs for text in pair)
+        """`seen`, with every text of these pairs in it."""
         if len(seen) > MOST_SEEN:
             seen.clear()
-        unseen = [text for text in texts if text not in seen]
+        unseen = [text for text in dict.fromkeys(chain.from_iterable(pairs)) if text not in seen]
         if unseen:
-            try:
-                ids = self._ids(unseen)
-            except TypeError:
-                refuse_half_characters(pairs)
-                raise
-            seen.update(zip(unseen, ids, strict=True))
+            with half_characters_refused(pairs):
+                seen.update(zip(unseen, self._ids(unseen), strict=True))
         return seen
 
 
@@ -127,9 +117,9 @@ def tokenize(
 ) -> TokenizedPairs:
     """Tokenize all pairs in one batched call, with sentence-transformers' truncation ("longest_first").
 
-    A Rust tokenizer asked to truncate also builds every overflowing piece of both texts, whose number is
-    the product of their lengths: two texts of 100,000 characters cost seconds and gigabytes. So it is
-    asked for the whole, and the cut is made here.
+    A Rust tokenizer that truncates also builds every overflowing piece of both texts, and their number is
+    the product of the texts' lengths: two texts of 100,000 characters cost seconds and gigabytes. So a Rust
+    tokenizer returns all tokens, and they are cut here.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -137,69 +127,57 @@ def tokenize(
         max_length: the most tokens a pair may have; the longer of the two texts is cut first.
 
     Raises:
-        PairError: a text that holds half of a surrogate pair; the message says which.
+        PairError: a text holds half of a surrogate pair; the message gives its pair's index.
     """
     if not pairs:
-        return TokenizedPairs(input_ids=[], token_type_ids=None, truncated_pairs=0)
-    with tokenizer_lock(tokenizer):
-        return _tokenize(tokenizer, pairs, max_length)
-
-
-def _tokenize(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], max_length: int
-) -> TokenizedPairs:
+        return TokenizedPairs(input_ids=[])
     cut_here = tokenizer.is_fast
-    try:
+    with tokenizer_lock(tokenizer), half_characters_refused(pairs):
         encoded = tokenizer(
-            [query for query, _ in pairs],
-            [document for _, document in pairs],
-            truncation=False if cut_here else "longest_first",
-            max_length=None if cut_here else max_length,
-            padding=False,
-            return_attention_mask=False,
-            verbose=False,
-        )
-    except TypeError:
-        refuse_half_characters(pairs)
-        raise
-    input_ids: list[list[int]] = encoded["input_ids"]
-    type_ids: list[list[int]] | None = encoded.get("token_type_ids")
-    if not cut_here:
-        full = [pair for pair, ids in zip(pairs, input_ids, strict=True) if len(ids) >= max_length]
-        cut = sum(len(tokenizer(*pair, verbose=False)["input_ids"]) > max_length for pair in full)
-        return TokenizedPairs(input_ids=input_ids, token_type_ids=type_ids, truncated_pairs=cut)
+            *map(list, zip(*pairs, strict=True)), padding=False, return_attention_mask=False, verbose=False,
+            truncation=not cut_here and "longest_first", max_length=None if cut_here else max_length,
+        )  # fmt: skip
+        input_ids: list[list[int]] = encoded["input_ids"]
+        type_ids: list[list[int]] | None = encoded.get("token_type_ids")
+        if not cut_here:
+            full = [pair for pair, ids in zip(pairs, input_ids, strict=True) if len(ids) >= max_length]
+            cut = sum(len(tokenizer(*pair, verbose=False)["input_ids"]) > max_length for pair in full)
+            return TokenizedPairs(input_ids=input_ids, token_type_ids=type_ids, truncated_pairs=cut)
     long = [row for row, ids in enumerate(input_ids) if len(ids) > max_length]
     for row in long:
-        kept = _kept_positions(encoded.sequence_ids(row), max_length, side=tokenizer.truncation_side)
+        kept = _kept_positions(
+            encoded.sequence_ids(row), max_length, left=tokenizer.truncation_side == "left"
+        )
         input_ids[row] = [input_ids[row][position] for position in kept]
         if type_ids is not None:
             type_ids[row] = [type_ids[row][position] for position in kept]
     return TokenizedPairs(input_ids=input_ids, token_type_ids=type_ids, truncated_pairs=len(long))
 
 
-def _kept_positions(sequence_ids: list[int | None], max_length: int, *, side: str) -> list[int]:
-    """Which tokens of a pair stay: all special ones, and each text's first (or last) few.
+def _kept_positions(sequence_ids: list[int | None], max_length: int, *, left: bool) -> list[int]:
+    """Positions of the tokens of a pair that are kept: all special ones, and of each text its first or last.
 
     Args:
-        sequence_ids: which text each token is of, 0 or 1; None for a special token.
+        sequence_ids: the text that each token belongs to, 0 or 1; None for a special token.
         max_length: tokens to keep, special ones included.
-        side: which end of a text is cut, "right" or "left".
+        left: texts lose their first tokens, not their last.
     """
-    texts = [[p for p, text in enumerate(sequence_ids) if text == which] for which in (0, 1)]
-    special = [p for p, text in enumerate(sequence_ids) if text is None]
-    room = _longest_first(len(texts[0]), len(texts[1]), max(0, max_length - len(special)))
-    cut = [
-        text[:size] if side == "right" else text[len(text) - size :]
-        for text, size in zip(texts, room, strict=True)
-    ]
-    return sorted([*special, *cut[0], *cut[1]])
+    first, second = ([at for at, text in enumerate(sequence_ids) if text == which] for which in (0, 1))
+    special = [at for at, text in enumerate(sequence_ids) if text is None]
+    return sorted([*special, *chain(*_cut(first, second, max(0, max_length - len(special)), left=left))])
 
 
-def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many of two texts' tokens fit: the longer gives way until both are equal, an odd one is its."""
-    short, long = sorted((first, second))
-    if first + second > room:
+def _cut(first: list[int], second: list[int], room: int, *, left: bool) -> tuple[list[int], list[int]]:
+    """Cut two texts to `room` tokens together, on the left or the right.
+
+    The longer text is cut until both are equally long; of an odd room it keeps one token more.
+    """
+    short, long = sorted((len(first), len(second)))
+    if short + long > room:
         long = max(short, room - short)
         if short + long > room:
             short, long = room // 2, room - room // 2
-    return (long, short) if first > second else (short, long)
+    of_first, of_second = (long, short) if len(first) > len(second) else (short, long)
+    if left:
+        return first[len(first) - of_first :], second[len(second) - of_second :]
+    return first[:of_first], second[:of_second]
