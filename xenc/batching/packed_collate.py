@@ -19,10 +19,10 @@ from ..text.tokens import PairTokens
 from .plan import PackedPlan
 
 Pooling = Literal["first", "last", "mean"]
-"""What a head reads of a document: its first token, its last that is not padding, or the mean of all."""
+"""What the head reads of a document: its first token, its last that is not padding, or the mean of all."""
 
 STAGES: Final = 4
-"""Pinned buffers in turn: the host may be this many batches ahead of the device."""
+"""Pinned buffers, used in turn: the host may be this many batches ahead of the device."""
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
@@ -33,11 +33,11 @@ class PackedBatch:
 
     Attributes:
         input_ids: int64 [T].
-        position_ids: int64 [T], starting anew in each document.
-        token_type_ids: int64 [T], or None for a model that takes none.
-        cu_seqlens: int32 [N + 1], where each document starts; the last value, T, repeats for empty slots.
-        pooled: int64 [N], the token of each document that the head reads.
-        max_seqlen: no document has more tokens.
+        position_ids: int64 [T], restarting in each document.
+        token_type_ids: int64 [T], or None for a model without token types.
+        cu_seqlens: int32 [N + 1], where each document starts; T for empty slots, and last.
+        pooled: int64 [N], index of the token that the head reads of each document.
+        max_seqlen: the most tokens a document may have.
     """
 
     input_ids: Tensor
@@ -54,11 +54,32 @@ class PackedBatch:
 
     @property
     def arguments(self) -> tuple[Tensor | int | None, ...]:
-        """What `forward.classify_packed` takes after the model."""
-        return (
-            self.input_ids, self.position_ids, self.token_type_ids, self.cu_seqlens, self.pooled,
-            self.max_seqlen,
-        )  # fmt: skip
+        """Arguments of `models.forward.classify_packed` after the model."""
+        ids, positions, types = self.input_ids, self.position_ids, self.token_type_ids
+        return ids, positions, types, self.cu_seqlens, self.pooled, self.max_seqlen
+
+
+class PinnedRing:
+    """Asynchronous copies to the GPU, each through the pinned buffer that was used longest ago."""
+
+    def __init__(self) -> None:
+        self._stages: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+
+    def copy(self, values: Tensor, device: torch.device) -> Tensor:
+        """`values` [n] on the device."""
+        if len(self._stages) < STAGES:
+            pinned = torch.empty(0, dtype=values.dtype)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        else:
+            pinned, copied = self._stages.popleft()
+            copied.synchronize()
+        if len(pinned) < len(values):
+            pinned = torch.empty(len(values), dtype=values.dtype, pin_memory=True)
+        pinned[: len(values)].copy_(values)
+        on_device = pinned[: len(values)].to(device, non_blocking=True)
+        copied.record(torch.cuda.current_stream(device))
+        self._stages.append((pinned, copied))
+        return on_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +89,11 @@ class PackedCollator:
     Attributes:
         pad_id: the token id of dummy documents.
         has_token_types: whether the model takes token_type_ids.
-        device: where batches go. On CUDA one pinned buffer per batch is copied asynchronously.
-        pooling: which token `PackedBatch.pooled` points at.
+        device: where batches go. To CUDA they are copied asynchronously, each from one pinned buffer.
+        pooling: the token that `PackedBatch.pooled` points at.
         first_position: the position id of a document's first token.
-        unnumbered_id: a token that takes no position, padding in RoBERTa and its descendants; or None.
-        unread_id: a token that "last" pooling passes over; or None.
+        unnumbered_id: a token without a position, such as RoBERTa's padding; or None.
+        unread_id: a token that "last" pooling skips; or None.
     """
 
     pad_id: int
@@ -82,16 +103,16 @@ class PackedCollator:
     first_position: int = 0
     unnumbered_id: int | None = None
     unread_id: int | None = None
-    _ring: PinnedRing = field(default_factory=lambda: PinnedRing(), repr=False)
+    _ring: PinnedRing = field(default_factory=PinnedRing, repr=False)
 
     def collate(self, pairs: Sequence[PairTokens], batch: PackedPlan) -> PackedBatch:
-        """Lay pairs out in [T], in the order given, and the tokens left over as dummy documents.
+        """Lay pairs out in [T], in the given order, with dummy documents behind them.
 
-        A pair of no tokens at all, like a dummy document, shows the model padding.
+        A pair without tokens becomes one token of padding.
 
         Args:
             pairs: at most N, of at most T tokens together.
-            batch: says T and N.
+            batch: the plan with T and N.
         """
         rows = [pair.ids or [self.pad_id] for pair in pairs]
         counts = [len(ids) for ids in rows]
@@ -108,11 +129,11 @@ class PackedCollator:
         return self._on_device(values, batch)
 
     def dummy(self, plan: PackedPlan) -> PackedBatch:
-        """A batch of dummy documents alone, to warm up on."""
+        """A batch of dummy documents, to warm up on."""
         return self.collate((), plan)
 
     def _positions(self, ids: Array, cu_seqlens: Array) -> Array:
-        """[T] position ids, starting anew in each document."""
+        """[T] position ids, restarting in each document."""
         counts = np.diff(cu_seqlens)
         if self.unnumbered_id is None:
             return np.arange(len(ids)) - np.repeat(cu_seqlens[:-1], counts) + self.first_position
@@ -123,29 +144,24 @@ class PackedCollator:
         return positions
 
     def _pooled(self, ids: Array, cu_seqlens: Array) -> Array:
-        """[N] the token that the head reads of each document; any token for an empty slot."""
+        """[N] index of the token that the head reads of each document; of any token for an empty slot."""
         first = np.minimum(cu_seqlens[:-1], len(ids) - 1)
         if self.pooling != "last":
             return first
         read = np.ones(len(ids), dtype=bool) if self.unread_id is None else ids != self.unread_id
-        last = np.maximum.accumulate(np.where(read, np.arange(len(ids)), -1))[
-            np.maximum(cu_seqlens[1:] - 1, 0)
-        ]
-        return np.where(last >= cu_seqlens[:-1], last, first)  # a document of padding alone: its first token
+        last_read = np.maximum.accumulate(np.where(read, np.arange(len(ids)), -1))  # up to each token
+        last = last_read[np.maximum(cu_seqlens[1:] - 1, 0)]
+        return np.where(last >= cu_seqlens[:-1], last, first)  # the first if no token of a document is read
 
     def _on_device(self, values: Tensor, batch: PackedPlan) -> PackedBatch:
         if self.device.type == "cuda":
             values = self._ring.copy(values, self.device)
-        tokens = batch.tokens
-        size = 2 + self.has_token_types
+        sizes = [batch.tokens] * (2 + self.has_token_types) + [batch.max_sequences, batch.max_sequences + 1]
+        ids, positions, *types, pooled, cu_seqlens = torch.split(values, sizes)
         return PackedBatch(
-            input_ids=values[:tokens],
-            position_ids=values[tokens : 2 * tokens],
-            token_type_ids=values[2 * tokens : 3 * tokens] if self.has_token_types else None,
-            pooled=values[size * tokens : size * tokens + batch.max_sequences],
-            cu_seqlens=values[size * tokens + batch.max_sequences :].int(),
-            max_seqlen=batch.max_seqlen,
-        )
+            input_ids=ids, position_ids=positions, token_type_ids=types[0] if types else None, pooled=pooled,
+            cu_seqlens=cu_seqlens.int(), max_seqlen=batch.max_seqlen,
+        )  # fmt: skip
 
 
 def _laid_out(rows: list[list[int]], tokens: int, *, fill: int) -> Array:
@@ -154,29 +170,3 @@ def _laid_out(rows: list[list[int]], tokens: int, *, fill: int) -> Array:
     flat = np.fromiter(chain.from_iterable(rows), np.int64)
     values[: len(flat)] = flat
     return values
-
-
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event()  # type: ignore[no-untyped-call]
-
-
-class PinnedRing:
-    """Copies to the GPU without waiting, each through the pinned buffer whose last copy lies longest ago."""
-
-    def __init__(self) -> None:
-        self._stages: deque[tuple[Tensor, torch.cuda.Event]] = deque()
-
-    def copy(self, values: Tensor, device: torch.device) -> Tensor:
-        """`values` [n] on the device."""
-        if len(self._stages) < STAGES:
-            pinned, copied = torch.empty(0, dtype=values.dtype), _event()
-        else:
-            pinned, copied = self._stages.popleft()
-            copied.synchronize()
-        if len(pinned) < len(values):
-            pinned = torch.empty(len(values), dtype=values.dtype, pin_memory=True)
-        pinned[: len(values)].copy_(values)
-        on_device = pinned[: len(values)].to(device, non_blocking=True)
-        copied.record(torch.cuda.current_stream(device))
-        self._stages.append((pinned, copied))
-        return on_device

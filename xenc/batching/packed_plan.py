@@ -1,8 +1,8 @@
 """Token counts -> packed batches: which pairs fill a token budget together. Pure integers.
 
-Filling a budget as full as it gets is the subset-sum problem. Budgets are small integers, so it is solved
-exactly: the reachable sums are the bits of one Python integer, and adding a pair shifts them (Bellman 1957,
-"Dynamic Programming"; one machine word then handles 64 sums at once).
+Filling a budget is the subset-sum problem. Budgets are small integers, so it is solved exactly: the reachable
+sums are the bits of one Python integer, and adding a pair shifts them (Bellman 1957, "Dynamic Programming";
+one machine word then handles 64 sums at once).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
 from ..errors import ExecutionError
@@ -17,20 +18,20 @@ from ..execution import TokenBudgets
 from .plan import PackedPlan, Plan
 
 FEWEST_PER_SEQUENCE: Final = 8
-"""A batch of T tokens has places for T / 8 documents at most; shorter ones close it before it is full."""
+"""A batch of T tokens has slots for T / 8 documents at most; shorter documents run out of slots first."""
 
 SMALLEST_BUDGET: Final = 32
 
 LOOK_AHEAD: Final = 12
-"""How many of the longest pairs may wait beyond a usual budget, for a batch to be chosen from."""
+"""A batch is chosen from its budget and this many of the longest pairs..."""
 
 MOST_LOOK_AHEAD: Final = 3
-"""Usual budgets that may wait beyond one, however long the longest pair."""
+"""...or this many further budgets, if those are fewer tokens."""
 
 MAX_CANDIDATES: Final = 1024
 
 SEARCHED: Final = 2048
-"""Tokens left in a batch from which it is searched what fills them; before, pairs are taken as they come."""
+"""The search fills the last tokens of a batch, about this many; pairs are taken in order before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ class Budgets:
 
     Attributes:
         sizes: in tokens, ascending; the last holds any pair.
-        usual: the size to fill; larger ones are for pairs that it does not hold.
-        max_seqlen: no pair has more tokens.
-        tokens_per_sequence: a batch has about one place for a document in so many tokens; of several numbers,
-            the largest that leaves a place for each.
+        usual: the size to fill; larger ones are for pairs that do not fit into it.
+        max_seqlen: the most tokens of a pair.
+        tokens_per_sequence: a batch has about one slot per this many tokens; of several numbers, the largest
+            with enough slots.
     """
 
     sizes: tuple[int, ...]
@@ -52,32 +53,32 @@ class Budgets:
 
     @property
     def enough(self) -> int:
-        """Waiting tokens from which a batch can be chosen well."""
+        """Waiting tokens from which a batch can be filled well."""
         return self.usual + min(LOOK_AHEAD * self.max_seqlen, MOST_LOOK_AHEAD * self.usual)
 
     def at_least(self, tokens: int) -> int:
-        """The smallest size that holds so many tokens, or the largest there is."""
+        """The smallest size that holds this many tokens, or the largest size."""
         return self.sizes[min(bisect_left(self.sizes, tokens), len(self.sizes) - 1)]
 
     def max_sequences(self, size: int) -> tuple[int, ...]:
-        """How many places a batch of a size may have, ascending: for pairs, and for dummies of what is left.
+        """The numbers of slots that a batch of this size may have, ascending.
 
-        Even, so that the tensors laid out behind each other in one buffer stay aligned.
+        Even, so that the tensors behind each other in one buffer stay aligned.
         """
         spare = self._dummies(size) + 1
         slots = (size // tokens + spare for tokens in self.tokens_per_sequence)
         return tuple(sorted({each + each % 2 for each in slots}))
 
     def most_documents(self, size: int) -> int:
-        """Pairs that surely leave a slot for each dummy document."""
+        """The most pairs that leave a slot for each dummy document, whatever their lengths."""
         return self.max_sequences(size)[-1] - self._dummies(size)
 
     def _dummies(self, left: int) -> int:
-        """Documents that fill the tokens left over."""
+        """Dummy documents that fill the tokens left over."""
         return -(-left // self.max_seqlen)
 
     def plan(self, rows: Sequence[int], tokens: int, size: int) -> PackedPlan:
-        """A batch of a size for rows of so many tokens together, in as few slots as hold it."""
+        """A batch of a size, for rows of `tokens` tokens together, with the fewest slots that suffice."""
         documents = len(rows) + self._dummies(size - tokens)
         slots = next(each for each in self.max_sequences(size) if each >= documents)
         return PackedPlan(tuple(rows), size, slots, self.max_seqlen)
@@ -87,20 +88,20 @@ def token_budgets(
     spec: TokenBudgets, max_seqlen: int, *, usual: int, single: bool = False,
     tokens_per_sequence: tuple[int, ...] = (FEWEST_PER_SEQUENCE,),
 ) -> Budgets:  # fmt: skip
-    """The sizes that an execution allows.
+    """The batch sizes of an execution.
 
-    Derived ones are powers of two up to a sixteenth of the usual size, and from there its multiples: a
-    batch that ends a request is then about 3% too large on average, and a small request is still one batch.
+    Derived sizes are powers of two up to a sixteenth of the usual size, then multiples of that: on average
+    the last batch of a request is about 3% too large, and a small request is one batch.
 
     Args:
         spec: `Execution.token_budgets`; None means `usual`.
-        max_seqlen: the most tokens a pair may have.
-        usual: the size to fill where the caller gave none.
-        single: one size alone.
+        max_seqlen: the most tokens of a pair.
+        usual: the size to fill where `spec` gives none.
+        single: only one size.
         tokens_per_sequence: see `Budgets`.
 
     Raises:
-        ExecutionError: given sizes of which none holds the longest pair.
+        ExecutionError: explicit sizes that do not hold the longest pair.
     """
     if isinstance(spec, tuple):
         if spec[-1] < max_seqlen:
@@ -108,46 +109,45 @@ def token_budgets(
                 f"token_budgets={spec!r}: a pair of max_length={max_seqlen} tokens fits none. Give a largest "
                 f"budget of at least {max_seqlen}, or lower max_length to {spec[-1]}."
             )
-        return Budgets(spec, spec[-1], max_seqlen, tokens_per_sequence=tokens_per_sequence)
+        return Budgets(spec, spec[-1], max_seqlen, tokens_per_sequence)
     usual = spec or usual
+    largest = max(usual, max_seqlen)
     if single:
-        size = max(usual, max_seqlen)
-        return Budgets((size,), size, max_seqlen, tokens_per_sequence=tokens_per_sequence)
+        return Budgets((largest,), largest, max_seqlen, tokens_per_sequence)
     step = max(SMALLEST_BUDGET, -(-usual // 16))
     small = {SMALLEST_BUDGET << power for power in range(32) if SMALLEST_BUDGET << power < step}
-    large = {usual << power for power in range(1, 32) if usual << power < max_seqlen}
-    sizes = small | set(range(step, usual, step)) | large | {usual, max(usual, max_seqlen)}
-    return Budgets(tuple(sorted(sizes)), usual, max_seqlen, tokens_per_sequence=tokens_per_sequence)
+    large = {usual << power for power in range(32) if usual << power < largest}
+    sizes = small | set(range(step, usual, step)) | large | {largest}
+    return Budgets(tuple(sorted(sizes)), usual, max_seqlen, tokens_per_sequence)
 
 
 def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
-    """Choose the pairs of the next batch: the first pair, and those others that fill the budget best.
+    """The next batch: the first pair, and the other pairs that fill the budget best.
 
-    Among the fullest choices it takes the one with the earliest pairs. If all pairs fit in one batch they
-    share the smallest budget that holds them.
+    Of equally full choices it takes the one with the earliest pairs. If all pairs fit into one batch, it has
+    the smallest budget that holds them.
 
     Args:
-        counts: [N >= 1] true token counts of waiting pairs, the one that has waited longest first.
+        counts: [N >= 1] token counts of waiting pairs, oldest first.
         budgets: allowed sizes.
 
     Returns:
-        A plan whose rows stand longest first, so that documents of equal length are neighbours.
+        A plan with the longest rows first, so that documents of equal length are neighbours.
     """
     target = max(budgets.usual, budgets.at_least(counts[0]))
     limit = budgets.most_documents(target)
     chosen = [0, *(1 + index for index in _fullest(counts[1:], target - counts[0], limit - 1))]
     tokens = sum(counts[row] for row in chosen)
-    large_enough = [size for size in budgets.sizes if budgets.at_least(tokens) <= size <= target]
-    size = next(
-        size for size in large_enough if len(chosen) <= budgets.most_documents(size) or size == target
+    fitting = (
+        size for size in budgets.sizes if tokens <= size and len(chosen) <= budgets.most_documents(size)
     )
-    return budgets.plan(sorted(chosen, key=lambda row: -counts[row]), tokens, size)
+    return budgets.plan(sorted(chosen, key=lambda row: -counts[row]), tokens, next(fitting))
 
 
 def _fullest(counts: Sequence[int], room: int, limit: int) -> list[int]:
-    """Indices of counts whose sum comes closest to `room` from below, among them the earliest.
+    """Indices of counts with the largest sum up to `room`; of all such, the earliest.
 
-    Where those are more than `limit`, the longest of all go first instead, and at most `limit` of them.
+    If those are more than `limit`, the search prefers the longest, and at most `limit` of them are taken.
     """
     if sum(counts) <= room and len(counts) <= limit:
         return list(range(len(counts)))
@@ -160,10 +160,10 @@ def _fullest(counts: Sequence[int], room: int, limit: int) -> list[int]:
 
 
 def _fullest_in_order(counts: Sequence[int], room: int, searched: int = SEARCHED) -> list[int]:
-    """Indices of counts whose sum comes closest to `room` from below; of all such, those that come first.
+    """Indices of counts with the largest sum up to `room`; of all such, those that come first.
 
-    Where the first counts and some of the others fill the room to the last token, that is the answer, and
-    sums up to about `searched` are all that had to be known for it.
+    If the first counts and some later ones fill the room exactly, that is the answer, and only sums up to
+    about `searched` have to be computed.
     """
     first, left = 0, room
     while first < len(counts) and counts[first] + searched <= left:
@@ -191,39 +191,29 @@ def _search(counts: Sequence[int], room: int) -> list[int]:
 
 
 def plan_packed(counts: Sequence[int], budgets: Budgets) -> Plan:
-    """All batches of a request that is alone, in the order in which they run.
+    """All batches of one request, in the order in which they run.
 
     Args:
-        counts: [N] true token counts, each at least 1.
+        counts: [N] token counts, each at least 1.
         budgets: allowed sizes.
     """
     waiting = list(range(len(counts)))
     batches = []
     while waiting:
-        window = candidates([counts[row] for row in waiting[:MAX_CANDIDATES]], budgets)
-        plan = pack([counts[row] for row in waiting[:window]], budgets)
-        rows = tuple(waiting[index] for index in plan.rows)
+        totals = list(accumulate(counts[row] for row in waiting[:MAX_CANDIDATES]))
+        candidates = waiting[: min(1 + bisect_left(totals, budgets.enough), len(totals))]
+        plan = pack([counts[row] for row in candidates], budgets)
+        rows = tuple(candidates[index] for index in plan.rows)
         batches.append(replace(plan, rows=rows))
-        taken = set(rows)
-        waiting = [row for row in waiting[:window] if row not in taken] + waiting[window:]
+        waiting[: len(candidates)] = sorted(set(candidates) - set(rows))
     return Plan(tuple(batches), sum(counts))
-
-
-def candidates(counts: Sequence[int], budgets: Budgets) -> int:
-    """From how many of the waiting pairs, oldest first, a batch is chosen."""
-    tokens = 0
-    for index, count in enumerate(counts[:MAX_CANDIDATES]):
-        tokens += count
-        if tokens >= budgets.enough:
-            return index + 1
-    return min(len(counts), MAX_CANDIDATES)
 
 
 def warmup_plans(budgets: Budgets) -> tuple[PackedPlan, ...]:
     """An empty batch of every size with every number of slots, largest first.
 
-    It starts with one whose size differs from max_seqlen: torch.compile(dynamic=True) ties two numbers
-    together that are equal when it first traces them.
+    But the first has a size other than max_seqlen: torch.compile(dynamic=True) makes one symbol of two
+    numbers that are equal in the first trace.
     """
     plans = [
         PackedPlan((), size, slots, budgets.max_seqlen)

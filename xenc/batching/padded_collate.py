@@ -1,4 +1,4 @@
-"""Tokens of a batch's pairs -> PaddedBatch. The bucketed collate: every batch in a shape that was warmed up.
+"""Tokens of a batch's pairs -> PaddedBatch, for padded and bucketed batches.
 
 Shapes: B = rows of a batch (dummy rows included), L = padded length.
 """
@@ -24,7 +24,7 @@ class PaddedBatch:
     Attributes:
         input_ids: int64 [B, L], padded on the right.
         attention_mask: int64 [B, L], 1 on real tokens.
-        token_type_ids: int64 [B, L], or None for a model that takes none.
+        token_type_ids: int64 [B, L], or None for a model without token types.
     """
 
     input_ids: Tensor
@@ -39,7 +39,7 @@ class PaddedBatch:
 
     @property
     def arguments(self) -> tuple[Tensor | None, ...]:
-        """What `forward.classify` takes after the model."""
+        """Arguments of `models.forward.classify` after the model."""
         return self.input_ids, self.attention_mask, self.token_type_ids
 
 
@@ -48,10 +48,10 @@ class Collator:
     """Pads batches for one model.
 
     Attributes:
-        pad_id: the token id written where there is no token.
+        pad_id: the padding token's id.
         has_token_types: whether the model takes token_type_ids.
-        required_id: a token that each pair must have and a dummy row is made of, or None.
-        device: where batches go. On CUDA they are staged in pinned memory and copied asynchronously.
+        device: where batches go. To CUDA they are copied asynchronously from pinned memory.
+        required_id: a token that each pair must have and dummy rows consist of, or None.
     """
 
     pad_id: int
@@ -60,36 +60,29 @@ class Collator:
     required_id: int | None = None
 
     def collate(self, pairs: Sequence[PairTokens], batch: BatchPlan) -> PaddedBatch:
-        """Lay pairs out in [B, L], in the order given.
+        """Pad pairs to [B, L], in the given order.
 
-        A dummy row, like a pair of no tokens at all, shows the model one padding token: attention over
-        nothing would be NaN.
+        A dummy row, like a pair without tokens, attends to one token: attention over none would be NaN.
 
         Args:
             pairs: at most B, none longer than L.
-            batch: says B and L.
+            batch: the plan with B and L.
 
         Raises:
             ModelError: a pair without the required token.
         """
-        row_ids = [pair.ids for pair in pairs]
-        if self.required_id is not None:
-            row_ids = self._with_required(row_ids, batch.batch_size)
-        counts = torch.zeros(batch.batch_size, dtype=torch.int64)
-        counts[: len(row_ids)] = torch.tensor([len(ids) for ids in row_ids])
-        # [B, L]: True where a real token stands
-        real = rearrange(torch.arange(batch.length), "l -> 1 l") < rearrange(counts, "b -> b 1")
-        attended = rearrange(torch.arange(batch.length), "l -> 1 l") < rearrange(
-            counts.clamp(min=1), "b -> b 1"
-        )
+        self._check_required(pairs)
+        dummy = PairTokens([] if self.required_id is None else [self.required_id])
+        rows = [*pairs, *[dummy] * (batch.batch_size - len(pairs))]
+        counts = rearrange(torch.tensor([len(row.ids) for row in rows]), "b -> b 1")
+        positions = torch.arange(batch.length)  # [L]
+        real = positions < counts  # [B, L]
         types = None
         if self.has_token_types:
-            row_types = [pair.types or [0] * len(pair.ids) for pair in pairs]
-            row_types += [[0] * len(ids) for ids in row_ids[len(pairs) :]]
-            types = self._to_device(_scatter(real, row_types, fill=0))
+            types = self._to_device(_scatter(real, [row.types or [0] * len(row.ids) for row in rows], fill=0))
         return PaddedBatch(
-            input_ids=self._to_device(_scatter(real, row_ids, fill=self.pad_id)),
-            attention_mask=self._to_device(attended.long()),
+            input_ids=self._to_device(_scatter(real, [row.ids for row in rows], fill=self.pad_id)),
+            attention_mask=self._to_device((positions < counts.clamp(min=1)).long()),
             token_type_ids=types,
         )
 
@@ -100,16 +93,13 @@ class Collator:
         pairs = [PairTokens([filler] * length)] * batch_size
         return self.collate(pairs, BatchPlan(tuple(range(batch_size)), batch_size, length))
 
-    def _with_required(self, row_ids: list[list[int]], rows: int) -> list[list[int]]:
-        required = self.required_id
-        assert required is not None
-        for ids in row_ids:
-            if required not in ids:
+    def _check_required(self, pairs: Sequence[PairTokens]) -> None:
+        for ids in (pair.ids for pair in pairs if self.required_id is not None):
+            if self.required_id not in ids:
                 raise ModelError(
-                    f"a pair's {len(ids)} tokens hold no <eos> ({required}), which this classifier reads: "
-                    "give the tokenizer a post-processor that adds it."
+                    f"a pair's {len(ids)} tokens hold no <eos> ({self.required_id}), which this classifier "
+                    "reads: give the tokenizer a post-processor that adds it."
                 )
-        return row_ids + [[required]] * (rows - len(row_ids))
 
     def _to_device(self, values: Tensor) -> Tensor:
         if self.device.type == "cuda":

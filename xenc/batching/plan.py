@@ -1,4 +1,4 @@
-"""What a plan is: which pairs of a request share a batch, and in which static shape. Pure integers."""
+"""Plans: which pairs of a request share a batch, and in which static shape. Pure integers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """One batch: `rows` are indices of pairs, and the batch's shape is [batch_size, length].
-
-    A batch with fewer rows than batch_size is filled with dummy rows when it is collated.
-    """
+    """A padded batch [batch_size, length] of the pairs with indices `rows`, and dummy rows to fill it."""
 
     rows: tuple[int, ...]
     batch_size: int
@@ -19,16 +16,15 @@ class BatchPlan:
 
     @property
     def all_tokens(self) -> int:
-        """Tokens the device will process."""
+        """Tokens that the device processes."""
         return self.batch_size * self.length
 
 
 @dataclass(frozen=True, slots=True)
 class PackedPlan:
-    """One packed batch: `rows` are indices of pairs, laid end to end in `tokens` tokens.
+    """A packed batch of `tokens` tokens: the pairs with indices `rows`, end to end, and dummy documents.
 
-    The batch has slots for `max_sequences` documents of at most `max_seqlen` tokens. Tokens that the pairs
-    leave over become dummy documents when it is collated.
+    It has slots for `max_sequences` documents of at most `max_seqlen` tokens.
     """
 
     rows: Sequence[int]
@@ -38,15 +34,15 @@ class PackedPlan:
 
     @property
     def all_tokens(self) -> int:
-        """Tokens the device will process."""
+        """Tokens that the device processes."""
         return self.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All batches of one request; each pair stands in exactly one of them.
+    """All batches of one request; each pair is in exactly one of them.
 
-    `shared_tokens` of the pairs' `real_tokens` need no computing, since another pair's are the same.
+    Of the pairs' `real_tokens`, `shared_tokens` are not computed, since another pair's are the same.
     """
 
     batches: tuple[BatchPlan | PackedPlan, ...]
@@ -55,10 +51,10 @@ class Plan:
 
     @property
     def all_tokens(self) -> int:
-        """Tokens the device will process: real ones, padding, dummy rows and dummy documents."""
+        """Tokens that the device processes: real ones, padding, dummy rows and dummy documents."""
         return sum(batch.all_tokens for batch in self.batches)
 
     @property
     def waste(self) -> float:
-        """Padded tokens / all tokens, in [0, 1); 0 for an empty plan."""
+        """Padding fraction: padded tokens / all tokens, in [0, 1); 0 for an empty plan."""
         return 1 - (self.real_tokens - self.shared_tokens) / self.all_tokens if self.batches else 0.0
