@@ -1,1 +1,1 @@
-"""Padded, packed and after a shared prefix: the stages of an execution for a model."""
+"""Layouts of a batch (padded, packed, packed after a shared prefix): how pairs are planned, collated, run."""

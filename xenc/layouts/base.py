@@ -1,10 +1,9 @@
-"""What differs between layouts: how pairs are planned, collated and run."""
+"""The base of all layouts: what a layout provides, and how its forward is compiled."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -20,19 +19,19 @@ from ..text.tokens import TokenizedPairs
 
 
 class Layout(ABC):
-    """The stages of one execution of one model.
+    """The stages of one model under one execution.
 
     Args:
-        reranker: the model and what is known of it.
-        execution: what was chosen, and the model can run.
-        model: what runs in the reranker's model's place, with its weights; None for itself.
-        compiled: graphs to go on using, if the execution compiles.
+        reranker: the model and its properties.
+        execution: an execution that the model can run.
+        model: a model to run instead of the reranker's, with the same weights; None for the reranker's.
+        compiled: a compiled forward to reuse.
 
     Attributes:
-        attention: transformers' name of the attention implementation to run under.
-        collator: has `collate(pairs, batch plan)`, which makes batches.
+        attention: transformers' name of the attention implementation.
+        collator: has `collate(pairs, batch plan) -> batch`.
         forward: batch -> logits, compiled or not.
-        compiled: the forward, if the execution compiles it.
+        compiled: the forward if it is compiled, else None.
     """
 
     attention: str
@@ -54,22 +53,22 @@ class Layout(ABC):
 
     @abstractmethod
     def _make(self, compiled: PreparedForward | None) -> None:
-        """Set the attributes."""
+        """Set the attributes; called once."""
 
     @abstractmethod
     def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:
-        """The batches of a request that is alone."""
+        """The batches of one request."""
 
     @abstractmethod
     def every_shape(self, batch_size: int) -> Iterator[Batch]:
-        """A batch of dummies in every shape that batches can have."""
+        """A dummy batch of every shape that batches can have."""
 
     def queue(self) -> BatchQueue:
-        """A new queue of what waits for the device."""
+        """A new queue of tokenized pairs for the device."""
         return RequestQueue(self.plan)
 
     def _collating(self) -> dict[str, Any]:
-        """What every collator is told about the model."""
+        """The arguments that all collators have."""
         tokenizer = self._reranker.tokenizer
         pad_id = tokenizer.pad_token_id
         return {
@@ -78,21 +77,16 @@ class Layout(ABC):
             "device": self._reranker.model.device,
         }
 
-    def _run(
-        self, function: Callable[..., Tensor], constants: tuple[object, ...], compiled: PreparedForward | None
-    ) -> None:
-        """Have a function of (model, *batch.arguments, *constants) be the forward: compiled or as it is."""
+    def _runs(self, function: Callable[..., Tensor], *constants: object) -> Any:
+        """batch -> function(model, *batch.arguments, *constants), compiled if the execution compiles."""
+        model = self._model
         if self._execution.compile_mode is None:
-            self.compiled = None
-            self.forward = partial(run_eagerly, function, self._model, constants)
-        else:
-            self.compiled = compiled or CompiledForward(function, self._model, self._execution, constants)
+            return lambda batch: function(model, *batch.arguments, *constants)
+        return CompiledForward(function, model, self._execution, constants)
+
+    def _use(self, forward: Any) -> None:
+        """Set `forward` and `compiled`."""
+        self.forward = forward
+        self.compiled = None if self._execution.compile_mode is None else forward
+        if self.compiled is not None:
             self.compiled.strict = self._execution.strict
-            self.forward = self.compiled
-
-
-def run_eagerly(
-    function: Callable[..., Tensor], model: PreTrainedModel, constants: tuple[object, ...], batch: Batch
-) -> Tensor:
-    """The logits of a batch, by a function that is not compiled."""
-    return function(model, *batch.arguments, *constants)

@@ -1,9 +1,10 @@
-"""Which layout a model runs in: what of an execution it can run here, and that layout's stages."""
+"""The choice of a layout: which parts of an execution a model can run, and the layout for it."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from transformers import PreTrainedModel
@@ -22,35 +23,25 @@ from .shared_prefix import SharedPrefixLayout
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Limit:
-    """Something of an execution that cannot be: why, what is said of it, and what takes its place."""
-
-    reason: str
-    said: str
-    instead: dict[str, Any]
-
-
-def _limit(reason: str | None, said: str, **instead: Any) -> _Limit | None:
-    return None if reason is None else _Limit(reason, said, instead)
-
-
 def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
-    """What of an execution a model can run here; each change is a warning.
+    """The execution, without what the model cannot run on this machine; each change logs a warning.
 
     Args:
         reranker: the model.
-        execution: what was chosen.
+        execution: the execution asked for.
 
     Raises:
-        ExecutionError: something was asked for that has no counterpart in what the model can run.
+        ExecutionError: the model needs another layout, and the execution has settings only for its own.
     """
-    for limit_of in (_sharing, _filling, _packing, _attending, _compiling):
-        limit = limit_of(reranker, execution)
-        if limit is not None:
-            _refuse_to_lose(execution, limit)
-            execution = replace(execution, **limit.instead)
-            logger.warning("%s: %s", limit.reason, limit.said)
+    for reason_of, said, instead in _LIMITS:
+        reason = reason_of(reranker, execution)
+        if reason is None:
+            continue
+        layout = instead.get("layout")  # only packed batches are deterministic or sized in tokens
+        if layout is not None and (execution.deterministic or execution.token_budgets is not None):
+            raise ExecutionError(f"layout='packed': {reason}. Use layout={layout!r}.")
+        execution = replace(execution, **instead)
+        logger.warning("%s: %s", reason, said)
     if reranker.targets and execution.layout != "packed":
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
@@ -58,42 +49,43 @@ def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
     return execution
 
 
-def _sharing(reranker: Reranker, execution: Execution) -> _Limit | None:
-    reason = unshareable(reranker.model, reranker.packing) if execution.share_prefix else None
-    return _limit(reason, "execution.share_prefix is now False", share_prefix=False)
+def _not_shareable(reranker: Reranker, execution: Execution) -> str | None:
+    return unshareable(reranker.model, reranker.packing) if execution.share_prefix else None
 
 
-def _filling(reranker: Reranker, execution: Execution) -> _Limit | None:
+def _looking_up_eos(reranker: Reranker, execution: Execution) -> str | None:
     plain = execution.layout == "padded" and execution.compile_mode is None
     limited = looks_up_eos(reranker.model) and not plain
-    reason = f"{type(reranker.model).__name__} looks up <eos> as it runs" if limited else None
-    said = "execution is now padded and not compiled"
-    return _limit(reason, said, layout="padded", compile_mode=None, buckets=Execution.buckets)
+    return f"{type(reranker.model).__name__} looks up <eos> as it runs" if limited else None
 
 
-def _packing(reranker: Reranker, execution: Execution) -> _Limit | None:
-    unpackable = execution.layout == "packed" and isinstance(reranker.packing, str)
-    reason = str(reranker.packing) if unpackable else None
-    return _limit(reason, "execution.layout is now 'bucketed'", layout="bucketed")
+def _not_packable(reranker: Reranker, execution: Execution) -> str | None:
+    packing = reranker.packing
+    return packing if execution.layout == "packed" and isinstance(packing, str) else None
 
 
-def _attending(reranker: Reranker, execution: Execution) -> _Limit | None:
+def _no_sdpa(reranker: Reranker, execution: Execution) -> str | None:
     with_sdpa = execution.layout != "packed" and execution.attention == "sdpa"
-    reason = without_sdpa(reranker.model) if with_sdpa else None
-    return _limit(reason, "execution.attention is now 'eager'", attention="eager")
+    return without_sdpa(reranker.model) if with_sdpa else None
 
 
-def _compiling(reranker: Reranker, execution: Execution) -> _Limit | None:
+def _no_compiler(reranker: Reranker, execution: Execution) -> str | None:
     compiles = execution.compile_mode is not None and reranker.model.device.type == "cpu"
-    reason = missing_compiler() if compiles else None
-    return _limit(reason, "execution is now not compiled, which is slower", compile_mode=None)
+    return missing_compiler() if compiles else None
 
 
-def _refuse_to_lose(execution: Execution, limit: _Limit) -> None:
-    """Only packed batches have a size in tokens and the same bits whatever they hold."""
-    layout = limit.instead.get("layout")
-    if layout is not None and (execution.deterministic or execution.token_budgets is not None):
-        raise ExecutionError(f"layout='packed': {limit.reason}. Use layout={layout!r}.")
+_LIMITS: Final[tuple[tuple[Callable[[Reranker, Execution], str | None], str, dict[str, Any]], ...]] = (
+    (_not_shareable, "execution.share_prefix is now False", {"share_prefix": False}),
+    (
+        _looking_up_eos,
+        "execution is now padded and not compiled",
+        {"layout": "padded", "compile_mode": None, "buckets": Execution.buckets},
+    ),
+    (_not_packable, "execution.layout is now 'bucketed'", {"layout": "bucketed"}),
+    (_no_sdpa, "execution.attention is now 'eager'", {"attention": "eager"}),
+    (_no_compiler, "execution is now not compiled, which is slower", {"compile_mode": None}),
+)
+"""(why the model cannot run the execution, or None; the warning; the settings that replace it)."""
 
 
 def layout_of(
@@ -103,17 +95,12 @@ def layout_of(
     model: PreTrainedModel | None = None,
     compiled: PreparedForward | None = None,
 ) -> Layout:
-    """The stages of an execution for a model; arguments as `Layout`'s.
+    """The layout of an execution; arguments as `Layout`'s.
 
     Raises:
         ExecutionError: buckets or token budgets that do not hold max_length; a model that cannot be packed.
     """
-    kind = SharedPrefixLayout if execution.share_prefix else _LAYOUTS[execution.layout]
+    if execution.layout != "packed":
+        return PaddedLayout(reranker, execution, model=model, compiled=compiled)
+    kind = SharedPrefixLayout if execution.share_prefix else PackedLayout
     return kind(reranker, execution, model=model, compiled=compiled)
-
-
-_LAYOUTS: Final[dict[str, type[Layout]]] = {
-    "padded": PaddedLayout,
-    "bucketed": PaddedLayout,
-    "packed": PackedLayout,
-}

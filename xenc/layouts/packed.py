@@ -1,4 +1,4 @@
-"""The packed layout: pairs end to end in a batch of exactly T tokens, attention confined to each pair."""
+"""The packed layout: pairs end to end in a batch of T tokens, with attention within each pair only."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..text.tokens import TokenizedPairs
 from .base import Layout
 
 USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
-"""Tokens. On a CPU a batch's activations should fit its cache; a GPU needs many to be busy."""
+"""Tokens per batch. On a CPU the activations should fit the cache; a GPU needs many tokens to be busy."""
 
 TOKENS_PER_SEQUENCE: Final = {"cpu": (FEWEST_PER_SEQUENCE,), "cuda": (FEWEST_PER_SEQUENCE, 64, 128, 256)}
-"""On a CPU an empty slot costs next to nothing, on a GPU attention starts as many blocks for it as for any
-other."""
+"""On a CPU an empty slot costs almost nothing; on a GPU attention starts as many blocks for it as for a
+document."""
 
 
 class PackedLayout(Layout):
@@ -38,10 +38,10 @@ class PackedLayout(Layout):
 
     def _make(self, compiled: PreparedForward | None) -> None:
         self._prepare()
-        self._run(classify_packed, (self._traits, self._targets), compiled)
+        self._use(compiled or self._runs(classify_packed, self._traits, self._targets))
 
     def _prepare(self) -> None:
-        """Set what every packed layout has: traits, targets, token budgets and the collator."""
+        """Set what all packed layouts have: traits, targets, token budgets and the collator."""
         reranker, execution, model = self._reranker, self._execution, self._model
         if not isinstance(reranker.packing, Packable):
             raise ExecutionError(f"layout='packed': {reranker.packing}. Use layout='bucketed'.")
@@ -52,17 +52,16 @@ class PackedLayout(Layout):
             single=execution.deterministic, tokens_per_sequence=self._tokens_per_sequence(),
         )  # fmt: skip
         text_config: Any = model.config.get_text_config()
-        self._packs = PackedCollator(
+        self.collator = self._packs = PackedCollator(
             **self._collating(),
             pooling=self._traits.pooling,
             first_position=position_offset(model.config),
             unnumbered_id=unnumbered_id(model.config),
             unread_id=text_config.pad_token_id if self._traits.head == "score" else None,
         )
-        self.collator = self._packs
 
     def _tokens_per_sequence(self) -> tuple[int, ...]:
-        """The device's choices; the first alone where one shape is asked for, or each might cost a graph."""
+        """The device's choices; only the first if batches have one shape, or each number may cost a graph."""
         choices = TOKENS_PER_SEQUENCE.get(self._model.device.type, (FEWEST_PER_SEQUENCE,))
         execution = self._execution
         one_graph = execution.compile_mode is None or execution.dynamic is True

@@ -1,4 +1,4 @@
-"""The padded and the bucketed layout: a fixed count of pairs, padded to the longest or up to a bucket."""
+"""The padded and bucketed layouts: a fixed number of pairs, padded to the longest pair or to a bucket."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class PaddedLayout(Layout):
 
     def _make(self, compiled: PreparedForward | None) -> None:
         reranker, execution = self._reranker, self._execution
-        self._buckets = bucket_lengths(execution.buckets, reranker.max_length)
+        lengths = bucket_lengths(execution.buckets, reranker.max_length)
+        self._buckets = lengths if execution.layout == "bucketed" else None
         first_step = reranker.first_step_ids
         at_eos = first_step is None and reads_eos(self._model)
         self.attention = execution.attention
@@ -32,16 +33,15 @@ class PaddedLayout(Layout):
             **self._collating(), required_id=self._model.config.eos_token_id if at_eos else None
         )
         if first_step is not None:
-            self._run(score_first_step, (FirstStepTensors(first_step, self._model),), compiled)
+            self._use(compiled or self._runs(score_first_step, FirstStepTensors(first_step, self._model)))
         else:
-            self._run(classify_at_eos if at_eos else classify, (), compiled)
+            self._use(compiled or self._runs(classify_at_eos if at_eos else classify))
 
     def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:
         """See `Layout`."""
-        buckets = self._buckets if self._execution.layout == "bucketed" else None
-        return plan_batches(tokens.counts, batch_size=batch_size, sort=self._execution.sort, buckets=buckets)
+        sort = self._execution.sort
+        return plan_batches(tokens.counts, batch_size=batch_size, sort=sort, buckets=self._buckets)
 
     def every_shape(self, batch_size: int) -> Iterator[PaddedBatch]:
-        """See `Layout`; padded batches, which are never compiled, have any shape: none is made of them."""
-        buckets = self._buckets if self._execution.layout == "bucketed" else ()
-        return map(self.collator.dummy, warmup_shapes(buckets, batch_size))
+        """See `Layout`; none for padded batches, which can have any shape and are never compiled."""
+        return map(self.collator.dummy, warmup_shapes(self._buckets or (), batch_size))
