@@ -1,4 +1,4 @@
-"""The packed collate against documents that anybody can lay end to end: nested Python lists."""
+"""The packed collate against documents laid end to end by hand: nested Python lists."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def collator(**changes: object) -> PackedCollator:
 
 def collated(case: Case, types: list[list[int]] | None = None, **changes: object) -> PackedBatch:
     rows, plan = case
-    tokens = TokenizedPairs(input_ids=rows, token_type_ids=types, truncated_pairs=0)
+    tokens = TokenizedPairs(input_ids=rows, token_type_ids=types)
     return collator(**changes).collate(tokens.of_rows(plan.rows), plan)
 
 
@@ -74,36 +74,19 @@ def of_each(case: Case, number: Callable[[list[int]], list[int]]) -> list[int]:
 @example(FULL)
 @example(NO_TOKENS)
 @example(([[1]], PackedPlan((), 5, 4, 2)))
-def test_ids_are_the_documents_end_to_end(case):
-    assert collated(case).input_ids.tolist() == flat(documents(case))
-
-
-@given(cases())
-@example(FULL)
-@example(NO_TOKENS)
-@example(([[1]], PackedPlan((), 5, 4, 2)))
-def test_starts_are_those_of_the_documents_and_then_the_end_again_and_again(case):
-    _, plan = case
-    cu_seqlens = [0, *accumulate(map(len, documents(case)))]
-    assert collated(case).cu_seqlens.tolist() == cu_seqlens + [plan.tokens] * (
-        plan.max_sequences + 1 - len(cu_seqlens)
-    )
-
-
-@given(cases())
-def test_no_document_has_more_tokens_than_it_may(case):
-    batch = collated(case)
-    counts = batch.cu_seqlens.diff()
-    assert batch.max_seqlen == case[1].max_seqlen
-    assert 0 <= counts.min() <= counts.max() <= batch.max_seqlen
-    assert counts.sum() == case[1].tokens
+def test_ids_are_the_documents_end_to_end_and_cu_seqlens_their_starts(case):
+    (_, plan), laid_out, batch = case, documents(case), collated(case)
+    assert batch.input_ids.tolist() == flat(laid_out)
+    starts = [0, *accumulate(map(len, laid_out))]
+    assert batch.cu_seqlens.tolist() == starts + [plan.tokens] * (plan.max_sequences + 1 - len(starts))
+    assert batch.max_seqlen == plan.max_seqlen
 
 
 @given(cases(), st.integers(0, 5))
 @example(FULL, 0)
 @example(NO_TOKENS, 2)
 @example(PADDING_WITHIN, 0)
-def test_positions_start_anew_in_each_document(case, first):
+def test_positions_restart_in_each_document(case, first):
     expected = of_each(case, lambda document: [first + index for index in range(len(document))])
     assert collated(case, first_position=first).position_ids.tolist() == expected
 
@@ -134,13 +117,6 @@ def test_token_types_are_zero_where_the_tokenizer_gave_none():
     assert collated(FULL).token_type_ids.tolist() == [0, 0, 0]
 
 
-def test_a_model_without_token_types_gets_none():
-    batch = collated(FULL, [[1, 1], [1]], has_token_types=False)
-    assert batch.token_type_ids is None
-    assert batch.pooled.tolist() == [0, 1]
-    assert batch.cu_seqlens.tolist() == [0, 1, 3]
-
-
 def read_token(document: list[int], unread: int | None) -> int:
     """The index of a document's last token that is read; its first if none is."""
     read = [index for index, token in enumerate(document) if token != unread]
@@ -156,12 +132,10 @@ def read_token(document: list[int], unread: int | None) -> int:
 def test_the_head_reads_each_documents_first_token_or_its_last_that_is_not_padding(case, reading):
     pooling, unread = reading
     laid_out = documents(case)
-    cu_seqlens = [0, *accumulate(map(len, laid_out))]
+    starts = [0, *accumulate(map(len, laid_out))]
     within = [0 if pooling == "first" else read_token(document, unread) for document in laid_out]
     pooled = collated(case, pooling=pooling, unread_id=unread).pooled.tolist()
-    assert pooled[: len(laid_out)] == [
-        start + index for start, index in zip(cu_seqlens, within, strict=False)
-    ]
+    assert pooled[: len(laid_out)] == [start + at for start, at in zip(starts, within, strict=False)]
     assert all(0 <= index < case[1].tokens for index in pooled)
 
 
@@ -171,14 +145,27 @@ def test_every_tensor_is_contiguous_in_the_planned_shape(case, has_token_types):
     _, plan = case
     batch = collated(case, has_token_types=has_token_types)
     assert batch.shape == (plan.tokens, plan.max_sequences)
-    shapes = {"input_ids": plan.tokens, "position_ids": plan.tokens, "pooled": plan.max_sequences}
-    shapes |= {"token_type_ids": plan.tokens} if has_token_types else {}
-    for name, length in shapes.items():
+    assert (batch.token_type_ids is not None) == has_token_types
+    for name, length, dtype in (
+        ("input_ids", plan.tokens, torch.int64),
+        ("position_ids", plan.tokens, torch.int64),
+        *([("token_type_ids", plan.tokens, torch.int64)] if has_token_types else []),
+        ("pooled", plan.max_sequences, torch.int64),
+        ("cu_seqlens", plan.max_sequences + 1, torch.int32),
+    ):
         tensor = getattr(batch, name)
-        assert (tensor.shape, tensor.dtype, tensor.device) == ((length,), torch.int64, CPU), name
+        assert (tensor.shape, tensor.dtype, tensor.device) == ((length,), dtype, CPU), name
         assert tensor.is_contiguous(), name
-    assert (batch.cu_seqlens.shape, batch.cu_seqlens.dtype) == ((plan.max_sequences + 1,), torch.int32)
-    assert batch.cu_seqlens.is_contiguous()
+
+
+@given(cases(), st.sampled_from(["first", "last"]))
+@example(FULL, "first")
+def test_a_model_without_token_types_has_the_same_batch_but_for_them(case, pooling):
+    types = [[1] * len(row) for row in case[0]]
+    without = collated(case, types, has_token_types=False, pooling=pooling)
+    *_, cu_seqlens, pooled, _ = collated(case, types, pooling=pooling).arguments
+    assert torch.equal(without.cu_seqlens, cu_seqlens)
+    assert torch.equal(without.pooled, pooled)
 
 
 @given(cases())
