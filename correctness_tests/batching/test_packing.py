@@ -1,4 +1,4 @@
-"""Laws of packing: every pair once, budgets held and filled, and slots for all there is."""
+"""Laws of packing: every pair once, budgets held and filled, and a slot for every document."""
 
 from __future__ import annotations
 

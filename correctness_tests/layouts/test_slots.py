@@ -1,4 +1,4 @@
-"""A GPU's choice of slots, here on a CPU: scores are the oracle's, one graph holds, every shape is warm."""
+"""A GPU's numbers of slots, tested on a CPU: scores are the oracle's, one graph, every shape warmed up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from correctness_tests.test_scores import EDGES, SKEWED, TOLERANCE, logits, some
 from xenc import Execution, watch_compiles
 from xenc.layouts import packed
 
-LENGTHS = {"long": 60, "middling": 41, "short": 30, "tiny": 1}
-"""Words of documents of which a batch holds so few, or so many, that it takes another number of slots."""
+LENGTHS = (60, 41, 30, 1)
+"""Words of documents, for batches with different numbers of slots."""
 
 
 @pytest.fixture(autouse=True)
@@ -27,14 +27,11 @@ def made(checkpoint, execution: Execution, **kwargs) -> xenc.CrossEncoder:
 
 def slots_of(model: xenc.CrossEncoder, pairs) -> set[tuple[int, int]]:
     """(tokens, slots) of the batches that pairs make."""
-    tokens = model.pipeline.tokenize(pairs)
-    return {
-        (batch.tokens, batch.max_sequences) for batch in model.pipeline.plan(tokens, batch_size=1).batches
-    }
+    plan = model.pipeline.plan(model.pipeline.tokenize(pairs), batch_size=1)
+    return {(batch.tokens, batch.max_sequences) for batch in plan.batches}
 
 
-def requests() -> list[list[tuple[str, str]]]:
-    return [[("a", "b " * words)] * count for words in LENGTHS.values() for count in (1, 9, 400)]
+REQUESTS = [[("a", "b " * words)] * count for words in LENGTHS for count in (1, 9, 400)]
 
 
 @given(pairs=strategies.lists_of_pairs(max_size=20))
@@ -56,7 +53,7 @@ def test_one_graph_holds_for_all_slots_and_nothing_compiles_after_warm_up(one_la
         assert report.graphs == model.pipeline.compiled.graphs == 1
         seen = set()
         with watch_compiles() as watch:
-            for pairs in requests():
+            for pairs in REQUESTS:
                 scores = logits(model, pairs)
                 seen |= slots_of(model, pairs)
                 one = oracle.logits(one_layer, pairs[:1], max_length=64)
@@ -81,9 +78,9 @@ def test_a_size_has_one_number_of_slots_where_another_may_cost_a_graph_or_change
         shapes = [batch.shape for batch in model.pipeline.every_shape(1)]
         assert len(shapes) == len({tokens for tokens, _ in shapes})
         assert len(shapes) == 1 or "dynamic" in changes
-        assert {shape for pairs in requests() for shape in slots_of(model, pairs)} <= set(shapes)
+        assert {shape for pairs in REQUESTS for shape in slots_of(model, pairs)} <= set(shapes)
 
 
 def test_executions_without_a_graph_choose_their_slots(one_layer):
     with made(one_layer, Execution(compile_mode=None)) as model:
-        assert {slots for pairs in requests() for _, slots in slots_of(model, pairs)} >= {42, 50, 66, 290}
+        assert {slots for pairs in REQUESTS for _, slots in slots_of(model, pairs)} >= {42, 50, 66, 290}

@@ -3,12 +3,13 @@
 # fmt: off
 ROWS = (
     "test_tokens.py::test_truncated_pairs_are_those_longer_than_max_length",
-    ("truncation not counted", "_tokenize", "truncated_pairs=len(long)", "truncated_pairs=0"),
+    ("truncation not counted", "tokenize", "truncated_pairs=len(long)", "truncated_pairs=0"),
     "test_tokens.py::test_a_pair_of_exactly_max_length_is_not_truncated",
-    ("full counted as truncated", "_tokenize", "if len(ids) > max_length]", "if len(ids) >= max_length]"),
+    ("full counted as truncated", "tokenize", "if len(ids) > max_length]", "if len(ids) >= max_length]"),
     "test_tokens.py::test_ids_and_types_are_those_of_each_pair_alone",
-    ("the shorter text cut first", "_longest_first", "if first > second else", "if first < second else"),
-    ("the odd token to the other text", "_longest_first",
+    ("the shorter text cut first", "tokens:_cut",
+     "if len(first) > len(second) else", "if len(first) < len(second) else"),
+    ("the odd token to the other text", "tokens:_cut",
      "room // 2, room - room // 2", "room - room // 2, room // 2"),
     "test_text_ids.py::test_a_method_that_is_replaced_later_is_called",
     ("a tokenizer's own way to encode overlooked", "_ENCODING",

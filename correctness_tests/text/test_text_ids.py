@@ -1,7 +1,8 @@
-"""Ids of texts read from a tokenizer's backend: those of a call, left in the state of a call."""
+"""Ids from a tokenizer's Rust backend equal those of a call, and leave the tokenizer as a call does."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ def called(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
 
 
 def uses_its_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer's texts are read without a call of it."""
+    """Whether texts are tokenized without calling the tokenizer."""
     ids = TextIds(tokenizer)
     calls: list[object] = []
     by_call = ids._by_call
@@ -81,21 +82,13 @@ def test_a_backend_that_answers_otherwise_than_a_call_is_not_asked(wordpiece, mo
     assert not uses_its_backend(wordpiece)
 
 
-def pad_and_cut(tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer(["a", "b c " * 9], padding=True, truncation=True, max_length=5)
-
-
-def pad_and_cut_the_backend(tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer.backend_tokenizer.enable_padding(length=11)
-    tokenizer.backend_tokenizer.enable_truncation(3)
-
-
-def split_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer.split_special_tokens = True
-
-
-def split_in_one_call(tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer(["a"], split_special_tokens=True)
+OTHERS: dict[str, Callable[[PreTrainedTokenizerBase], object]] = {
+    "pads and cuts": lambda it: it(["a", "b c " * 9], padding=True, truncation=True, max_length=5),
+    "pads the backend": lambda it: it.backend_tokenizer.enable_padding(length=11),
+    "cuts the backend": lambda it: it.backend_tokenizer.enable_truncation(3),
+    "splits special tokens": lambda it: setattr(it, "split_special_tokens", True),
+    "splits them in one call": lambda it: it(["a"], split_special_tokens=True),
+}
 
 
 def state(tokenizer: PreTrainedTokenizerBase) -> tuple[object, ...]:
@@ -104,10 +97,7 @@ def state(tokenizer: PreTrainedTokenizerBase) -> tuple[object, ...]:
     return backend.to_str(), backend.encode_special_tokens, tokenizer.deprecation_warnings
 
 
-OTHERS = [pad_and_cut, pad_and_cut_the_backend, split_special_tokens, split_in_one_call]
-
-
-@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_what_another_user_of_the_tokenizer_set_changes_neither_ids_nor_what_is_left(tiny, other):
     read, asked = (AutoTokenizer.from_pretrained(tiny) for _ in range(2))
     ids = TextIds(read)
@@ -118,19 +108,12 @@ def test_what_another_user_of_the_tokenizer_set_changes_neither_ids_nor_what_is_
     assert state(read) == state(asked)
 
 
-def error_of(call: Callable[[list[Any]], object], texts: list[Any]) -> tuple[type[BaseException], str] | None:
-    try:
-        call(texts)
-    except (TypeError, ValueError) as error:
-        return type(error), str(error)
-    return None
-
-
 @pytest.mark.parametrize("texts", [["\ud800"], ["fine", "\ud800"], ["a", 3], [3], [None], [b"a"]], ids=repr)
 def test_what_is_no_text_is_refused_as_a_call_does(wordpiece, texts):
-    wanted = error_of(lambda texts: called(wordpiece, texts), texts)
-    assert wanted is not None
-    assert error_of(TextIds(wordpiece), texts) == wanted
+    with pytest.raises((TypeError, ValueError)) as expected:
+        called(wordpiece, texts)
+    with pytest.raises(expected.type, match=f"^{re.escape(str(expected.value))}$"):
+        TextIds(wordpiece)(texts)
 
 
 def test_half_a_character_is_named(wordpiece):

@@ -65,23 +65,17 @@ class Budgets:
 
         Even, so that the tensors behind each other in one buffer stay aligned.
         """
-        spare = self._dummies(size) + 1
+        spare = self.dummies(size) + 1
         slots = (size // tokens + spare for tokens in self.tokens_per_sequence)
         return tuple(sorted({each + each % 2 for each in slots}))
 
     def most_documents(self, size: int) -> int:
         """The most pairs that leave a slot for each dummy document, whatever their lengths."""
-        return self.max_sequences(size)[-1] - self._dummies(size)
+        return self.max_sequences(size)[-1] - self.dummies(size)
 
-    def _dummies(self, left: int) -> int:
-        """Dummy documents that fill the tokens left over."""
+    def dummies(self, left: int) -> int:
+        """How many dummy documents fill the tokens left over."""
         return -(-left // self.max_seqlen)
-
-    def plan(self, rows: Sequence[int], tokens: int, size: int) -> PackedPlan:
-        """A batch of a size, for rows of `tokens` tokens together, with the fewest slots that suffice."""
-        documents = len(rows) + self._dummies(size - tokens)
-        slots = next(each for each in self.max_sequences(size) if each >= documents)
-        return PackedPlan(tuple(rows), size, slots, self.max_seqlen)
 
 
 def token_budgets(
@@ -138,10 +132,12 @@ def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
     limit = budgets.most_documents(target)
     chosen = [0, *(1 + index for index in _fullest(counts[1:], target - counts[0], limit - 1))]
     tokens = sum(counts[row] for row in chosen)
-    fitting = (
-        size for size in budgets.sizes if tokens <= size and len(chosen) <= budgets.most_documents(size)
-    )
-    return budgets.plan(sorted(chosen, key=lambda row: -counts[row]), tokens, next(fitting))
+    sizes = (size for size in budgets.sizes if tokens <= size)
+    size = next(size for size in sizes if len(chosen) <= budgets.most_documents(size))
+    documents = len(chosen) + budgets.dummies(size - tokens)
+    slots = next(slots for slots in budgets.max_sequences(size) if slots >= documents)
+    rows = sorted(chosen, key=lambda row: -counts[row])
+    return PackedPlan(tuple(rows), size, slots, budgets.max_seqlen)
 
 
 def _fullest(counts: Sequence[int], room: int, limit: int) -> list[int]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -33,15 +32,22 @@ def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
     Raises:
         ExecutionError: the model needs another layout, and the execution has settings only for its own.
     """
-    for reason_of, said, instead in _LIMITS:
-        reason = reason_of(reranker, execution)
-        if reason is None:
-            continue
-        layout = instead.get("layout")  # only packed batches are deterministic or sized in tokens
-        if layout is not None and (execution.deterministic or execution.token_budgets is not None):
-            raise ExecutionError(f"layout='packed': {reason}. Use layout={layout!r}.")
-        execution = replace(execution, **instead)
-        logger.warning("%s: %s", reason, said)
+    model, packing = reranker.model, reranker.packing
+    if execution.share_prefix:
+        said = "execution.share_prefix is now False"
+        execution = _without(execution, unshareable(model, packing), said, share_prefix=False)
+    if looks_up_eos(model) and not (execution.layout == "padded" and execution.compile_mode is None):
+        reason = f"{type(model).__name__} looks up <eos> as it runs"
+        instead = {"layout": "padded", "compile_mode": None, "buckets": Execution.buckets}
+        execution = _without(execution, reason, "execution is now padded and not compiled", **instead)
+    if execution.layout == "packed" and isinstance(packing, str):
+        execution = _without(execution, packing, "execution.layout is now 'bucketed'", layout="bucketed")
+    if execution.layout != "packed" and execution.attention == "sdpa":
+        said = "execution.attention is now 'eager'"
+        execution = _without(execution, without_sdpa(model), said, attention="eager")
+    if execution.compile_mode is not None and model.device.type == "cpu":
+        said = "execution is now not compiled, which is slower"
+        execution = _without(execution, missing_compiler(), said, compile_mode=None)
     if reranker.targets and execution.layout != "packed":
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
@@ -49,43 +55,15 @@ def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
     return execution
 
 
-def _not_shareable(reranker: Reranker, execution: Execution) -> str | None:
-    return unshareable(reranker.model, reranker.packing) if execution.share_prefix else None
-
-
-def _looking_up_eos(reranker: Reranker, execution: Execution) -> str | None:
-    plain = execution.layout == "padded" and execution.compile_mode is None
-    limited = looks_up_eos(reranker.model) and not plain
-    return f"{type(reranker.model).__name__} looks up <eos> as it runs" if limited else None
-
-
-def _not_packable(reranker: Reranker, execution: Execution) -> str | None:
-    packing = reranker.packing
-    return packing if execution.layout == "packed" and isinstance(packing, str) else None
-
-
-def _no_sdpa(reranker: Reranker, execution: Execution) -> str | None:
-    with_sdpa = execution.layout != "packed" and execution.attention == "sdpa"
-    return without_sdpa(reranker.model) if with_sdpa else None
-
-
-def _no_compiler(reranker: Reranker, execution: Execution) -> str | None:
-    compiles = execution.compile_mode is not None and reranker.model.device.type == "cpu"
-    return missing_compiler() if compiles else None
-
-
-_LIMITS: Final[tuple[tuple[Callable[[Reranker, Execution], str | None], str, dict[str, Any]], ...]] = (
-    (_not_shareable, "execution.share_prefix is now False", {"share_prefix": False}),
-    (
-        _looking_up_eos,
-        "execution is now padded and not compiled",
-        {"layout": "padded", "compile_mode": None, "buckets": Execution.buckets},
-    ),
-    (_not_packable, "execution.layout is now 'bucketed'", {"layout": "bucketed"}),
-    (_no_sdpa, "execution.attention is now 'eager'", {"attention": "eager"}),
-    (_no_compiler, "execution is now not compiled, which is slower", {"compile_mode": None}),
-)
-"""(why the model cannot run the execution, or None; the warning; the settings that replace it)."""
+def _without(execution: Execution, reason: str | None, said: str, **instead: Any) -> Execution:
+    """The execution with other settings instead, if there is a reason for them."""
+    if reason is None:
+        return execution
+    layout = instead.get("layout")  # only packed batches are deterministic or sized in tokens
+    if layout is not None and (execution.deterministic or execution.token_budgets is not None):
+        raise ExecutionError(f"layout='packed': {reason}. Use layout={layout!r}.")
+    logger.warning("%s: %s", reason, said)
+    return replace(execution, **instead)
 
 
 def layout_of(

@@ -34,11 +34,6 @@ class PairTemplate:
     after: list[int]
     types: tuple[list[int], int, list[int], int, list[int]] | None
 
-    @property
-    def special_tokens(self) -> int:
-        """Number of special tokens in a pair."""
-        return len(self.before) + len(self.between) + len(self.after)
-
     def ids(self, first: list[int], second: list[int]) -> list[int]:
         """The token ids of a pair of tokenized texts."""
         return [*self.before, *first, *self.between, *second, *self.after]

@@ -85,7 +85,7 @@ class PairTokenizer:
         if template is None or not pairs:
             return tokenize(self._tokenizer, pairs, max_length=self._max_length)
         ids = self._texts(pairs, {} if seen is None else seen)
-        room = max(0, self._max_length - template.special_tokens)
+        room = max(0, self._max_length - len(template.ids([], [])))
         left = self._tokenizer.truncation_side == "left"
         input_ids, type_ids, truncated = [], [], 0
         for query, document in pairs:
