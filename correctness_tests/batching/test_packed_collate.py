@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import accumulate
 
-import pytest
 import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -110,11 +110,10 @@ def test_token_types_stay_with_their_tokens_and_are_zero_in_dummies(case):
     types = [[1 + index % 3 for index in range(len(row))] for row in rows]
     real = flat([types[row] or [0] for row in plan.rows])
     expected = real + [0] * (plan.tokens - len(real))
-    assert collated(case, types).token_type_ids.tolist() == expected
-
-
-def test_token_types_are_zero_where_the_tokenizer_gave_none():
-    assert collated(FULL).token_type_ids.tolist() == [0, 0, 0]
+    before = deepcopy((rows, types))
+    assert collated(case, types, pooling="last", unread_id=PAD_ID).token_type_ids.tolist() == expected
+    assert (rows, types) == before
+    assert not collated(case, None).token_type_ids.any()  # the tokenizer gave none
 
 
 def read_token(document: list[int], unread: int | None) -> int:
@@ -176,12 +175,3 @@ def test_warm_up_runs_on_the_same_shapes_full_of_dummies(case):
     assert batch.shape == (plan.tokens, plan.max_sequences)
     assert batch.input_ids.tolist() == [PAD_ID] * plan.tokens
     assert batch.cu_seqlens.diff().max() == min(plan.max_seqlen, plan.tokens)
-
-
-@pytest.mark.parametrize("case", [NO_TOKENS, ONLY_PADDING, PADDING_WITHIN])
-def test_the_collate_leaves_its_input_alone(case):
-    rows, plan = case
-    before = [list(row) for row in rows]
-    types = [[1] * len(row) for row in rows]
-    collated((rows, plan), types, pooling="last", unread_id=PAD_ID)
-    assert (rows, types) == (before, [[1] * len(row) for row in before])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, reduce
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -61,9 +61,7 @@ EDGES: tuple[Rows, ...] = (
 
 
 def on_edges(law):
-    for rows in EDGES:
-        law = example(rows=rows)(law)
-    return law
+    return reduce(lambda law, rows: example(rows=rows)(law), EDGES, law)
 
 
 # ---- which prefix, and what it saves
@@ -205,9 +203,9 @@ def test_the_models_scores_are_not_all_alike(expected):
 
 def test_requests_with_other_prefixes_and_with_none_in_turns_keep_their_own(eager, expected):
     draw = random.Random(1)
-    for count in (40, 3, 0, 60, 0, 1, 40):
-        rows = some_rows(draw, pairs=4, common=count)
-        with always_shared():
+    with always_shared():
+        for count in (40, 3, 0, 60, 0, 1, 40):
+            rows = some_rows(draw, pairs=4, common=count)
             close_to(scores(eager, rows), expected(rows))
 
 
@@ -225,9 +223,8 @@ def test_a_prefix_is_read_once_and_costs_what_arithmetic_says(eager, monkeypatch
     assert report.batches > 1
     assert [int(batch.cu_seqlens[1]) for batch in read] == [50]
     own = sum(len(ids) - 50 for ids in rows)
-    batches = sum(
-        batch.tokens for batch in eager.pipeline.plan(TokenizedPairs(input_ids=rows), batch_size=1).batches
-    )
+    plan = eager.pipeline.plan(TokenizedPairs(input_ids=rows), batch_size=1)
+    batches = sum(batch.tokens for batch in plan.batches)
     assert own <= batches < own + 32
     assert report.all_tokens == batches + 64  # the smallest power of two that holds 50
     assert report.shared_tokens == 29 * 50

@@ -2,11 +2,11 @@
 
 # fmt: off
 ROWS = (
-    "test_tokens.py::test_truncated_pairs_are_those_longer_than_max_length",
+    "test_tokens.py::test_ids_and_types_are_those_of_each_pair_alone_and_longer_pairs_count_as_truncated",
     ("truncation not counted", "tokenize", "truncated_pairs=len(long)", "truncated_pairs=0"),
     "test_tokens.py::test_a_pair_of_exactly_max_length_is_not_truncated",
     ("full counted as truncated", "tokenize", "if len(ids) > max_length]", "if len(ids) >= max_length]"),
-    "test_tokens.py::test_ids_and_types_are_those_of_each_pair_alone",
+    "test_tokens.py::test_ids_and_types_are_those_of_each_pair_alone_and_longer_pairs_count_as_truncated",
     ("the shorter text cut first", "tokens:_cut",
      "if len(first) > len(second) else", "if len(first) < len(second) else"),
     ("the odd token to the other text", "tokens:_cut",

@@ -28,8 +28,7 @@ def called(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
 
 def uses_its_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether texts are tokenized without calling the tokenizer."""
-    ids = TextIds(tokenizer)
-    calls: list[object] = []
+    ids, calls = TextIds(tokenizer), []
     by_call = ids._by_call
     ids._by_call = lambda texts: calls.append(texts) or by_call(texts)
     assert ids(["a b", ""]) == called(tokenizer, ["a b", ""])
@@ -72,13 +71,12 @@ def test_a_method_that_is_replaced_later_is_called(wordpiece):
     assert ids(["a"]) == called(wordpiece, ["a"])
 
 
-def test_a_tokenizer_with_a_mode_for_inputs_is_called(wordpiece):
+def test_a_tokenizer_with_a_mode_for_inputs_or_a_backend_with_other_ids_is_called(wordpiece, monkeypatch):
+    assert uses_its_backend(wordpiece)
+    with monkeypatch.context() as patch:
+        patch.setattr(TextIds, "_by_backend", lambda _, texts: [[0]] * len(texts))
+        assert not uses_its_backend(wordpiece)
     wordpiece._switch_to_input_mode = lambda: None
-    assert not uses_its_backend(wordpiece)
-
-
-def test_a_backend_that_answers_otherwise_than_a_call_is_not_asked(wordpiece, monkeypatch):
-    monkeypatch.setattr(TextIds, "_by_backend", lambda _, texts: [[0]] * len(texts))
     assert not uses_its_backend(wordpiece)
 
 

@@ -44,10 +44,14 @@ def alone(tokenizer, pair: tuple[str, str], **kwargs) -> dict[str, list[int]]:
 @example(pairs=[("a " * left, "b " * right) for left, right in LENGTHS], max_length=63)
 @strategies.FEW
 @both_ways
-def test_ids_and_types_are_those_of_each_pair_alone(tokenizer, tokenize, pairs, max_length):
+def test_ids_and_types_are_those_of_each_pair_alone_and_longer_pairs_count_as_truncated(
+    tokenizer, tokenize, pairs, max_length
+):
     # as short as the special tokens of this tokenizer
     max_length = max(max_length, tokenizer.num_special_tokens_to_add(pair=True))
     tokens = tokenize(tokenizer, pairs, max_length=max_length)
+    longer = sum(len(alone(tokenizer, pair)["input_ids"]) > max_length for pair in pairs)
+    assert tokens.truncated_pairs == longer
     for index, pair in enumerate(pairs):
         expected = alone(tokenizer, pair, truncation="longest_first", max_length=max_length)
         assert tokens.input_ids[index] == expected["input_ids"]
@@ -55,17 +59,6 @@ def test_ids_and_types_are_those_of_each_pair_alone(tokenizer, tokenize, pairs, 
             assert tokens.token_type_ids[index] == expected["token_type_ids"]
     assert (tokens.token_type_ids is None) == ("token_type_ids" not in expected)
     assert tokens.counts == [len(ids) for ids in tokens.input_ids]
-
-
-@given(pairs=strategies.lists_of_pairs(), max_length=max_lengths)
-@example(pairs=[(HUGE, "short"), ("", "")], max_length=64)
-@strategies.FEW
-@both_ways
-def test_truncated_pairs_are_those_longer_than_max_length(tokenizer, tokenize, pairs, max_length):
-    max_length = max(max_length, tokenizer.num_special_tokens_to_add(pair=True))
-    tokens = tokenize(tokenizer, pairs, max_length=max_length)
-    longer = sum(len(alone(tokenizer, pair)["input_ids"]) > max_length for pair in pairs)
-    assert tokens.truncated_pairs == longer
 
 
 @pytest.mark.parametrize(("words", "truncated"), [(7, 0), (8, 0), (9, 1)])

@@ -187,12 +187,7 @@ def _search(counts: Sequence[int], room: int) -> list[int]:
 
 
 def plan_packed(counts: Sequence[int], budgets: Budgets) -> Plan:
-    """All batches of one request, in the order in which they run.
-
-    Args:
-        counts: [N] token counts, each at least 1.
-        budgets: allowed sizes.
-    """
+    """All batches of one request of N pairs with counts [N] >= 1, in the order in which they run."""
     waiting = list(range(len(counts)))
     batches = []
     while waiting:

@@ -76,13 +76,13 @@ class Collator:
         rows = [*pairs, *[dummy] * (batch.batch_size - len(pairs))]
         counts = rearrange(torch.tensor([len(row.ids) for row in rows]), "b -> b 1")
         positions = torch.arange(batch.length)  # [L]
-        real = positions < counts  # [B, L]
+        real, attended = positions < counts, positions < counts.clamp(min=1)  # [B, L]
         types = None
         if self.has_token_types:
             types = self._to_device(_scatter(real, [row.types or [0] * len(row.ids) for row in rows], fill=0))
         return PaddedBatch(
             input_ids=self._to_device(_scatter(real, [row.ids for row in rows], fill=self.pad_id)),
-            attention_mask=self._to_device((positions < counts.clamp(min=1)).long()),
+            attention_mask=self._to_device(attended.long()),
             token_type_ids=types,
         )
 

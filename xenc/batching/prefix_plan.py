@@ -52,11 +52,9 @@ def prefix_budgets(max_seqlen: int) -> Budgets:
 
 
 def common_tokens(rows: Sequence[list[int]], unread_id: int | None = None) -> int:
-    """The length of the rows' common prefix, such that each row keeps a token that the head can read.
+    """The length of the common prefix of N >= 1 rows of token ids.
 
-    Args:
-        rows: [N >= 1] token ids.
-        unread_id: a token that the head skips.
+    Each row keeps a token that the head can read, if it has one other than `unread_id`.
     """
     first, last = min(rows), max(rows)  # all other rows are between them, and share what they share
     common = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
@@ -73,11 +71,8 @@ def plan_shared(
 ) -> Plan:
     """All batches of a request; the first also reads the prefix. No prefix is shared if that saves little.
 
-    Args:
-        rows: [N] token ids of the pairs.
-        budgets: batch sizes.
-        read_in: batch sizes in which a prefix is read.
-        unread_id: see `common_tokens`.
+    `rows` are the token ids of N pairs, `budgets` the sizes of their batches, `read_in` the sizes of the
+    batches that read a prefix, and `unread_id` a token that the head skips.
     """
     count = common_tokens(rows, unread_id) if len(rows) > 1 else 0
     shared = _plan(rows, count, budgets, read_in)

@@ -25,10 +25,6 @@ logger = logging.getLogger(__name__)
 def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
     """The execution, without what the model cannot run on this machine; each change logs a warning.
 
-    Args:
-        reranker: the model.
-        execution: the execution asked for.
-
     Raises:
         ExecutionError: the model needs another layout, and the execution has settings only for its own.
     """

@@ -27,9 +27,6 @@ class TextIds:
     """Token ids of texts, for one caller at a time.
 
     As after a normal call, the tokenizer is left without padding and truncation.
-
-    Args:
-        tokenizer: a transformers tokenizer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:

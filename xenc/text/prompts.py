@@ -84,13 +84,7 @@ class FirstStepIds:
 def first_step_ids(
     first_step: FirstStep, tokenizer: PreTrainedTokenizerBase, start_id: int, scale: float
 ) -> FirstStepIds:
-    """The ids of the decoder's prefixes and of the tokens that are compared.
-
-    Args:
-        first_step: the texts.
-        tokenizer: the model's.
-        start_id: the first token of every decoder input.
-        scale: see `FirstStepIds`.
+    """The ids of the decoder's prefixes, each after `start_id`, and of the tokens that are compared.
 
     Raises:
         ModelError: a target that is not one token of the vocabulary, or two that are the same.

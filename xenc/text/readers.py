@@ -30,12 +30,7 @@ class Reader(ABC):
 
 
 class PairReader(Reader):
-    """Reads a pair as two texts, joined by the tokenizer, with the prompt before the first.
-
-    Args:
-        tokenizer: the model's.
-        max_length: the most tokens a pair may have.
-    """
+    """Reads a pair as two texts, joined by the tokenizer and cut to max_length; the prompt comes first."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenize = PairTokenizer(tokenizer, max_length)
@@ -75,13 +70,7 @@ class ChatReader(Reader):
 
 
 class FirstStepReader(Reader):
-    """Reads a pair in a T5's prompt.
-
-    Args:
-        first_step: holds the prompt.
-        tokenizer: the model's.
-        max_length: the most tokens a filled prompt may have.
-    """
+    """Reads a pair in a T5's prompt, cut to max_length tokens with the prompt. See `prompts.read_prompts`."""
 
     def __init__(self, first_step: FirstStep, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._read = partial(read_prompts, first_step, tokenizer, max_length)

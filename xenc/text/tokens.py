@@ -155,12 +155,9 @@ def tokenize(
 
 
 def _kept_positions(sequence_ids: list[int | None], max_length: int, *, left: bool) -> list[int]:
-    """Positions of the tokens of a pair that are kept: all special ones, and of each text its first or last.
+    """Positions of the max_length tokens of a pair that are kept: all special ones, the rest by `_cut`.
 
-    Args:
-        sequence_ids: the text that each token belongs to, 0 or 1; None for a special token.
-        max_length: tokens to keep, special ones included.
-        left: texts lose their first tokens, not their last.
+    `sequence_ids` are the text that each token belongs to, 0 or 1; None for a special token.
     """
     first, second = ([at for at, text in enumerate(sequence_ids) if text == which] for which in (0, 1))
     special = [at for at, text in enumerate(sequence_ids) if text is None]
