@@ -1,18 +1,18 @@
-"""The drop-in: sentence-transformers' `CrossEncoder`, whose scores come through the pipeline."""
+"""A drop-in for sentence-transformers' `CrossEncoder` that scores pairs with our pipeline."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
+from weakref import ref
 
 import sentence_transformers
-import torch
 from sentence_transformers.util.decorators import cross_encoder_predict_rank_args_decorator
 from tqdm.auto import tqdm
 
@@ -28,7 +28,7 @@ from .presets import DEFAULT_PRESET, resolve_execution
 from .serving.admission import Admission
 from .serving.answer import Answer
 from .serving.request import PredictReport, Scored
-from .serving.slow_path import slow_call, with_callers_autocast
+from .serving.slow_path import slow_call, submit_slowly
 from .serving.worker import Worker
 from .text.pairs import as_list, check_pairs
 from .text.prompts import FirstStep
@@ -40,25 +40,21 @@ logger = logging.getLogger(__name__)
 class CrossEncoder(sentence_transformers.CrossEncoder):
     """A sentence-transformers `CrossEncoder` whose `predict` and `rank` run an `Execution`.
 
-    Same constructor, same calls, same scores. What the fast path does not take (process pools, lists of
-    devices, multimodal inputs, custom modules or processing arguments) goes to sentence-transformers,
-    which is said once, at INFO.
-
-    Calls may come from many threads at once: their pairs share batches. One thread owns the device, a few
-    others tokenize; they end with `close`, with the `with` block, or with the model.
+    Same constructor, same calls, same scores. Calls with process pools, lists of devices, multimodal inputs,
+    custom modules or processing arguments go to sentence-transformers' own `predict`, logged once at INFO.
+    Calls from many threads share batches. The model's own threads end with `close`, with the `with` block,
+    or with the model.
 
     Args:
-        *args: as sentence-transformers' `CrossEncoder`.
+        *args, **kwargs: as sentence-transformers' `CrossEncoder`.
         execution: an `Execution`, or a preset's name (`xenc.PRESETS`).
-        max_waiting_pairs: the most pairs that may be accepted and not answered; a call that would make it
-            more raises `Overloaded` at once. None for any number. An attribute that may be changed.
-        first_step: for a T5 that generates (monoT5), what it is asked; monoT5's own question by default.
-        **kwargs: as sentence-transformers' `CrossEncoder`.
+        max_waiting_pairs: the most pairs that may wait for their scores; a call that would exceed it raises
+            `Overloaded` at once. None for any number. The attribute may be changed.
+        first_step: the prompt of a generating T5; monoT5's by default.
 
     Raises:
         ExecutionError: an unknown preset, buckets that do not reach max_length, or max_waiting_pairs below 1.
-        ModelError: a checkpoint that cannot be loaded, max_length beyond the model's positions, or a
-            `first_step` that the model cannot answer.
+        ModelError: the checkpoint cannot be loaded, has fewer positions than max_length, or no first step.
 
     Example:
         >>> model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")
@@ -67,11 +63,9 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     """
 
     last_report: PredictReport | None = None
-    """What the last `predict` on the fast path cost."""
+    """Token counts and padding of the last call that the pipeline answered."""
 
-    _module_classes: Mapping[str, type[torch.nn.Module]] = MappingProxyType(
-        dict.fromkeys(FIRST_STEP_MODULES, FirstStepScorer)
-    )
+    _module_classes = MappingProxyType(dict.fromkeys(FIRST_STEP_MODULES, FirstStepScorer))
     """Our own module is loaded without trust_remote_code."""
 
     def __init__(
@@ -82,9 +76,9 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         first_step: FirstStep | None = None,
         **kwargs: Any,
     ) -> None:
-        chosen, self._admission = resolve_execution(execution), Admission(max_waiting_pairs)
+        self._execution, self._admission = resolve_execution(execution), Admission(max_waiting_pairs)
         self._first_step = first_step
-        if chosen.layout == "packed" and runs_on_processor(kwargs.get("device")):
+        if self._execution.layout == "packed" and runs_on_processor(kwargs.get("device")):
             build_in_background()
         name = args[0] if args else kwargs.get("model_name_or_path")
         with loading_errors(name):
@@ -95,7 +89,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         self._worker = Worker()
         self._pipeline: Pipeline | None = None
         self._said: set[str] = set()
-        self.execution = chosen
+        self._prepare()  # raises here, rather than at the first request, for buckets that do not fit
 
     def _load_default_modules(self, model_name_or_path: str, **loading: Any) -> Any:  # type: ignore[override]
         own = {**loading, "backend": self.backend}
@@ -110,21 +104,21 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     @property
     def execution(self) -> Execution:
-        """How pairs are scored. Setting it keeps compiled graphs wherever they stay valid."""
+        """How pairs are scored. Setting it keeps the compiled graphs if they still fit."""
         return self._execution
 
     @execution.setter
     def execution(self, execution: Execution | str) -> None:
-        before, self._execution = getattr(self, "_execution", None), resolve_execution(execution)
+        before, self._execution = self._execution, resolve_execution(execution)
         try:
-            self._prepare()  # checks lengths and buckets now rather than at the first request
+            self._prepare()
         except Exception:
-            self._execution = before or self._execution
+            self._execution = before
             raise
 
     @property
     def max_waiting_pairs(self) -> int | None:
-        """The most pairs that may be accepted and not answered; None for any number. See `Overloaded`."""
+        """The most pairs that may wait for their scores; None for any number. See `Overloaded`."""
         return self._admission.limit
 
     @max_waiting_pairs.setter
@@ -133,7 +127,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     @property
     def waiting_pairs(self) -> int:
-        """Pairs accepted and not answered yet, whatever they are scored by."""
+        """Pairs accepted and not answered yet."""
         return self._admission.waiting
 
     def warmup(
@@ -141,19 +135,18 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     ) -> WarmupReport:
         """Compile, and run every shape that `predict(..., batch_size=batch_size)` can produce.
 
-        Call it before the first request. Packed batches take no batch size, so once is enough; padded and
-        bucketed ones need it once for each batch size in use. An execution that is not compiled has
-        nothing to warm up.
+        Call it before the first request, for bucketed batches once for each batch size in use. It does
+        nothing if the execution is not compiled.
 
         Args:
-            batch_size: pairs per padded batch.
-            passes: how often each shape runs; None for as often as it takes, three times under CUDA graphs.
-            cache_dir: where to find what an earlier process compiled, and to leave what this one does. Use
-                one folder per model; what another version of PyTorch left there is ignored.
+            batch_size: pairs per bucketed batch.
+            passes: how often each shape runs; None for three times under CUDA graphs and once without.
+            cache_dir: a folder, one per model, that keeps compiled graphs for later processes. Files of
+                another version of PyTorch are ignored.
         """
         pipeline = self._prepare()
         if isinstance(pipeline, str):
-            return WarmupReport(shapes=(), graphs=0, seconds=0.0)
+            return WarmupReport()
         report = pipeline.warmup(batch_size, passes, None if cache_dir is None else Path(cache_dir))
         logger.info("warmed up %d shapes in %.1f s", len(report.shapes), report.seconds)
         return report
@@ -169,25 +162,21 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
     ) -> Future[Any]:
-        """Begin to score, and return at once: the Future's result is what `predict` would return.
+        """Start scoring and return at once: the Future's result is what `predict` would return.
 
-        Cancelling the Future drops whatever of its pairs has not run yet. Errors that `predict` raises
-        come out of `Future.result()`, but for PairError and Overloaded, which are raised here.
+        Cancelling the Future drops the pairs that have not run yet. Errors come out of `Future.result()`,
+        except PairError and Overloaded, which are raised here.
         """
-        single = self.is_singular_input(inputs)
-        listed = as_list(inputs, single=single)
-        pairs = check_pairs(listed)
-        slow = slow_call(self, multimodal=pairs is None, apply_softmax=bool(apply_softmax))
-        pipeline = slow or self._prepare()
-        if isinstance(pipeline, str) or not pairs:
-            self._say_once(pipeline)
+        count, pairs, pipeline = self._route(inputs, apply_softmax)
+        if pipeline is None:
             slowly = partial(
                 super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
                 apply_softmax, convert_to_numpy, convert_to_tensor,
             )  # fmt: skip
-            return self._begin(len(listed), with_callers_autocast(slowly, self.device.type))
-        answer = self._answer(single, convert_to_tensor, convert_to_numpy, activation_fn, apply_softmax)
-        return self._submit(pipeline, pairs, self._resolve_prompt(prompt, prompt_name), batch_size, answer)
+            return submit_slowly(slowly, count, self._admission, self._worker, self.device.type)
+        prompt = self._resolve_prompt(prompt, prompt_name)
+        answer = self._answer(inputs, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
+        return self._submit(pipeline, pairs, answer, prompt=prompt, batch_size=batch_size)
 
     @cross_encoder_predict_rank_args_decorator
     def predict(
@@ -214,44 +203,39 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             CompileError: something compiled after `warmup`, with `Execution(strict=True)`.
             Overloaded: more than `max_waiting_pairs` would wait; nothing was accepted.
 
-        `batch_size` is that of padded and bucketed batches; packed ones have token budgets instead. A
-        `device` moves the model, which other threads' calls must not be using meanwhile.
+        `batch_size` counts rows of padded and bucketed batches; packed ones have token budgets instead.
+        `device` moves the model, so no other thread may be using it.
         """
-        single = self.is_singular_input(inputs)
-        listed = as_list(inputs, single=single)
-        pairs = check_pairs(listed)
-        slow = slow_call(
-            self, pool=pool, device=device, multimodal=pairs is None, extra=bool(kwargs),
-            apply_softmax=bool(apply_softmax),
-        )  # fmt: skip
-        pipeline = slow or self._prepare()
-        if device is not None and pairs and not isinstance(pipeline, str):
-            self._worker.on_device(self.to, device).result()
-            pipeline = self._prepare()
-        if isinstance(pipeline, str) or not pairs:
-            self._say_once(pipeline)
-            with self._admission.accept_meanwhile(len(listed)):
-                return super().predict(
+        count, pairs, pipeline = self._route(inputs, apply_softmax, device=device, pool=pool, **kwargs)
+        if pipeline is None:
+            with self._admission.accept(count) as leave:
+                scores = super().predict(
                     inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax,
                     convert_to_numpy, convert_to_tensor, device, pool, chunk_size, **kwargs,
                 )  # fmt: skip
-        answer = self._answer(single, convert_to_tensor, convert_to_numpy, activation_fn, apply_softmax)
+                leave()
+            return scores
+        if show_progress_bar is None:
+            level = logging.getLogger(sentence_transformers.__name__).getEffectiveLevel()
+            show_progress_bar = level in (logging.INFO, logging.DEBUG)
         prompt = self._resolve_prompt(prompt, prompt_name)
-        with tqdm(total=len(pairs), desc="Pairs", disable=not _wants_progress(show_progress_bar)) as bar:
-            future = self._submit(pipeline, pairs, prompt, batch_size, answer, on_progress=bar.update)
+        answer = self._answer(inputs, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
+        with tqdm(total=len(pairs), desc="Pairs", disable=not show_progress_bar) as bar:
+            more = {"prompt": prompt, "batch_size": batch_size, "on_progress": bar.update}
+            future = self._submit(pipeline, pairs, answer, **more)
             try:
                 return future.result()
             except BaseException:
-                future.cancel()  # an interrupted caller waits for nothing any more
+                future.cancel()  # after KeyboardInterrupt the rest need not run
                 raise
 
     def preprocess(self, *args: Any, **kwargs: Any) -> Any:
-        """As sentence-transformers', one caller at a time: it changes the tokenizer's settings as it goes."""
+        """As sentence-transformers', under a lock, because it changes the tokenizer's settings."""
         with tokenizer_lock(self.tokenizer):
             return super().preprocess(*args, **kwargs)
 
     def close(self) -> None:
-        """Cancel whatever has not been answered, and end the threads. A later call starts new ones."""
+        """Cancel every request that is not answered, and end the threads. A later call starts new ones."""
         self._worker.close()
 
     def __enter__(self) -> Self:
@@ -265,7 +249,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """The stages that score pairs, for the model as it is now.
 
         Raises:
-            RuntimeError: sentence-transformers itself scores with this model.
+            RuntimeError: this model is scored by sentence-transformers' own `predict`.
         """
         pipeline = self._prepare()
         if isinstance(pipeline, str):
@@ -273,7 +257,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         return pipeline
 
     def _prepare(self) -> Pipeline | str:
-        """The pipeline of the model as it is now, graphs kept where they fit; or why there is none."""
+        """The pipeline of the model as it is now, with the graphs that still fit; or why there is none."""
         with self._lock:
             reranker = current_reranker(self)
             if isinstance(reranker, str):
@@ -284,73 +268,55 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             if current is not None and current.is_of(reranker):
                 if current.execution == execution and current.reads_like(reranker):
                     return current
-                reuse = current if current.execution.graph_settings == execution.graph_settings else None
+                if current.execution.graph_settings == execution.graph_settings:
+                    reuse = current
             self._pipeline = Pipeline(reranker, reader_for(self, reranker), execution, self._worker, reuse)
             return self._pipeline
 
+    def _route(
+        self, inputs: Any, apply_softmax: bool | None, *, device: Any = None, pool: Any = None, **others: Any
+    ) -> tuple[int, list[tuple[str, str]], Pipeline | None]:
+        """How many inputs there are, their pairs, and what scores them; None is sentence-transformers."""
+        listed = as_list(inputs, single=self.is_singular_input(inputs))
+        pairs = check_pairs(listed)
+        slow = slow_call(self, pairs, apply_softmax, device, pool, others)
+        if slow is None and pairs and device is not None:
+            self._worker.on_device(self.to, device).result()
+        pipeline = slow or self._prepare()
+        if pairs and isinstance(pipeline, Pipeline):
+            return len(listed), pairs, pipeline
+        if isinstance(pipeline, str) and pipeline not in self._said:
+            self._said.add(pipeline)
+            logger.info("%s: scored by sentence-transformers' own predict", pipeline)
+        return len(listed), [], None
+
     def _submit(
-        self,
-        pipeline: Pipeline,
-        pairs: list[tuple[str, str]],
-        prompt: str | None,
-        batch_size: int,
-        answer: Callable[[Scored], Any],
-        **more: Any,
+        self, pipeline: Pipeline, pairs: list[tuple[str, str]], answer: Answer, **more: Any
     ) -> Future[Any]:
-        with self._admission.accept(len(pairs)) as ticket:
-            return pipeline.submit(
-                pairs, batch_size=batch_size, answer=answer, prompt=prompt, leave=ticket.leave, **more
-            )
+        this = ref(self)  # sentence-transformers' models are reference cycles: threads must not hold one
 
-    def _begin(self, pairs: int, slowly: Callable[[], Any]) -> Future[Any]:
-        """Have sentence-transformers score so many pairs beside the caller."""
-        with self._admission.accept(pairs) as ticket:
-
-            def answer() -> Any:
-                try:
-                    return slowly()
-                finally:
-                    ticket.leave()
-
-            future = self._worker.call(answer)
-            future.add_done_callback(ticket.leave)  # cancelled before it began
-            return future
-
-    def _answer(
-        self, single: bool, tensor: bool, array: bool, activation_fn: Any, apply_softmax: bool | None
-    ) -> Callable[[Scored], Any]:
-        activation: Any = self.activation_fn if activation_fn is None else activation_fn
-        answer = Answer(
-            activation_fn=activation,
-            apply_softmax=bool(apply_softmax), num_labels=self.num_labels, single=single, tensor=tensor,
-            array=array, one_by_one=self.execution.deterministic,
-        )  # fmt: skip
-
-        def report_and_convert(scored: Scored) -> Any:
-            self.last_report = scored.report
+        def convert(scored: Scored) -> Any:
+            if (model := this()) is not None:
+                model.last_report = scored.report
             return answer.of(scored.logits)
 
-        return report_and_convert
+        with self._admission.accept(len(pairs)) as leave:
+            return pipeline.submit(pairs, answer=convert, leave=leave, **more)
 
-    def _say_once(self, slow: Pipeline | str) -> None:
-        if isinstance(slow, str) and slow not in self._said:
-            self._said.add(slow)
-            logger.info("%s: scored by sentence-transformers' own predict", slow)
+    def _answer(
+        self, inputs: Any, activation_fn: Any, apply_softmax: bool | None, array: bool, tensor: bool
+    ) -> Answer:
+        return Answer(
+            activation_fn=self.activation_fn if activation_fn is None else activation_fn,
+            apply_softmax=bool(apply_softmax), num_labels=self.num_labels, tensor=tensor, array=array,
+            single=self.is_singular_input(inputs), one_by_one=self.execution.deterministic,
+        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
-        """A process pool pickles the model; graphs and locks stay behind."""
+        """Everything but graphs, locks and threads, for process pools."""
         return {**self.__dict__, "_pipeline": None, "_lock": None, "_worker": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._lock = threading.RLock()
         self._worker = Worker()
-
-
-def _wants_progress(show_progress_bar: bool | None) -> bool:
-    if show_progress_bar is not None:
-        return show_progress_bar
-    return logging.getLogger(sentence_transformers.__name__).getEffectiveLevel() in (
-        logging.INFO,
-        logging.DEBUG,
-    )

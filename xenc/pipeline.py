@@ -123,7 +123,7 @@ class Pipeline(Scheduler):
         if self._twin is not None:
             self._twin.follow(anyway=True)
         if self.compiled is None:
-            return WarmupReport(shapes=(), graphs=0, seconds=0.0, products=self.products)
+            return WarmupReport(products=self.products)
         with torch.inference_mode():
             self._use_attention()
             report = self.compiled.warmup(self.every_shape(batch_size), passes, folder)

@@ -32,9 +32,9 @@ class WarmupReport:
         products: what multiplies by the encoder's weights, and why; see `Execution.products`.
     """
 
-    shapes: tuple[tuple[int, int], ...]
-    graphs: int
-    seconds: float
+    shapes: tuple[tuple[int, int], ...] = ()
+    graphs: int = 0
+    seconds: float = 0.0
     products: str = ""
 
 

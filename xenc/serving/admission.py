@@ -1,8 +1,4 @@
-"""How many pairs have been accepted and not been answered yet, and how many may be.
-
-A queue without a bound turns overload into latency: whoever waits in it has given up before the answer comes.
-A bound turns it into an error at once, while there is time to ask elsewhere.
-"""
+"""Bounds how many pairs wait: requests beyond the bound are refused at once instead of answered late."""
 
 from __future__ import annotations
 
@@ -16,22 +12,11 @@ from weakref import WeakSet
 from ..errors import ExecutionError, Overloaded
 
 
-class Ticket:
-    """Pairs that were accepted. They count until `leave` is called, once or more often."""
-
-    def __init__(self, pairs: int, leave: Callable[[Ticket], None]) -> None:
-        self.pairs, self._leave = pairs, leave
-
-    def leave(self, _: object = None) -> None:
-        """The pairs count no more. Call it just before the answer is handed over: who has it may ask anew."""
-        self._leave(self)
-
-
 class Admission:
-    """The counter of one model, exact under any number of threads.
+    """Counts the pairs of one model that were accepted and not answered yet. Thread-safe.
 
-    It belongs to the model and not to its pipeline, which may be replaced while requests are on their way.
-    Copies and forked children begin at zero: nobody there waits for what was accepted here.
+    It belongs to the model rather than to the pipeline, which may be replaced while requests wait. Copies
+    and forked children start at zero.
 
     Args:
         limit: the most pairs that may wait; None for any number.
@@ -39,17 +24,17 @@ class Admission:
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
-        self._begin()
+        self._start()
         _ALL.add(self)
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._lock = threading.Lock()
-        self._tickets: set[Ticket] = set()
+        self._accepted: dict[object, int] = {}
         self._waiting = 0
 
     @property
     def limit(self) -> int | None:
-        """The most pairs that may wait. A lower one drops nothing that was accepted.
+        """The most pairs that may wait. Lowering it drops nothing that was accepted.
 
         Raises:
             ExecutionError: set to what is neither a positive number nor None.
@@ -70,41 +55,32 @@ class Admission:
         return self._waiting
 
     @contextmanager
-    def accept(self, pairs: int) -> Iterator[Ticket]:
-        """Accept so many pairs; they leave at once if the block raises.
+    def accept(self, pairs: int) -> Iterator[Callable[..., None]]:
+        """Count pairs as waiting until the function it yields is called, or the block raises.
+
+        The function ignores its arguments, and all its calls but the first. Call it just before the answer is
+        set, so that the caller is not refused because of its own last request.
 
         Raises:
             Overloaded: more than `limit` would wait. Nothing was accepted.
         """
-        ticket = self._admit(pairs)
-        try:
-            yield ticket
-        except BaseException:
-            ticket.leave()
-            raise
-
-    @contextmanager
-    def accept_meanwhile(self, pairs: int) -> Iterator[None]:
-        """Accept so many pairs, which are answered when the block ends; see `accept` for the error."""
-        with self.accept(pairs) as ticket:
-            yield
-            ticket.leave()
-
-    def _admit(self, pairs: int) -> Ticket:
-        ticket = Ticket(pairs, self._leave)
+        request = object()
         with self._lock:
             waiting, limit = self._waiting, self._limit
             if limit is not None and pairs and waiting + pairs > limit:
                 raise _overloaded(pairs, waiting, limit)
-            self._tickets.add(ticket)
+            self._accepted[request] = pairs
             self._waiting += pairs
-        return ticket
 
-    def _leave(self, ticket: Ticket) -> None:
-        with self._lock:
-            if ticket in self._tickets:
-                self._tickets.remove(ticket)
-                self._waiting -= ticket.pairs
+        def leave(*_: object) -> None:
+            with self._lock:
+                self._waiting -= self._accepted.pop(request, 0)
+
+        try:
+            yield leave
+        except BaseException:
+            leave()
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Admission, (self._limit,)
@@ -127,11 +103,11 @@ def _overloaded(pairs: int, waiting: int, limit: int) -> Overloaded:
 _ALL: WeakSet[Admission] = WeakSet()
 
 
-def _begin_in_child() -> None:
-    """The parent's other threads are gone, and with them whoever held a lock or was to answer."""
+def _start_in_child() -> None:
+    """The threads that held locks or were to answer do not exist in a forked child."""
     for admission in _ALL:
-        admission._begin()
+        admission._start()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_start_in_child)

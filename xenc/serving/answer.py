@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +11,20 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One caller's wishes, in sentence-transformers' terms.
+    """What one call of `predict` asked for.
 
     Attributes:
         activation_fn: applied to the logits.
         apply_softmax: whether scores of several labels are made to sum to 1.
-        num_labels: of the model; a single one loses its dimension.
+        num_labels: of the model; the dimension of a single label is dropped.
         single: whether one pair was given, rather than a list.
-        tensor: whether the caller wants one tensor.
-        array: else, whether one numpy array; otherwise a list of tensors.
-        one_by_one: apply the activation to each pair's logits alone, since a vectorised sigmoid may round
-            the last elements of a tensor in another way than those before.
+        tensor: return one tensor.
+        array: else one numpy array; otherwise a list of tensors.
+        one_by_one: apply the activation to each pair's logits separately, for batch-invariant scores: a
+            vectorised sigmoid may round the last elements of a tensor differently.
     """
 
-    activation_fn: Callable[..., Any]
+    activation_fn: Any
     apply_softmax: bool
     num_labels: int
     single: bool
@@ -36,16 +35,13 @@ class Answer:
     def of(self, logits: Tensor) -> Any:
         """The result of `predict` for logits [N, C]."""
         parts = torch.split(logits, 1) if self.one_by_one else [logits]
-        scores = torch.cat([self.activation_fn(part) for part in parts])
+        scores: Any = torch.cat([self.activation_fn(part) for part in parts])
         if self.num_labels == 1 and scores.ndim > 1:
             scores = scores.squeeze(-1)
         elif self.apply_softmax and scores.ndim > 1:
             scores = torch.softmax(scores, dim=1)
-        result: Any
-        if self.tensor:
-            result = scores
-        elif self.array:
-            result = scores.float().cpu().numpy()
-        else:
-            result = list(scores)
-        return result[0] if self.single else result
+        if self.array and not self.tensor:
+            scores = scores.float().cpu().numpy()
+        elif not self.tensor:
+            scores = list(scores)
+        return scores[0] if self.single else scores

@@ -1,39 +1,51 @@
-"""Which calls the fast path does not take: sentence-transformers itself answers those."""
+"""Calls that sentence-transformers itself answers: which they are, and how they run in the background."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import torch
 
+from .admission import Admission
+from .worker import Worker
+
 
 def slow_call(
-    cross_encoder: Any, *, multimodal: bool, apply_softmax: bool, pool: Any = None, device: Any = None,
-    extra: bool = False,
-) -> str | None:  # fmt: skip
-    """Why one call is sentence-transformers' to answer; None if the fast path takes it."""
-    device_type = cross_encoder.device.type
-    reasons = (
-        ("a process pool", pool is not None),
-        ("a list of devices", isinstance(device, list)),
-        ("multimodal inputs", multimodal),
-        ("processing arguments", extra),
-        ("a softmax over one label", apply_softmax and cross_encoder.num_labels == 1),
-        # autocast belongs to the caller's thread, and the fast path has a thread of its own
-        ("autocast", torch.is_autocast_enabled(device_type)),
-    )
-    return next((reason for reason, holds in reasons if holds), None)
+    cross_encoder: Any, pairs: object, apply_softmax: bool | None, device: Any, pool: Any, others: object
+) -> str | None:
+    """Why sentence-transformers has to answer a call; None if the pipeline can."""
+    reasons = {
+        "a process pool": pool is not None,
+        "a list of devices": isinstance(device, list),
+        "multimodal inputs": pairs is None,
+        "processing arguments": bool(others),
+        "a softmax over one label": bool(apply_softmax) and cross_encoder.num_labels == 1,
+        # autocast belongs to the caller's thread, and the pipeline runs on another
+        "autocast": torch.is_autocast_enabled(cross_encoder.device.type),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def with_callers_autocast(job: Callable[[], Any], device_type: str) -> Callable[[], Any]:
-    """The job as another thread must run it to answer as this one would: autocast belongs to a thread."""
-    if not torch.is_autocast_enabled(device_type):
-        return job
-    dtype = torch.get_autocast_dtype(device_type)
+def submit_slowly(
+    predict: Callable[[], Any], pairs: int, admission: Admission, worker: Worker, device_type: str
+) -> Future[Any]:
+    """Run sentence-transformers' predict on another thread, under this thread's autocast.
 
-    def run() -> Any:
-        with torch.autocast(device_type, dtype=dtype):
-            return job()
+    Raises:
+        Overloaded: more pairs would wait than may.
+    """
+    if torch.is_autocast_enabled(device_type):
+        predict = torch.autocast(device_type, dtype=torch.get_autocast_dtype(device_type))(predict)
+    with admission.accept(pairs) as leave:
 
-    return run
+        def answer() -> Any:
+            try:
+                return predict()
+            finally:
+                leave()
+
+        future = worker.call(answer)
+        future.add_done_callback(leave)  # if it is cancelled before it starts
+        return future

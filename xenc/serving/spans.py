@@ -1,4 +1,4 @@
-"""The stages of scoring, and the hook by which a profiler sees when each of them runs."""
+"""The stages of scoring, and the hook through which a profiler times them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final, Literal, get_args
 Stage = Literal["tokenize", "plan", "collate", "forward", "collect"]
 
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
-"""In the order data flows. Collating copies a batch to the device too; collecting waits for the logits."""
+"""In the order data flows. "collate" includes the copy to the device; "collect" waits for the logits."""
 
 Span = Callable[[Stage], AbstractContextManager[object]]
-"""What is entered before a stage and left after it, on the stage's thread. Stages do not nest."""
+"""Makes the context manager that a stage runs in, on the stage's thread. Stages do not nest."""
 
 _NOTHING: Final = nullcontext()
 
 
 def no_span(_: Stage) -> AbstractContextManager[object]:
-    """The default: nobody watches."""
+    """The default: measures nothing."""
     return _NOTHING
