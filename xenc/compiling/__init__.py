@@ -1,1 +1,1 @@
-"""The compile wrapper, the warm-up, the watch that sees what compiled, what is kept between processes."""
+"""The torch.compile wrapper, its warm-up, a watch on compilations, and graphs kept on disk."""

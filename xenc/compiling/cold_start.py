@@ -1,7 +1,7 @@
-"""What an earlier process compiled, kept in a folder, so that the next one need not compile it again.
+"""Compiled graphs kept in a folder, so that the next process need not compile them again.
 
-PyTorch's own artifacts hold generated code and kernels, keyed by graph, versions and device. Tracing is done
-anew, and its result decides whether they fit, so a stale folder costs time and never an answer.
+The file holds PyTorch's cache artifacts: generated code and kernels, keyed by graph, versions and device.
+Every process traces the model itself and looks the result up, so a stale file costs time, not correctness.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _FILE: Final = "compiled.bin"
 
 
 def load_graphs(folder: Path) -> None:
-    """Make artifacts in `folder` known to torch.compile, if there are any."""
+    """Load artifacts in `folder`, if there are any, into torch.compile's cache."""
     file, reason = folder / _FILE, "it is damaged, or another version's"
     try:
         if torch.compiler.load_cache_artifacts(file.read_bytes()) is not None:
             return
     except FileNotFoundError:
         return
-    except Exception as error:  # whatever is wrong with it, compiling anew is right
+    except Exception as error:  # whatever is wrong with it, compiling again is right
         reason = str(error)
     logger.warning("%s cannot be used and will be replaced: %s", file, reason)
 
 
 def save_graphs(folder: Path) -> None:
-    """Write what this process compiled so far into `folder`, all at once."""
+    """Write everything this process has compiled to `folder`, atomically."""
     saved = torch.compiler.save_cache_artifacts()
     if saved is None:
         return
@@ -43,6 +43,6 @@ def save_graphs(folder: Path) -> None:
         partial.write_bytes(saved[0])
         partial.replace(folder / _FILE)
     except OSError as error:
-        logger.warning("what was compiled cannot be saved in %s: %s", folder, error)
+        logger.warning("compiled graphs cannot be saved in %s: %s", folder, error)
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One request's prefix in a static cache, read before the first batch that continues it."""
+"""A static KV cache that holds one request's shared prefix, filled before the first batch that uses it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,18 @@ from .wrapper import CompiledForward
 
 
 class PrefixForward:
-    """A model's forward pass on batches whose documents share a prefix.
+    """A model's forward pass on batches whose documents share a prefix. Call it from one thread.
 
-    The cache holds one prefix. It takes 2 x layers x max_seqlen x K x D x the dtype's bytes (K key and value
-    heads of size D): 0.9 GiB for Qwen3-Reranker-0.6B in bfloat16 at 8,192 tokens, and while a prefix is read
-    its keys and values exist twice. A smaller max_length costs less. Call it from one thread.
+    The cache holds one prefix and takes 2 x layers x max_seqlen x K x D x itemsize bytes (K key and value
+    heads of size D): 0.9 GiB for Qwen3-Reranker-0.6B in bfloat16 at 8,192 tokens. While a prefix is read, its
+    keys and values exist twice.
 
     Args:
         model: a causal model.
         read: a packed batch -> keys and values [layers, 2, T, K, D].
         classify: a prefixed batch -> logits [N, C].
         lay_out: a prefix -> the packed batch whose first document it is.
-        max_seqlen: no prefix is longer.
-
-    Attributes:
-        max_seqlen: as given.
+        max_seqlen: the longest prefix, in tokens; also an attribute.
     """
 
     def __init__(
@@ -54,11 +51,7 @@ class PrefixForward:
         self._starts: Tensor | None = None
 
     def __call__(self, batch: PrefixedBatch) -> Tensor:
-        """Logits of a batch [N, C]; the prefix is read unless the batch before had the same.
-
-        Raises:
-            CompileError: something compiled after warm-up, in strict mode.
-        """
+        """Logits [N, C] of a batch. The prefix is read unless the previous batch had the same."""
         return self._classify(self._after_prefix(batch))
 
     def _after_prefix(self, batch: PrefixedBatch) -> PrefixedBatch:
@@ -68,7 +61,7 @@ class PrefixForward:
         if batch.prefix is None:
             return replace(batch, cache=self._cache, prefix_cu_seqlens=self._nothing)
         if batch.prefix is not self._held:
-            self._held = None  # if reading fails, the cache holds nobody's prefix
+            self._held = None  # stays so if reading fails
             packed = self._lay_out(batch.prefix)
             layers = self._read(packed)
             self._cache[:, :, : layers.shape[2]].copy_(layers)
@@ -78,55 +71,35 @@ class PrefixForward:
 
 
 class CompiledPrefixForward(PrefixForward, PreparedForward):
-    """The same under torch.compile: a graph that reads, and one that classifies."""
+    """The same under torch.compile: `read` and `classify` are `CompiledForward`s."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        *,
-        read: CompiledForward,
-        classify: CompiledForward,
-        lay_out: Callable[[Prefix], PackedBatch],
-        max_seqlen: int,
-    ) -> None:
-        PrefixForward.__init__(
-            self, model, read=read, classify=classify, lay_out=lay_out, max_seqlen=max_seqlen
-        )
-        self._both = read, classify
-        PreparedForward.__init__(self, strict=read.strict)
+    _read: CompiledForward
+    _classify: CompiledForward
 
     @property
     def strict(self) -> bool:
-        """Whether what compiles after warm-up is an error."""
-        return all(each.strict for each in self._both)
+        """See `PreparedForward`."""
+        return self._read.strict
 
     @strict.setter
     def strict(self, strict: bool) -> None:
-        for each in self._both:
-            each.strict = strict
+        self._read.strict = self._classify.strict = strict
 
     @property
     def graphs(self) -> int:
         """Graphs compiled so far for the two functions."""
-        return sum(each.graphs for each in self._both)
+        return self._read.graphs + self._classify.graphs
 
     def warmup(
         self, batches: Iterable[PrefixedBatch], passes: int | None = None, folder: Path | None = None
     ) -> WarmupReport:
-        """Run every batch: read the prefixes of those that have one, classify the others.
-
-        Args:
-            batches: one of each shape, without a prefix; and one with a prefix of each size.
-            passes: as `CompiledForward.warmup`'s.
-            folder: the same.
-        """
+        """Read the prefixes of the batches that have one, and run the others; see `PreparedForward`."""
         if folder is not None:
             load_graphs(folder)
         every = list(batches)
-        read, classify = self._both
         prefixes = (self._lay_out(batch.prefix) for batch in every if batch.prefix is not None)
         others = (self._after_prefix(batch) for batch in every if batch.prefix is None)
-        reports = read.warmup(prefixes, passes), classify.warmup(others, passes)
+        reports = self._read.warmup(prefixes, passes), self._classify.warmup(others, passes)
         if folder is not None:
             save_graphs(folder)
         return WarmupReport(
@@ -144,5 +117,5 @@ def _empty_cache(model: PreTrainedModel, max_seqlen: int) -> Tensor:
         config.num_hidden_layers, 2, max_seqlen, config.num_key_value_heads, head_size,
         dtype=model.dtype, device=model.device,
     )  # fmt: skip
-    torch._dynamo.mark_static(cache)  # else a size that happens to equal a batch's is tied to it
+    torch._dynamo.mark_static(cache)  # otherwise a size that happens to equal a batch's is tied to it
     return cache

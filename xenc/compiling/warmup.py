@@ -1,8 +1,7 @@
-"""A forward pass that is prepared before the first request, and what it says if that was not enough."""
+"""The interface of compiled forward passes, and the report of their warm-up."""
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,9 +13,6 @@ from torch import Tensor
 from ..batching.packed_collate import PackedBatch
 from ..batching.padded_collate import PaddedBatch
 from ..batching.prefix_collate import PrefixedBatch
-from ..errors import CompileError
-
-logger = logging.getLogger(__name__)
 
 Batch = PaddedBatch | PackedBatch | PrefixedBatch
 
@@ -28,8 +24,8 @@ class WarmupReport:
     Attributes:
         shapes: shapes run, (B, L) of padded batches or (T, N) of packed ones.
         graphs: graphs compiled.
-        seconds: taken, compilation included.
-        products: what multiplies by the encoder's weights, and why; see `Execution.products`.
+        seconds: duration, including compilation.
+        products: the implementation of the encoder's matrix products; see `Execution.products`.
     """
 
     shapes: tuple[tuple[int, int], ...] = ()
@@ -39,27 +35,25 @@ class WarmupReport:
 
 
 class PreparedForward(ABC):
-    """A forward pass that compiles something before it can run.
+    """A forward pass that must be compiled before it runs.
 
     Attributes:
-        strict: whether what is prepared after `warmup` is an error; it is a warning otherwise, said once.
+        strict: whether compiling after `warmup` is an error; otherwise it is a warning, logged once.
     """
 
-    def __init__(self, *, strict: bool) -> None:
-        self.strict = strict
-        self._warned = False
+    strict: bool
 
     @property
     @abstractmethod
     def graphs(self) -> int:
-        """Graphs compiled for this forward pass alone."""
+        """Graphs compiled so far for this forward pass."""
 
     @abstractmethod
     def __call__(self, batch: Any) -> Tensor:
         """Logits of a batch, [B, C] or [N, C].
 
         Raises:
-            CompileError: something was prepared after warm-up, in strict mode.
+            CompileError: something compiled after warm-up, in strict mode.
         """
 
     @abstractmethod
@@ -70,14 +64,6 @@ class PreparedForward(ABC):
 
         Args:
             batches: one of each shape.
-            passes: how often each runs; None for as often as it takes.
-            folder: where to find what an earlier process prepared, and to leave what this one does.
+            passes: how often each runs; None for three times under CUDA graphs and once without.
+            folder: keeps compiled graphs for later processes; see `cold_start`.
         """
-
-    def _report_late(self, what: str, remedy: str) -> None:
-        message = f"xenc {what}, after warm-up. {remedy}"
-        if self.strict:
-            raise CompileError(message)
-        if not self._warned:
-            self._warned = True
-            logger.warning("%s (said once; strict=True makes it an error)", message)

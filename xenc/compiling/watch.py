@@ -1,8 +1,7 @@
-"""What Dynamo did: graphs, recompiles and why, graph breaks, and the silent fall to eager.
+"""A watch on torch.compile: graphs, recompiles and their reasons, graph breaks, silent eager execution.
 
-Dynamo's counters show most of it. They do not show a function that has used up its recompile limit: every
-new shape then runs eagerly for ever, no counter moves, no callback fires and no stance raises. What does
-show is the function itself, whose cache of compiled graphs is full; so a watch ends by looking there.
+Dynamo's counters, callbacks and stances do not show a function that has reached its recompile limit and runs
+every new shape eagerly. So the watch also looks for functions whose cache of compiled graphs is full.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from torch._dynamo.utils import counters, get_compilation_metrics
 from ..errors import first_line
 
 FULLGRAPH_PREFIX: Final = "xenc_fullgraph_"
-"""Functions named so are compiled with fullgraph=True: past the limit they raise and never fall back."""
+"""Prefix of functions compiled with fullgraph=True: beyond the limit they raise, and never run eagerly."""
 
 _LIMIT_EXCEEDED: Final = "Dynamo recompile limit exceeded"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileReport:
-    """What was compiled while a watch was on, in the whole process.
+    """What the whole process compiled during a watch.
 
     Attributes:
-        graphs: graphs compiled, first compilations and recompilations alike.
-        recompiles: one guard's reason for each recompilation.
-        graph_breaks: one reason for each graph break.
-        eager_fallbacks: functions that had used up their recompile limit when the watch ended, whether
-            during it or before, and frames that Dynamo gave up on: they run eagerly and never say so.
+        graphs: graphs compiled, including recompilations.
+        recompiles: a guard's reason for each recompilation.
+        graph_breaks: the reason for each graph break.
+        eager_fallbacks: functions that run eagerly without a warning: those at their recompile limit when
+            the watch ended, whenever they reached it, and frames that Dynamo gave up on.
         cudagraph_recordings: CUDA graphs recorded.
-        cudagraph_skips: regions that should have been a CUDA graph and were not.
+        cudagraph_skips: regions that could not become a CUDA graph.
     """
 
     graphs: int
@@ -52,9 +51,8 @@ class CompileReport:
 
     @property
     def clean(self) -> bool:
-        """True if nothing compiled, broke, was recorded, or ran eagerly in a compiled function's place."""
-        counted = (self.graphs, self.cudagraph_recordings, self.cudagraph_skips)
-        return not any(counted) and not (self.recompiles or self.graph_breaks or self.eager_fallbacks)
+        """True if nothing was compiled or recorded, and no compiled function ran eagerly."""
+        return not any(vars(self).values())
 
     def describe(self) -> str:
         """The findings, one a line; "nothing compiled" for a clean report."""
@@ -70,50 +68,34 @@ class CompileReport:
 
 
 class CompileWatch:
-    """Collects what happens between `start` and `stop`; made by `watch_compiles`."""
+    """Collects what is compiled while a `watch_compiles` block runs."""
 
     def __init__(self) -> None:
         self._events: list[Any] = []
-        self._report: CompileReport | None = None
-
-    def start(self) -> None:
-        """Begin to watch."""
         self._seen = list(get_compilation_metrics())
         self._before = _read_counters()
-        callback.callback_handler.register_start_callback(self._events.append)
-
-    def stop(self) -> None:
-        """Stop watching and fix the report."""
-        self._report = self.report
-        if self._events.append in callback.callback_handler.start_callbacks:  # torch._dynamo.reset drops it
-            callback.callback_handler.remove_start_callback(self._events.append)
+        self._report: CompileReport | None = None
 
     @property
     def report(self) -> CompileReport:
-        """What happened so far; after the watch has ended, what happened while it was on."""
+        """What was compiled so far; after the block has ended, what was compiled in it."""
         if self._report is not None:
             return self._report
         now = _read_counters()
         grown = {key: now.get(key, 0) - self._before.get(key, 0) for key in now}
         seen = {id(metrics) for metrics in self._seen}
         metrics = [entry for entry in get_compilation_metrics() if id(entry) not in seen]
-        overflowed = sum(1 for entry in metrics if _is_overflow(entry))
+        overflowed = sum(_is_overflow(entry) for entry in metrics)
+        breaks = [[reason] * count for (group, reason), count in grown.items() if group == "graph_break"]
+        failed = grown.get(("frames", "total"), 0) - grown.get(("frames", "ok"), 0) - overflowed
+        recordings = [event.callback_trigger.name == "CUDAGRAPH_RECORDING" for event in self._events]
         return CompileReport(
             graphs=grown.get(("stats", "unique_graphs"), 0),
             recompiles=self._recompiles(metrics),
-            graph_breaks=tuple(
-                first_line(reason)
-                for (group, reason), count in grown.items()
-                if group == "graph_break"
-                for _ in range(count)
-            ),
+            graph_breaks=tuple(first_line(reason) for reasons in breaks for reason in reasons),
             eager_fallbacks=_exhausted_functions(overflowed)
-            + _skipped_frames(
-                grown.get(("frames", "total"), 0) - grown.get(("frames", "ok"), 0) - overflowed
-            ),
-            cudagraph_recordings=sum(
-                event.callback_trigger.name == "CUDAGRAPH_RECORDING" for event in self._events
-            ),
+            + ((f"Dynamo gave up on {failed} frame(s)",) if failed > 0 else ()),
+            cudagraph_recordings=sum(recordings),
             cudagraph_skips=grown.get(("inductor", "cudagraph_skips"), 0),
         )
 
@@ -134,7 +116,7 @@ class CompileWatch:
 def watch_compiles() -> Iterator[CompileWatch]:
     """Watch everything that torch.compile does in this process while the block runs.
 
-    Dynamo's counters belong to the process: a model that another thread compiles meanwhile is reported too.
+    Dynamo's counters belong to the process: compilations in other threads are reported too.
 
     Example:
         >>> with watch_compiles() as watch:
@@ -142,24 +124,23 @@ def watch_compiles() -> Iterator[CompileWatch]:
         >>> assert watch.report.clean, watch.report.describe()
     """
     watch = CompileWatch()
-    watch.start()
+    note, handler = watch._events.append, callback.callback_handler
+    handler.register_start_callback(note)
     try:
         yield watch
     finally:
-        watch.stop()
+        watch._report = watch.report
+        if note in handler.start_callbacks:  # torch._dynamo.reset drops it
+            handler.remove_start_callback(note)
 
 
 def cached_graphs(code: CodeType) -> int:
     """How many compiled graphs Dynamo holds for one code object."""
-    return len(_cache_entries(code))
-
-
-def _cache_entries(code: CodeType) -> list[Any]:
-    return list(_debug_get_cache_entry_list(code))
+    return len(_debug_get_cache_entry_list(code))
 
 
 class _Overflows(logging.Filter):
-    """Overhears which functions Dynamo says, once each, to have exceeded a limit; it may be their own."""
+    """Notes the functions that Dynamo logs as beyond a recompile limit, which may be their own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +154,7 @@ class _Overflows(logging.Filter):
         return True
 
     def include(self, code: CodeType) -> bool:
-        """Whether this very code object exceeded a limit."""
+        """Whether this code object exceeded a limit."""
         return any(reference() is code for reference in self._codes)
 
 
@@ -182,7 +163,7 @@ convert_frame.log.addFilter(_overflows)
 
 
 def last_recompile_reason(name: str) -> str:
-    """Why the function called `name` was last compiled anew, as its guard put it."""
+    """The guard's reason for the last recompilation of the function called `name`."""
     for entry in reversed(get_compilation_metrics()):
         if entry.co_name == name and entry.recompile_reason is not None:
             return first_line(entry.recompile_reason)
@@ -198,13 +179,14 @@ def _is_overflow(metrics: Any) -> bool:
 
 
 def _exhausted_functions(overflowed: int) -> tuple[str, ...]:
-    """Functions whose cache is full; and a line for an overflow that leaves no such trace."""
+    """Functions whose cache of graphs is full, or how many exceeded a limit if none can be found."""
     limit = torch._dynamo.config.recompile_limit
     found = []
     for code in _known_codes():
         if code.co_name.startswith(FULLGRAPH_PREFIX):
             continue
-        regions = Counter(getattr(entry, "isolate_recompiles_id", -1) for entry in _cache_entries(code))
+        entries = _debug_get_cache_entry_list(code)
+        regions = Counter(getattr(entry, "isolate_recompiles_id", -1) for entry in entries)
         fullest = max(regions.values(), default=0)
         if fullest >= limit or (fullest and _overflows.include(code)):
             found.append(
@@ -217,14 +199,10 @@ def _exhausted_functions(overflowed: int) -> tuple[str, ...]:
 
 
 def _known_codes() -> list[CodeType]:
-    """Every code object that Dynamo has been asked to compile and that still lives."""
+    """Every code object that Dynamo was asked to compile and that still exists."""
     codes = (reference() for reference in convert_frame.input_codes.seen)
     return [code for code in codes if code is not None]
 
 
 def _place(code: CodeType) -> str:
     return f"({code.co_filename}:{code.co_firstlineno})"
-
-
-def _skipped_frames(count: int) -> tuple[str, ...]:
-    return (f"Dynamo gave up on {count} frame(s)",) if count > 0 else ()

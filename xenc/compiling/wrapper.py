@@ -1,11 +1,12 @@
-"""The compile wrapper: warm up every shape, then let nothing compile unnoticed.
+"""The torch.compile wrapper: warm up every shape, then report whatever still compiles.
 
-torch.compile caches graphs by code object, so two wrappers of one function would share graphs, even under
-other settings. Each `CompiledForward` therefore compiles a copy of its function that is its own.
+torch.compile caches graphs by code object, so wrappers of one function would share graphs even under
+different settings. So each `CompiledForward` compiles its own copy of the function.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -19,36 +20,38 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from transformers import PreTrainedModel
 
+from ..errors import CompileError
 from ..execution import Execution
 from .cold_start import load_graphs, save_graphs
 from .warmup import Batch, PreparedForward, WarmupReport
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 
+logger = logging.getLogger(__name__)
+
 with FakeTensorMode():
-    """Tracing for CUDA where there is no GPU, torch 2.11 goes on using what the first thread to trace had for
-    itself, even when that thread has ended: a segmentation fault. The thread that imports seldom ends."""
+    """Without a GPU, CUDA builds of torch 2.11 keep using data of the first thread that traced, after it has
+    ended: a segmentation fault. The importing thread seldom ends, so it traces first."""
 
 CUDAGRAPH_PASSES: Final = 3
-"""CUDA-graph trees run a shape once, then record it, and only then replay it."""
+"""CUDA graph trees run a shape once, record it the second time, and replay it from the third."""
 
 _SETTING: Final = threading.Lock()
-"""Dynamo's settings belong to a thread, but in torch 2.11 to the process: of two that change them at once,
-each would put back what the other had set."""
+"""In torch 2.11 Dynamo's settings belong to the process: two threads that patch them at once would each
+restore the other's values."""
 
 _COMPILING: Final = {
     # one graph per shape may need more than PyTorch's limit of eight
     "recompile_limit": 4096,
     "accumulated_recompile_limit": 4096,
-    # else each float of a module, such as a norm's epsilon, is a tensor on the CPU, made for every batch
+    # otherwise each float of a module, such as a norm's epsilon, becomes a CPU tensor for every batch
     "specialize_float": True,
 }
 
 
 class CompiledForward(PreparedForward):
-    """A model's forward pass under torch.compile(fullgraph=True).
+    """A model's forward pass, function(model, *batch.arguments, *constants), under torch.compile.
 
-    Before `warmup` it compiles as torch.compile does. Afterwards a compilation is an error in strict mode
-    and a warning with the guard's reason otherwise.
+    After `warmup`, compiling is an error in strict mode, otherwise a warning, with the guard's reason.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class CompiledForward(PreparedForward):
         execution: Execution,
         constants: tuple[object, ...] = (),
     ) -> None:
-        super().__init__(strict=execution.strict)
+        self.strict, self._warned = execution.strict, False
         self._model, self._constants = model, constants
         self._replays_cudagraphs = model.device.type == "cuda" and execution.compile_mode in (
             "reduce-overhead",
@@ -73,15 +76,11 @@ class CompiledForward(PreparedForward):
 
     @property
     def graphs(self) -> int:
-        """Graphs compiled so far for this wrapper alone."""
+        """Graphs compiled so far for this wrapper."""
         return cached_graphs(self._own_function.__code__)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Logits of a batch, [B, C] or [N, C]; see `forward`.
-
-        Raises:
-            CompileError: something compiled after warm-up, in strict mode.
-        """
+        """See `PreparedForward`."""
         if not self._warm_shapes:
             return self._run(batch)
         graphs_before = self.graphs
@@ -95,7 +94,7 @@ class CompiledForward(PreparedForward):
     def warmup(
         self, batches: Iterable[Batch], passes: int | None = None, folder: Path | None = None
     ) -> WarmupReport:
-        """Run every batch `passes` times; None for as many as it takes: one, or CUDAGRAPH_PASSES."""
+        """See `PreparedForward`."""
         if folder is not None:
             load_graphs(folder)
         passes = passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)
@@ -110,11 +109,8 @@ class CompiledForward(PreparedForward):
         self._warm_shapes.update(shapes)
         if folder is not None:
             save_graphs(folder)
-        return WarmupReport(
-            shapes=tuple(shapes),
-            graphs=self.graphs - graphs_before,
-            seconds=time.perf_counter() - started,
-        )
+        graphs, seconds = self.graphs - graphs_before, time.perf_counter() - started
+        return WarmupReport(shapes=tuple(shapes), graphs=graphs, seconds=seconds)
 
     def _run(self, batch: Batch) -> Tensor:
         if self._replays_cudagraphs:
@@ -126,7 +122,7 @@ class CompiledForward(PreparedForward):
             with _SETTING, torch._dynamo.config.patch(**_COMPILING):
                 logits = self._call(batch)
             self._have_run.add(batch.shape)
-        # the next replay of a CUDA graph overwrites this one's output
+        # the next replay of a CUDA graph overwrites its output
         return logits.clone() if self._replays_cudagraphs else logits
 
     def _call(self, batch: Batch) -> Tensor:
@@ -134,19 +130,19 @@ class CompiledForward(PreparedForward):
         return logits
 
     def _compiled_late(self, what: str) -> None:
-        self._report_late(
-            what,
-            "Warm up the batch size you predict with, model.warmup(batch_size=...), in the same grad mode "
-            "and on the same device.",
+        message = (
+            f"xenc {what}, after warm-up. Warm up the batch size you predict with, "
+            "model.warmup(batch_size=...), in the same grad mode and on the same device."
         )
+        if self.strict:
+            raise CompileError(message)
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s (said once; strict=True makes it an error)", message)
 
 
 def make_room_for_cudagraphs() -> None:
-    """Let this thread record CUDA graphs.
-
-    torch 2.11 keeps them by thread, and makes room on the one that imports them alone; on any other it fails.
-    Later versions make room where it is wanted.
-    """
+    """Let this thread record CUDA graphs, which torch 2.11 allows only on the thread that imports them."""
     from torch._inductor import cudagraph_trees as trees
 
     if not hasattr(trees.local, "tree_manager_containers"):
@@ -155,7 +151,7 @@ def make_room_for_cudagraphs() -> None:
 
 
 def _own_copy(function: Callable[..., Any]) -> FunctionType:
-    """The same function with a code object of its own, named so that a watch knows it is fullgraph."""
+    """The function with its own code object, whose name tells a watch that it is fullgraph."""
     assert isinstance(function, FunctionType)
     name = FULLGRAPH_PREFIX + function.__name__
     code = function.__code__.replace(co_name=name)

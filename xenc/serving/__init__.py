@@ -1,1 +1,1 @@
-"""Requests of many callers -> batches on one device thread -> each caller's answer."""
+"""Requests from many threads -> shared batches on one device thread -> each caller's answer."""

@@ -1,8 +1,7 @@
-"""Tokenized pairs of all requests -> the next batch. What waits here waits for the device.
+"""Queues of tokenized pairs, from which the device's thread takes batches.
 
-`RequestQueue` plans each request by itself, once all its tokens are known: padded and bucketed batches, and
-packed ones after a shared prefix. `PackedQueue` packs pairs of any requests together, in the order in which
-they came.
+`RequestQueue` plans each request separately, once it is tokenized: padded and bucketed batches, and packed
+ones with a shared prefix. `PackedQueue` packs pairs of all requests together, first come, first served.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ..text.tokens import PairTokens, TokenizedPairs
 from .request import Request
 
 MOST_WAITING: Final = 64
-"""The queue is bounded: no more is tokenized while more than this many token budgets wait."""
+"""The queue is bounded: stop tokenizing beyond this many token budgets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,73 +32,75 @@ class Waiting:
 
     @property
     def count(self) -> int:
-        """Tokens it takes; a pair of none is shown one of padding."""
+        """Tokens it occupies; a pair without tokens gets one of padding."""
         return max(1, len(self.tokens.ids))
 
 
 @dataclass(frozen=True, slots=True)
 class NextBatch:
-    """Pairs that run together: documents[i] stands in slot i."""
+    """Pairs of one batch: documents[i] is in slot i."""
 
     documents: Sequence[Waiting]
     plan: BatchPlan | PackedPlan
 
     @property
     def tokens(self) -> list[PairTokens]:
-        """The pairs' tokens, in the order of the slots."""
+        """The pairs' tokens, by slot."""
         return [document.tokens for document in self.documents]
 
     @property
-    def requests(self) -> set[Request]:
-        """Whose pairs they are."""
-        return {document.request for document in self.documents}
+    def slots(self) -> dict[Request, list[int]]:
+        """The slots of each request's pairs."""
+        slots: dict[Request, list[int]] = {}
+        for slot, document in enumerate(self.documents):
+            slots.setdefault(document.request, []).append(slot)
+        return slots
 
     def only(self, request: Request) -> NextBatch:
-        """The same batch with one request's pairs in it."""
+        """The batch with the pairs of one request."""
         return NextBatch([each for each in self.documents if each.request is request], self.plan)
 
 
 class BatchQueue(ABC):
-    """Readers put tokenized pairs in, the device's thread takes batches out."""
+    """Reader threads add tokenized pairs, the device's thread takes batches."""
 
     chunk: int | None = None
-    """How many pairs to tokenize at a time; None for a whole request."""
+    """Pairs to tokenize at a time; None for whole requests."""
 
     @abstractmethod
     def add(self, request: Request, tokens: TokenizedPairs) -> None:
-        """Put in the next pairs of a request, in the caller's order."""
+        """Add the next pairs of a request, in the caller's order."""
 
     @abstractmethod
     def next_batch(self) -> NextBatch | None:
-        """The next batch, or None if there is none before more is tokenized."""
+        """The next batch; None if more pairs must be tokenized first."""
 
     def pause(self, request: Request) -> bool:  # noqa: ARG002
-        """Whether so much waits that tokenizing this request should rest until `resume` names it."""
+        """Whether the queue is full; if so, stop tokenizing this request until `resume` returns it."""
         return False
 
     def resume(self) -> Sequence[Request]:
-        """Requests to go on tokenizing; ask after `next_batch`."""
+        """Paused requests that fit again; call it after `next_batch`."""
         return ()
 
 
 class RequestQueue(BatchQueue):
-    """Whole requests, each planned by itself, first come, first served."""
+    """Whole requests, each planned separately, first come, first served."""
 
     def __init__(self, plan: Callable[[TokenizedPairs, int], Plan]) -> None:
         self._plan = plan
         self._batches: deque[NextBatch] = deque()
 
     def add(self, request: Request, tokens: TokenizedPairs) -> None:
-        """All pairs of a request."""
-        request.note_read(tokens)
-        waiting = _waiting(request, tokens, first=0)
+        """Add all pairs of a request."""
+        waiting = _waiting(request, tokens)
         plan = self._plan(tokens, request.batch_size)
-        request.note_shared(plan.shared_tokens)
+        request.shared_tokens = plan.shared_tokens
         batches = [NextBatch([waiting[row] for row in each.rows], each) for each in plan.batches]
-        self._batches.extend(batches)  # all at once: they may share a prefix, which is read once
+        self._batches.extend(batches)  # adjacent, so that a prefix they share is computed once
 
     def next_batch(self) -> NextBatch | None:
-        """The next batch of the oldest request that somebody still waits for."""
+        """The next batch of the oldest request that is not dropped."""
         while self._batches:
             batch = self._batches.popleft()
             if not batch.documents[0].request.dropped:
@@ -108,10 +109,10 @@ class RequestQueue(BatchQueue):
 
 
 class PackedQueue(BatchQueue):
-    """Pairs of all requests, packed together in the order in which they came.
+    """Pairs of all requests, packed together, first come, first served.
 
-    A batch is full, or holds all there is: while the oldest pair's request is still being read, a batch
-    waits until there is enough to choose from. So a request that is alone is packed the same way each time.
+    While the oldest pair's request is still being tokenized, no batch is made until enough pairs wait to
+    choose from. So a single request is packed the same way each time.
     """
 
     chunk = 64
@@ -124,15 +125,14 @@ class PackedQueue(BatchQueue):
         self._lock = threading.Lock()
 
     def add(self, request: Request, tokens: TokenizedPairs) -> None:
-        """The next pairs of a request."""
-        waiting = _waiting(request, tokens, first=len(request.pairs) - request.unread)
+        """Add the next pairs of a request."""
         with self._lock:
-            request.note_read(tokens)
+            waiting = _waiting(request, tokens)
             self._waiting.extend(waiting)
             self._tokens += sum(document.count for document in waiting)
 
     def next_batch(self) -> NextBatch | None:
-        """The batch of the pair that waits longest, with those others that fill it best."""
+        """The oldest pair, with the others that fill its batch best."""
         with self._lock:
             candidates = self._candidates()
             oldest = candidates[0].request if candidates else None
@@ -148,10 +148,10 @@ class PackedQueue(BatchQueue):
         return NextBatch([candidates[row] for row in plan.rows], plan)
 
     def _candidates(self) -> list[Waiting]:
-        """Remove what a batch is chosen from, and on the way whatever nobody waits for any more."""
+        """Remove the pairs that a batch is chosen from, and pairs of dropped requests before them."""
         candidates: list[Waiting] = []
         tokens, enough = 0, self._budgets.enough
-        dropped: dict[Request, bool] = {}  # asking takes a lock, so each request is asked once
+        dropped: dict[Request, bool] = {}  # `Request.dropped` takes a lock
         while self._waiting and len(candidates) < MAX_CANDIDATES and tokens < enough:
             document = self._waiting.popleft()
             count, request = document.count, document.request
@@ -165,7 +165,7 @@ class PackedQueue(BatchQueue):
         return candidates
 
     def pause(self, request: Request) -> bool:
-        """True beyond MOST_WAITING budgets of tokens."""
+        """True beyond MOST_WAITING token budgets."""
         with self._lock:
             full = self._tokens > MOST_WAITING * self._budgets.usual
             if full:
@@ -173,7 +173,7 @@ class PackedQueue(BatchQueue):
             return full
 
     def resume(self) -> Sequence[Request]:
-        """All that rest, once there is room again."""
+        """All paused requests, once the queue is no longer full."""
         with self._lock:
             if self._tokens > MOST_WAITING * self._budgets.usual:
                 return ()
@@ -181,5 +181,8 @@ class PackedQueue(BatchQueue):
             return paused
 
 
-def _waiting(request: Request, tokens: TokenizedPairs, first: int) -> list[Waiting]:
+def _waiting(request: Request, tokens: TokenizedPairs) -> list[Waiting]:
+    """The request's next pairs, which it no longer counts as unread."""
+    first = len(request.pairs) - request.unread
+    request.note_read(tokens)
     return [Waiting(request, first + row, pair) for row, pair in enumerate(tokens.pairs)]

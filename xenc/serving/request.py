@@ -1,4 +1,4 @@
-"""One request: pairs on their way to scores, and the Future that its caller waits on.
+"""One request: its pairs, the logits that batches have given them so far, and its caller's Future.
 
 Shapes: N = pairs of the request, C = labels.
 """
@@ -16,23 +16,22 @@ from torch import Tensor
 
 from ..errors import NonFiniteScoreError
 from ..text.tokens import TokenizedPairs
-from .spans import Span, no_span
+from .spans import Span
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictReport:
-    """What one request cost.
+    """Token counts and padding of one request.
 
     Attributes:
         pairs: pairs scored.
-        truncated_pairs: pairs that lost tokens to max_length.
+        truncated_pairs: pairs cut to max_length.
         token_counts: [N] tokens of each pair, after truncation.
-        all_tokens: tokens the device processed, padding and dummies included; of a batch shared with other
-            requests, a share by real tokens.
-        shared_tokens: tokens of the pairs that were not computed, since another pair's are the same.
-        waste: the padding fraction, padded tokens / all tokens: 1 - (sum of token_counts - shared_tokens) /
-            all_tokens.
+        all_tokens: tokens processed, including padding and dummies. Padding of a batch that several
+            requests share is divided in proportion to their tokens.
+        waste: the padding fraction, 1 - (sum of token_counts - shared_tokens) / all_tokens.
         batches: batches in which the pairs ran.
+        shared_tokens: tokens not computed again, because they belong to a shared prefix.
     """
 
     pairs: int
@@ -46,29 +45,29 @@ class PredictReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Logits [N, C] on the device, in the caller's order and at least float32; and what they cost."""
+    """Logits [N, C] on the device, in the caller's order, float32 or wider; and the report on them."""
 
     logits: Tensor
     report: PredictReport
 
 
 class Request:
-    """Collects the logits of N >= 1 pairs from whatever batches they run in.
+    """Collects the logits of N >= 1 pairs from the batches they run in.
 
     Args:
-        pairs: the pairs.
+        pairs: (query, document) pairs.
         batch_size: rows of a padded batch.
-        tokenize: tokenizes a few of the pairs.
-        answer: what becomes of the logits before the caller has them.
-        on_progress: told how many pairs were scored, each time some were.
-        leave: called once or more often, at the latest just before the caller can see that it is answered;
-            after a cancellation, while `cancel` runs.
+        tokenize: tokenizes some of the pairs.
+        answer: converts the logits to the result.
+        on_progress: called with the number of pairs of each batch that has run.
+        leave: called, perhaps repeatedly, before the Future is set, or by `Future.cancel`.
 
     Attributes:
-        future: the answer, or the error that belongs to this caller.
+        future: the result, or this request's error.
         pairs, batch_size, tokenize: as given.
-        unread: how many are yet to be tokenized.
-        threads: how many CPU threads the caller has.
+        unread: pairs not tokenized yet.
+        shared_tokens: see `PredictReport`.
+        threads: the caller's number of CPU threads.
     """
 
     def __init__(
@@ -84,8 +83,7 @@ class Request:
         self.future: Future[Any] = Future()
         self.future.add_done_callback(lambda _: leave())
         self.future.add_done_callback(_acknowledge)
-        self.pairs, self.batch_size = pairs, batch_size
-        self.tokenize = tokenize
+        self.pairs, self.batch_size, self.tokenize = pairs, batch_size, tokenize
         self.unread = len(pairs)
         self._answer, self._on_progress, self._leave = answer, on_progress, leave
         self._counts: list[int] = []
@@ -93,37 +91,30 @@ class Request:
         self._scored: list[tuple[Tensor, Sequence[int], Sequence[int]]] = []
         self._missing = len(pairs)
         self._all_tokens = 0.0
-        self._shared_tokens = 0
+        self.shared_tokens = 0
         self.threads = torch.get_num_threads()
 
     @property
     def dropped(self) -> bool:
-        """True once nobody waits for the rest: cancelled, failed or done."""
+        """Whether the rest need not run: cancelled, failed or done."""
         return self.future.done()
 
     def note_read(self, tokens: TokenizedPairs) -> None:
-        """The next pairs have been tokenized, in the caller's order."""
+        """Record the next pairs' tokens, in the caller's order."""
         self._counts += tokens.counts
         self._truncated += tokens.truncated_pairs
         self.unread -= len(tokens.input_ids)
 
-    def note_shared(self, tokens: int) -> None:
-        """So many of the pairs' tokens will not be computed, since another pair's are the same."""
-        self._shared_tokens += tokens
-
     def note_scored(
         self, logits: Tensor, slots: Sequence[int], rows: Sequence[int], *, all_tokens: float
     ) -> bool:
-        """Some pairs ran.
+        """Record the logits of some pairs; True if they were the last.
 
         Args:
             logits: [slots of the batch, C], on the device.
-            slots: where in the batch this request's pairs stood.
-            rows: which of this request's pairs they are.
+            slots: this request's slots in the batch.
+            rows: this request's pairs in those slots.
             all_tokens: this request's share of the tokens that the batch processed.
-
-        Returns:
-            Whether that was the last of them.
         """
         self._scored.append((logits, slots, rows))
         self._missing -= len(rows)
@@ -131,8 +122,8 @@ class Request:
         self._on_progress(len(rows))
         return self._missing == 0
 
-    def finish(self, span: Span = no_span) -> None:
-        """Hand the scores over, in the caller's order; call it off the device's thread, for it waits."""
+    def finish(self, span: Span) -> None:
+        """Set the result. Call it on another thread than the device's: it waits for the device."""
         try:
             with span("collect"), torch.inference_mode():
                 logits = self._in_callers_order()
@@ -144,16 +135,16 @@ class Request:
             self._settle(self.future.set_result, answer)
 
     def fail(self, error: BaseException) -> None:
-        """Hand an error over, unless the request is settled already."""
+        """Set the error, unless the Future is done already."""
         self._settle(self.future.set_exception, error)
 
     def _settle(self, settle: Callable[[Any], None], outcome: Any) -> None:
         self._leave()
-        with suppress(InvalidStateError):  # settled or cancelled meanwhile
+        with suppress(InvalidStateError):  # done or cancelled meanwhile
             settle(outcome)
 
     def _in_callers_order(self) -> Tensor:
-        """[N, C] of all batches' logits, at least float32."""
+        """[N, C] from all batches, float32 or wider."""
         logits = torch.cat([part for part, _, _ in self._scored])
         if logits.dtype.itemsize < 4:
             logits = logits.float()
@@ -171,14 +162,14 @@ class Request:
             truncated_pairs=self._truncated,
             token_counts=tuple(self._counts),
             all_tokens=all_tokens,
-            waste=1 - (sum(self._counts) - self._shared_tokens) / all_tokens,
+            waste=1 - (sum(self._counts) - self.shared_tokens) / all_tokens,
             batches=len(self._scored),
-            shared_tokens=self._shared_tokens,
+            shared_tokens=self.shared_tokens,
         )
 
 
 def _acknowledge(future: Future[Any]) -> None:
-    """Without this, `concurrent.futures.wait` waits for a cancelled Future for ever."""
+    """Otherwise `concurrent.futures.wait` never returns for a cancelled Future."""
     if future.cancelled():
         future.set_running_or_notify_cancel()
 

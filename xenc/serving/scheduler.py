@@ -1,7 +1,6 @@
-"""Requests of many callers -> batches on the device's thread -> each caller's answer.
+"""Runs requests: reader threads tokenize, the device's thread runs batches, other threads convert results.
 
-Reader threads tokenize, the device's thread takes batches from the queue, and a request is finished off that
-thread again, so that the device waits neither for a text nor for a caller.
+So the device waits neither for tokenization nor for callers' code.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from .worker import Worker
 
 
 class Scheduler(ABC):
-    """What has requests answered: whoever inherits from it says what the logits of a batch are.
+    """Base class that runs requests; subclasses compute the logits of a batch.
 
     Args:
-        worker: the threads to run on.
-        queue: what waits for the device.
+        worker: the threads.
+        queue: the queue of tokenized pairs.
 
     Attributes:
         queue: as given.
-        span: what each stage runs in; a profiler puts its own here. See `spans`.
+        span: the context manager of each stage; a profiler sets its own. See `spans`.
     """
 
     def __init__(self, worker: Worker, queue: BatchQueue) -> None:
@@ -39,10 +38,10 @@ class Scheduler(ABC):
 
     @abstractmethod
     def _logits(self, batch: NextBatch) -> Tensor:
-        """Logits [slots, C] of a batch; called on the device's thread, under inference mode."""
+        """Logits [slots, C] of a batch; called on the device's thread, in inference mode."""
 
     def schedule(self, request: Request) -> Future[Any]:
-        """Begin with a request; its Future is the answer."""
+        """Start a request and return its Future."""
         request.future.add_done_callback(self._look_again)
         self._worker.promise(request.future)
         try:
@@ -53,7 +52,7 @@ class Scheduler(ABC):
         return request.future
 
     def _tokenize(self, request: Request) -> None:
-        """Reader: tokenize a request chunk by chunk, until it is read or too much waits."""
+        """On a reader thread: tokenize a request in chunks, until it is read or the queue is full."""
         try:
             while request.unread and not request.dropped:
                 if self.queue.pause(request):
@@ -69,12 +68,12 @@ class Scheduler(ABC):
             self._worker.answer(request.fail, error)
 
     def _run_waiting(self) -> None:
-        """Device: run batches until there is none before more is tokenized."""
+        """On the device's thread: run batches until more pairs must be tokenized."""
         try:
             with torch.inference_mode():
                 while (batch := self._next_batch()) is not None:
                     self._run_batch(batch)
-        except BaseException as error:  # no request's own, so whoever waits is told
+        except BaseException as error:  # of no particular request, so all of them fail
             self._worker.fail_promised(error)
 
     def _next_batch(self) -> NextBatch | None:
@@ -88,37 +87,29 @@ class Scheduler(ABC):
         return batch
 
     def _run_batch(self, batch: NextBatch) -> None:
-        requests = batch.requests
+        slots_of = batch.slots
         try:
             logits = self._logits(batch)
         except BaseException as error:
-            if len(requests) == 1 or isinstance(error, CompileError):
-                for request in requests:
+            if len(slots_of) == 1 or isinstance(error, CompileError):
+                for request in slots_of:
                     self._worker.answer(request.fail, error)
-            else:  # one of them may be at fault: the others shall not know
-                for request in requests:
+            else:  # run each request separately, so that only the one at fault fails
+                for request in slots_of:
                     self._run_batch(batch.only(request))
             return
         per_token = batch.plan.all_tokens / sum(document.count for document in batch.documents)
-        for request in requests:
+        for request, slots in slots_of.items():
+            own = [batch.documents[slot] for slot in slots]
+            all_tokens = per_token * sum(document.count for document in own)
             try:
-                done = _note(request, batch, logits, per_token)
+                if request.note_scored(logits, slots, [each.row for each in own], all_tokens=all_tokens):
+                    self._worker.answer(request.finish, self.span)
             except BaseException as error:
                 self._worker.answer(request.fail, error)
-            else:
-                if done:
-                    self._worker.answer(request.finish, self.span)
 
     def _look_again(self, settled: Future[Any]) -> None:
-        """A request that was dropped may have been what others waited behind."""
+        """A dropped request may have held back others."""
         if settled.cancelled() or settled.exception() is not None:
             with suppress(RuntimeError):  # the interpreter is ending
                 self._worker.on_device(self._run_waiting)
-
-
-def _note(request: Request, batch: NextBatch, logits: Tensor, per_token: float) -> bool:
-    """Tell a request what of a batch is its; whether it has everything now."""
-    slots = [slot for slot, document in enumerate(batch.documents) if document.request is request]
-    documents = [batch.documents[slot] for slot in slots]
-    share = per_token * sum(document.count for document in documents)
-    return request.note_scored(logits, slots, [document.row for document in documents], all_tokens=share)

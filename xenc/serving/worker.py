@@ -1,8 +1,8 @@
-"""Who runs what: one thread owns the device, a few read texts ahead of it, others hand out answers.
+"""The threads of a model: one owns the device, a few tokenize, others run callers' code.
 
-torch.compile and CUDA graphs belong to the thread that warmed them up, so everything that touches the model
-is queued for one. Callers' own code (callbacks, activation functions) never runs on it, nor on a reader, so
-that it may ask for scores in its turn. Threads start with the first job and end with the `Worker`.
+torch.compile and CUDA graphs belong to the thread that warmed them up, so all work on the model runs on one
+thread. Callers' code (callbacks, activation functions) runs on separate threads, so that it may itself ask
+for scores. Threads start with the first job and end with the `Worker`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 Result = TypeVar("Result")
 
 READERS: Final = 2
-"""Threads that tokenize. A Rust tokenizer spreads one call over all cores by itself."""
+"""Threads that tokenize. A Rust tokenizer uses all cores for one call."""
 
 ANSWERERS: Final = 32
-"""Threads that may be in callers' code at once; they start one by one, when all others are busy."""
+"""Most threads that run callers' code; each starts only when all others are busy."""
 
 _PREFIX: Final = "xenc-"
 
@@ -41,27 +41,26 @@ class Worker:
         self._process = os.getpid()
 
     def on_device(self, job: Callable[..., Result], *args: Any, threads: int | None = None) -> Future[Result]:
-        """Run a job on the thread that owns the device.
+        """Run job(*args) on the device's thread.
 
         Args:
-            job: what to run.
+            job: a function.
             *args: its arguments.
-            threads: how many CPU threads it may use; None for as many as the thread that calls this.
+            threads: CPU threads it may use; None for as many as the calling thread.
         """
         self._survive_fork()
         return self._device.submit(_with_threads, threads or torch.get_num_threads(), job, *args)
 
     def read(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
-        """Run a job beside the device."""
+        """Run a job that tokenizes."""
         self._survive_fork()
         return self._readers.submit(job, *args)
 
     def answer(self, job: Callable[..., object], *args: Any) -> None:
-        """Run a job that may run callers' code; here and now, if no thread can be had any more."""
-        self._survive_fork()
+        """Run a job that may run callers' code; on this thread if no other can start any more."""
         try:
-            self._answerers.submit(job, *args)
-        except RuntimeError:  # the interpreter is ending, and somebody still waits
+            self.call(job, *args)
+        except RuntimeError:  # the interpreter is ending, and a caller may still wait
             job(*args)
 
     def call(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
@@ -70,22 +69,22 @@ class Worker:
         return self._answerers.submit(job, *args)
 
     def promise(self, future: Future[Any]) -> None:
-        """Remember a result that somebody waits for, so that closing does not leave them waiting."""
+        """Remember a Future, to be cancelled by `close` or failed by `fail_promised`."""
         self._promised.add(future)
         future.add_done_callback(self._promised.discard)
 
     def fail_promised(self, error: BaseException) -> None:
-        """Answer everything that is promised with an error."""
+        """Set an error on every promised Future."""
         for future in tuple(self._promised):
             self.answer(_fail, future, error)
 
     def close(self) -> None:
-        """Cancel what is promised, and end the threads; a later job starts new ones."""
+        """Cancel the promised Futures and end the threads; a later job starts new ones."""
         pools = self._device, self._readers, self._answerers
         self._start()
         for future in tuple(self._promised):
             future.cancel()
-        inside = threading.current_thread().name.startswith(_PREFIX)  # which cannot wait for itself
+        inside = threading.current_thread().name.startswith(_PREFIX)  # a thread cannot wait for itself
         for pool in pools:
             pool.shutdown(wait=not inside, cancel_futures=pool is not pools[-1])
 
@@ -101,6 +100,6 @@ def _fail(future: Future[Any], error: BaseException) -> None:
 
 
 def _with_threads(threads: int, job: Callable[..., Result], *args: Any) -> Result:
-    if torch.get_num_threads() != threads:  # OpenMP counts per thread, and Dynamo guards on the number
+    if torch.get_num_threads() != threads:  # OpenMP's setting is per thread, and Dynamo guards on it
         torch.set_num_threads(threads)
     return job(*args)
