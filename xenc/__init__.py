@@ -1,7 +1,4 @@
-"""xenc: cross-encoder inference that never recompiles after warm-up.
-
-The public names, in the order data flows.
-"""
+"""xenc: cross-encoder inference that does not recompile after warm-up."""
 
 from .errors import (
     BaselineError,

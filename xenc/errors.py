@@ -1,20 +1,20 @@
-"""Errors xenc raises. Each message names the value at fault and the remedy."""
+"""Errors that xenc raises. Each message names the value at fault and the remedy."""
 
 
 class XencError(Exception):
-    """Base of every error xenc raises on purpose."""
+    """Base class of xenc's errors."""
 
 
 class ExecutionError(XencError, ValueError):
-    """An `Execution` that cannot be: unknown preset, bad buckets, contradicting choices."""
+    """An invalid `Execution`: unknown preset, bad buckets, contradicting settings."""
 
 
 class NotInstalledError(XencError, ImportError):
-    """An optional package that an `Execution` needs and that is not there."""
+    """An `Execution` needs an optional package that is not installed."""
 
 
 class ModelError(XencError, ValueError):
-    """A checkpoint that cannot be loaded, a length it has no positions for, a question it cannot answer."""
+    """A checkpoint that cannot be loaded, or settings that it does not support."""
 
 
 class PairError(XencError, ValueError):
@@ -26,12 +26,12 @@ class CompileError(XencError, RuntimeError):
 
 
 class Overloaded(XencError, RuntimeError):
-    """More pairs would wait than `max_waiting_pairs` allows; nothing of the request was accepted.
+    """More pairs would wait than `max_waiting_pairs` allows. No pair of the request was accepted.
 
     Attributes:
-        pairs: how many were asked for.
-        waiting: how many waited when they were.
-        limit: how many may.
+        pairs: pairs of the request.
+        waiting: pairs already waiting.
+        limit: the most that may wait.
     """
 
     def __init__(self, message: str, *, pairs: int = 0, waiting: int = 0, limit: int = 0) -> None:
@@ -40,18 +40,18 @@ class Overloaded(XencError, RuntimeError):
 
     @property
     def retry_helps(self) -> bool:
-        """False if the request alone exceeds the limit: it must be split."""
+        """False if the request exceeds the limit by itself and must be split."""
         return self.pairs <= self.limit
 
 
 class NonFiniteScoreError(XencError, ArithmeticError):
-    """The model answered NaN for some pairs."""
+    """Some pairs' logits are NaN."""
 
 
 class BaselineError(XencError, ValueError):
-    """A stored baseline that cannot be read."""
+    """A stored baseline cannot be read."""
 
 
 def first_line(said: object) -> str:
-    """The first line of an error, or of a reason that PyTorch gives: what our messages quote of theirs."""
+    """The first line of an error or of a reason given by PyTorch, to be quoted in a message."""
     return next(iter(str(said).strip().splitlines()), "no reason given")

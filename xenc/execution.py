@@ -1,4 +1,4 @@
-"""Execution: one frozen record that says HOW pairs are scored, checked once."""
+"""`Execution`: how pairs are scored, as one frozen, checked dataclass."""
 
 from __future__ import annotations
 
@@ -21,43 +21,40 @@ _DEFAULT_BUCKETS: Final = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How a list of pairs becomes scores.
+    """How pairs are batched, padded, compiled and quantized.
 
     Attributes:
-        layout: "padded" pads each batch to its longest pair; "bucketed" pads it up to the next allowed
-            length and fills short batches with dummy rows, so that only a few shapes exist; "packed" lays
-            pairs end to end in batches of a fixed number of tokens, without padding between them.
-        attention: transformers' attention implementation of padded and bucketed batches, "eager" or "sdpa"
-            (PyTorch's fused attention, FlashAttention where the device has it). Packed batches have
-            an operator of their own.
+        layout: "padded" pads each batch to its longest pair; "bucketed" pads it to the next allowed length
+            and fills short batches with dummy rows, so that there are few shapes; "packed" concatenates
+            pairs in batches of a fixed number of tokens, without padding between them.
+        attention: transformers' attention implementation for padded and bucketed batches, "eager" or "sdpa"
+            (PyTorch's fused attention). Packed batches have their own operator.
         sort: batch pairs of similar token counts together, longest first; packed batches need no sorting.
             Scores return in the caller's order either way.
-        buckets: allowed padded lengths of bucketed batches, in tokens. An int means its multiples up to
-            max_length, "powers-of-two" means 16, 32, 64 and so on, "max-length" means that one alone, and a
-            tuple is taken as it is.
-        token_budgets: allowed sizes of packed batches, in tokens. An int is the largest, and smaller ones
-            are derived from it; a tuple is taken as it is; None leaves the largest to the device.
-        deterministic: packed batches of one size only, so that a pair's score is the same to the last bit
-            whatever it shares its batch with, and wherever it stands.
-        share_prefix: compute what all pairs of a request begin with once: instruction and query, which in a
-            causal model do not depend on the document. For packed batches; a request's pairs share a batch
-            with no other's, and one request of several queries shares what those have in common. The keys
-            and values of a prefix of max_length tokens are held in memory.
-        quantize: None for the model's own dtype; "int8" or "float8" for matrix products of the encoder's
-            layers in eight bits, on weights scaled by row and on activations scaled by token as they come.
-            "float8" needs CUDA, compute capability 8.9 and a model in bfloat16. The model itself stays as
-            it is. On a processor with VNNI "int8" needs nothing installed, elsewhere torchao. Where no C++
-            kernels could be built, call `warmup` again after writing through a parameter's `.data`.
-        products: what multiplies by the weights of the encoder's layers on a processor, in packed batches:
-            "torch", "onednn", or "xenc" for kernels of our own, which hold a second copy of those weights in
-            the order they read them. None takes the fastest here, measured once; the warm-up report says it.
+        buckets: allowed padded lengths of bucketed batches, in tokens: an int for its multiples up to
+            max_length, "powers-of-two" for 16, 32, 64 and so on, "max-length", or a tuple of lengths.
+        token_budgets: allowed sizes of packed batches, in tokens: an int for the largest, from which smaller
+            ones are derived, a tuple of sizes, or None for the device's default.
+        deterministic: batch-invariant (bitwise) scores: packed batches of a single size, so that a score
+            does not depend on the other pairs in its batch or on its position.
+        share_prefix: compute the prefix that all pairs of a request share (instruction and query of a causal
+            model) only once. For packed batches, which requests then do not share. Keys and values of
+            max_length tokens stay in memory.
+        quantize: None for the model's own dtype; "int8" or "float8" for the encoder's matrix products in
+            eight bits, with weights scaled by row and activations dynamically by token. The model itself is
+            not changed. "float8" needs CUDA, compute capability 8.9 and a bfloat16 model; "int8" needs
+            torchao except on CPUs with VNNI. Where no C++ kernels could be built, call `warmup` again after
+            writing through a parameter's `.data`.
+        products: the implementation of the encoder's matrix products on a CPU, in packed batches: "torch",
+            "onednn", or "xenc" for our own kernels, which keep a reordered copy of the weights. None takes
+            the fastest, measured once and named in the warm-up report.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
-        dynamic: `torch.compile`'s dynamic: True for one graph over all shapes, False for one per shape,
-            None to let PyTorch start static and generalise.
-        strict: raise `CompileError` when something compiles after warm-up; otherwise warn once.
+        dynamic: `torch.compile`'s dynamic: True for one graph for all shapes, False for one per shape, None
+            to let PyTorch start static and generalize.
+        strict: raise `CompileError` if something compiles after warm-up; otherwise warn once.
 
     Raises:
-        ExecutionError: a value that is not one of the above, or a contradiction between two of them.
+        ExecutionError: an invalid value, or two that contradict each other.
     """
 
     layout: Layout = "packed"
@@ -86,21 +83,22 @@ class Execution:
         self._check_graph()
 
     def _check_batches(self) -> None:
-        """What only one layout has."""
+        """Refuse settings of one layout with another."""
         if self.buckets != _DEFAULT_BUCKETS and self.layout != "bucketed":
             raise ExecutionError(f"buckets={self.buckets!r} are for layout='bucketed', not {self.layout!r}.")
-        if self.layout != "packed" and (self.token_budgets is not None or self.deterministic):
-            chosen = (
-                "deterministic" if self.token_budgets is None else f"token_budgets={self.token_budgets!r}"
-            )
-            raise ExecutionError(f"{chosen} is for layout='packed', not {self.layout!r}.")
+        packed_only = {
+            f"token_budgets={self.token_budgets!r}": self.token_budgets is not None,
+            "deterministic": self.deterministic,
+            "share_prefix": self.share_prefix,
+        }
+        for setting, chosen in packed_only.items():
+            if chosen and self.layout != "packed":
+                raise ExecutionError(f"{setting} is for layout='packed', not {self.layout!r}.")
         if self.deterministic and isinstance(self.token_budgets, tuple) and len(self.token_budgets) > 1:
             raise ExecutionError(
                 f"deterministic with token_budgets={self.token_budgets!r}: a matrix product of another size "
-                "may round otherwise. Give one budget."
+                "may round differently. Give one budget."
             )
-        if self.share_prefix and self.layout != "packed":
-            raise ExecutionError(f"share_prefix is for layout='packed', not {self.layout!r}.")
         if self.share_prefix and self.deterministic:
             raise ExecutionError(
                 "deterministic with share_prefix: where a prefix ends depends on the other pairs, and so "
@@ -108,20 +106,18 @@ class Execution:
             )
 
     def _check_graph(self) -> None:
-        """What only a compiled graph has, and what cannot be one."""
+        """Refuse products and compile modes that the other settings exclude."""
         own = self.products in ("onednn", "xenc")
         if own and self.layout != "packed" and (self.quantize is None or self.products == "onednn"):
             raise ExecutionError(
                 f"products={self.products!r} is for layout='packed', not {self.layout!r}. Use products=None."
             )
         if own and self.quantize == "float8":
-            raise ExecutionError(
-                f"products={self.products!r} with quantize='float8': both say what multiplies. Choose one."
-            )
+            raise ExecutionError(f"products={self.products!r} with quantize='float8': choose one of the two.")
         if self.products == "onednn" and self.quantize is not None:
             raise ExecutionError(
-                f"products='onednn' with quantize={self.quantize!r}: in eight bits \"xenc\" or torchao "
-                "multiplies. Use products=None."
+                f"products='onednn' with quantize={self.quantize!r}: in eight bits there are only \"xenc\" "
+                "and torchao. Use products=None."
             )
         if self.compile_mode is not None and self.layout == "padded":
             raise ExecutionError(
@@ -132,7 +128,7 @@ class Execution:
 
     @property
     def graph_settings(self) -> tuple[object, ...]:
-        """What the compiled graph depends on; executions that agree here can share one."""
+        """The settings that a compiled graph depends on; executions with equal ones can share it."""
         padded = self.layout in ("padded", "bucketed")
         return (
             padded or self.layout, not padded or self.attention, self.share_prefix, self.compile_mode,

@@ -1,4 +1,4 @@
-"""What may be absent: optional packages, which extra of xenc brings them, and a C++ compiler."""
+"""What may be missing: optional packages, named with the extra that installs them, and a C++ compiler."""
 
 from __future__ import annotations
 
@@ -10,39 +10,37 @@ from .errors import NotInstalledError, first_line
 from .execution import Execution
 
 EXTRAS: Final = {"torchao": ("torchao",)}
-"""By extra, as in `pip install 'xenc[torchao]'`: the modules it brings."""
+"""The modules that each extra installs, as in `pip install 'xenc[torchao]'`."""
 
 
 def missing(extra: str) -> str | None:
-    """Why what an extra brings cannot be used, and the remedy; None if all of it is installed."""
+    """Why an extra cannot be used, and the remedy; None if its modules are installed."""
     absent = [module for module in EXTRAS[extra] if find_spec(module) is None]
     return f"not installed: pip install 'xenc[{extra}]'" if absent else None
 
 
 def require(extra: str, purpose: str) -> None:
-    """Insist on an extra.
+    """Raise unless an extra is installed.
 
     Args:
         extra: its name.
-        purpose: what was asked for, as the caller wrote it.
+        purpose: the setting that needs it, for the message.
 
     Raises:
-        NotInstalledError: one of its packages is absent.
+        NotInstalledError: one of its modules is missing.
     """
-    reason = missing(extra)
-    if reason is not None:
-        absent = ", ".join(module for module in EXTRAS[extra] if find_spec(module) is None)
-        raise NotInstalledError(f"{purpose} needs {absent}, which is {reason}")
+    if (reason := missing(extra)) is not None:
+        raise NotInstalledError(f"{purpose} needs {', '.join(EXTRAS[extra])}, which is {reason}")
 
 
 def missing_for(execution: Execution) -> str | None:
-    """Why an execution cannot run for want of packages, and the remedy; None if all of them are installed."""
+    """Why packages are missing for an execution, and the remedy; None if it can run."""
     return missing("torchao") if execution.quantize is not None else None
 
 
 @cache
 def missing_compiler() -> str | None:
-    """Why `torch.compile` cannot make code for a processor; None if there is a C++ compiler that runs."""
+    """Why `torch.compile` cannot generate code for the CPU; None if there is a working C++ compiler."""
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     try:

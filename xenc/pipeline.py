@@ -1,4 +1,4 @@
-"""The road in one place: pairs -> tokens -> plan -> batches -> forward -> logits in the caller's order."""
+"""All stages in one place: pairs -> tokens -> plan -> batches -> forward -> logits in the caller's order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from .execution import Execution
 from .layouts.choice import layout_of
 from .models.kernel_twin import twin_for
 from .models.reranker import Reranker
-from .models.twin import Twin
 from .serving.queue import NextBatch
 from .serving.request import Request, Scored
 from .serving.scheduler import Scheduler
@@ -29,28 +28,28 @@ from .text.tokens import TokenizedPairs
 
 
 class Pipeline(Scheduler):
-    """One model under one execution. Its stages are attributes: reader, plan(), collator, forward.
+    """One model under one execution.
 
     Args:
         reranker: the model, as it is now.
         reader: tokenizes its pairs.
-        execution: how to order, lay out and run; one that the model can run.
-        worker: the threads to run on.
-        reuse: a pipeline of the same model and the same graph settings, whose graphs to go on using.
+        execution: an execution that the model can run.
+        worker: the threads.
+        reuse: a pipeline of the same model and graph settings, whose graphs to use.
 
     Attributes:
         reranker, reader, execution: as given.
-        model, device: the reranker's model, and where it is.
+        model, device: the reranker's model and its device.
         collator: pairs of one batch -> the batch on the device.
         forward: a batch -> its logits.
-        compiled: the forward, if the execution compiles it.
-        products: what multiplies by the encoder's weights, and why.
+        compiled: the forward pass, if the execution compiles it.
+        products: the implementation of the encoder's matrix products, and why it was chosen.
         queue, span: see `Scheduler`.
 
     Raises:
-        ExecutionError: buckets or token budgets that do not hold max_length; a quantisation that the
-            device, the dtype or the model does not allow for.
-        NotInstalledError: a quantisation without torchao.
+        ExecutionError: buckets or token budgets below max_length; a quantization that the device, the dtype
+            or the model does not support.
+        NotInstalledError: the quantization needs torchao.
     """
 
     def __init__(
@@ -64,16 +63,14 @@ class Pipeline(Scheduler):
         self.reranker, self.reader, self.execution = reranker, reader, execution
         self.model, self.device = reranker.model, reranker.model.device
         self._graph_key = reranker.graph_key
-        self._twin: Twin | None
+        compiled: PreparedForward | None = None
         if reuse is None:
             self._twin, self.products = twin_for(self.model, execution)
         else:
-            self._twin, self.products = reuse._twin, reuse.products
+            self._twin, self.products, compiled = reuse._twin, reuse.products, reuse.compiled
         runs = self.model if self._twin is None else self._twin.model
         self._attending = _attending(runs)
-        self._layout = layout_of(
-            reranker, execution, model=runs, compiled=None if reuse is None else reuse.compiled
-        )
+        self._layout = layout_of(reranker, execution, model=runs, compiled=compiled)
         self.compiled: PreparedForward | None = self._layout.compiled
         self.collator = self._layout.collator
         self.forward: Callable[[Any], Tensor] = self._layout.forward
@@ -83,21 +80,21 @@ class Pipeline(Scheduler):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes in."""
+        """The model's dtype."""
         return self.model.dtype
 
     @property
     def multiplied_dtype(self) -> torch.dtype:
-        """What the products of the encoder's layers multiply."""
+        """The dtype of the operands of the encoder's matrix products."""
         return torch.int8 if self.execution.quantize == "int8" else self.dtype
 
     def is_of(self, reranker: Reranker) -> bool:
-        """Whether graphs, twin and collator still fit a model; its texts may be read otherwise."""
+        """Whether graphs, twin and collator still fit a model; its tokenization may differ."""
         same = self._graph_key == reranker.graph_key
         return same and (self._twin is None or self._twin.is_of(reranker.model))
 
     def reads_like(self, reranker: Reranker) -> bool:
-        """Whether the pairs of a model are tokenized as this pipeline does."""
+        """Whether a model's pairs are tokenized as in this pipeline."""
         ours = self.reranker
         same_length = ours.max_length == reranker.max_length
         return same_length and ours.tokenizer is reranker.tokenizer and ours.first_step == reranker.first_step
@@ -107,15 +104,15 @@ class Pipeline(Scheduler):
         return self.reader.for_request(None)(pairs)
 
     def plan(self, tokens: TokenizedPairs, *, batch_size: int) -> Plan:
-        """The batches this execution makes of a request that is alone."""
+        """The batches of a request that shares none."""
         return self._layout.plan(tokens, batch_size)
 
     def every_shape(self, batch_size: int) -> Iterator[Batch]:
-        """A batch of dummies in every shape that batches can have."""
+        """A dummy batch of every shape that batches can have."""
         return self._layout.every_shape(batch_size)
 
     def warmup(self, batch_size: int, passes: int | None, folder: Path | None = None) -> WarmupReport:
-        """Run every shape that batches can have; nothing if nothing is compiled."""
+        """Run every shape that batches can have, if the forward pass is compiled."""
         _check_batch_size(batch_size)
         return self._worker.on_device(self._warm_up, batch_size, passes, folder).result()
 
@@ -139,15 +136,12 @@ class Pipeline(Scheduler):
         tokenize: Tokenize | None = None,
         **more: Any,
     ) -> Future[Any]:
-        """Begin to score N >= 1 pairs.
+        """Start scoring N >= 1 pairs.
 
         Args:
-            pairs: the pairs.
-            batch_size: rows of a padded batch.
-            answer: what becomes of the logits before the caller has them.
+            pairs, batch_size, answer, **more: see `Request`.
             prompt: sentence-transformers' prompt.
-            tokenize: tokenizes the pairs in the reader's place.
-            **more: see `Request`.
+            tokenize: replaces the reader.
 
         Raises:
             ExecutionError: a batch size below 1.
@@ -160,7 +154,7 @@ class Pipeline(Scheduler):
         return self.schedule(Request(pairs, batch_size=batch_size, tokenize=read, answer=answer, **more))
 
     def run(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """Logits of collated batches, run one after the other on the device's thread: nothing beside."""
+        """Logits of collated batches: only forward passes, one after another, on the device's thread."""
 
         @torch.inference_mode()
         def run() -> list[Tensor]:
@@ -170,7 +164,7 @@ class Pipeline(Scheduler):
         return self._worker.on_device(run).result()
 
     def _logits(self, batch: NextBatch) -> Tensor:
-        """Device: logits [slots, C] of what the queue gave."""
+        """See `Scheduler`."""
         self._use_attention()
         with self.span("collate"):
             collated = self.collator.collate(batch.tokens, batch.plan)
@@ -184,8 +178,8 @@ class Pipeline(Scheduler):
 
 
 def _attending(model: PreTrainedModel) -> tuple[PreTrainedModel, ...]:
-    """The model, and parts of it that have a configuration of the same kind but their own: T5's encoder and
-    decoder, which transformers 5.17 leaves out when it sets the model's attention.
+    """The modules whose attention must be set: the model, and T5's encoder and decoder, which have their own
+    configurations and which transformers 5.17 leaves out when it sets the model's attention.
     """
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     alike = {id(part.config): part for part in parts if type(part.config) is type(model.config)}

@@ -1,4 +1,4 @@
-"""The executions that have a name."""
+"""Executions with a name."""
 
 from __future__ import annotations
 
@@ -6,25 +6,16 @@ from types import MappingProxyType
 from typing import Final
 
 from .errors import ExecutionError
-from .execution import Attention, Execution
-
-
-def _eager(attention: Attention, *, sort: bool) -> Execution:
-    return Execution(layout="padded", attention=attention, sort=sort, compile_mode=None)
-
-
-def _compiled(attention: Attention) -> Execution:
-    return Execution(layout="bucketed", attention=attention, compile_mode="max-autotune")
-
+from .execution import Execution
 
 PRESETS: Final = MappingProxyType(
     {
-        "eager-unsorted": _eager("eager", sort=False),
-        "eager-sorted": _eager("eager", sort=True),
-        "sdpa-unsorted": _eager("sdpa", sort=False),
-        "sdpa-sorted": _eager("sdpa", sort=True),
-        "compiled-eager-sorted": _compiled("eager"),
-        "compiled-sdpa-sorted": _compiled("sdpa"),
+        "eager-unsorted": Execution(layout="padded", attention="eager", sort=False, compile_mode=None),
+        "eager-sorted": Execution(layout="padded", attention="eager", compile_mode=None),
+        "sdpa-unsorted": Execution(layout="padded", sort=False, compile_mode=None),
+        "sdpa-sorted": Execution(layout="padded", compile_mode=None),
+        "compiled-eager-sorted": Execution(layout="bucketed", attention="eager", compile_mode="max-autotune"),
+        "compiled-sdpa-sorted": Execution(layout="bucketed", compile_mode="max-autotune"),
         "bucketed": Execution(layout="bucketed"),
         "packed": Execution(),
         "packed-eager": Execution(compile_mode=None),
@@ -35,9 +26,8 @@ PRESETS: Final = MappingProxyType(
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
     }
 )
-"""The first six are the rows of the original recipe. "bucketed" is compiled as "compiled-sdpa-sorted" is,
-without the minutes of autotuning; "packed" is the default, and those named after it differ from it in one
-field."""
+"""The first six are the rows of the original recipe. "bucketed" is "compiled-sdpa-sorted" without the minutes
+of autotuning. "packed" is the default; the presets after it change one field of it."""
 
 DEFAULT_PRESET: Final = "packed"
 
@@ -55,7 +45,7 @@ REPLACED: Final = MappingProxyType(
         "bucketed-unfilled-static": 'Execution(layout="bucketed", dynamic=False)',
         "bucketed-automatic": 'Execution(layout="bucketed", dynamic=None)',
         "bucketed-cudagraphs": 'Execution(layout="bucketed", compile_mode="reduce-overhead")',
-        "bucketed-no-cudagraphs": ('Execution(layout="bucketed", compile_mode="max-autotune-no-cudagraphs")'),
+        "bucketed-no-cudagraphs": 'Execution(layout="bucketed", compile_mode="max-autotune-no-cudagraphs")',
         "packed-frozen": "'packed'",
         "packed-static": "Execution(dynamic=False)",
         "packed-max-autotune": 'Execution(compile_mode="max-autotune")',
@@ -71,11 +61,11 @@ REPLACED: Final = MappingProxyType(
 
 
 def resolve_execution(execution: Execution | str) -> Execution:
-    """The `Execution` a caller means by a record or by a preset's name.
+    """The `Execution` itself, or that of a preset's name.
 
     Raises:
-        ExecutionError: neither of the two types, or an unknown name. The message lists the presets, or says
-            what to write instead of one of an earlier version.
+        ExecutionError: another type or an unknown name. The message lists the presets, or the replacement
+            for a preset of an earlier version.
     """
     if isinstance(execution, Execution):
         return execution
