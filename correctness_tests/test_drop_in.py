@@ -26,10 +26,6 @@ CrossEncoder = sentence_transformers.CrossEncoder
 Call = Callable[[CrossEncoder], Any]
 
 
-def no_activation(scores: torch.Tensor) -> torch.Tensor:
-    return scores
-
-
 def squeeze(scores: torch.Tensor) -> torch.Tensor:
     return scores.squeeze(-1)
 
@@ -51,7 +47,7 @@ CALLS: dict[str, Call] = {
     "list of tensors": lambda model: model.predict(PAIRS, convert_to_numpy=False),
     "one tensor": lambda model: model.predict(PAIRS[0], convert_to_tensor=True),
     "one of a list": lambda model: model.predict(PAIRS[0], convert_to_numpy=False),
-    "positional": lambda model: model.predict(PAIRS, None, "in: ", 3, False, no_activation, False, False),
+    "positional": lambda model: model.predict(PAIRS, None, "in: ", 3, False, torch.tanh, False, False),
     "small batches": lambda model: model.predict(PAIRS, batch_size=2),
     "prompt": lambda model: model.predict(PAIRS, prompt="What is this? "),
     "empty prompt": lambda model: model.predict(PAIRS, prompt=""),
@@ -72,19 +68,14 @@ CALLS: dict[str, Call] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def drop_in(eager):
-    return eager
-
-
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_every_call_answers_as_sentence_transformers(drop_in, plain, call):
-    assert_same(call(drop_in), call(plain))
+def test_every_call_answers_as_sentence_transformers(eager, plain, call):
+    assert_same(call(eager), call(plain))
 
 
-def test_an_activation_of_no_length_is_one(drop_in, plain):
-    """sentence-transformers 6.0 takes it for none."""
-    ours = drop_in.predict(PAIRS, activation_fn=torch.nn.Sequential())
+def test_an_activation_of_no_length_is_one(eager, plain):
+    """sentence-transformers 6.0 ignores it."""
+    ours = eager.predict(PAIRS, activation_fn=torch.nn.Sequential())
     assert_same(ours, plain.predict(PAIRS, activation_fn=torch.nn.Identity()))
 
 
@@ -105,8 +96,8 @@ def test_several_labels_answer_as_sentence_transformers(three_labels, softmax, i
 @given(pairs=strategies.lists_of_pairs())
 @example(pairs=[(" spaces \n", "\ttabs "), ("", "")])
 @strategies.FEW
-def test_any_texts_score_as_in_sentence_transformers(drop_in, plain, pairs):
-    np.testing.assert_allclose(drop_in.predict(pairs), plain.predict(pairs), rtol=0, atol=1e-5)
+def test_any_texts_score_as_in_sentence_transformers(eager, plain, pairs):
+    np.testing.assert_allclose(eager.predict(pairs), plain.predict(pairs), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["predict", "rank"])
@@ -140,11 +131,11 @@ REFUSED: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
-def test_what_sentence_transformers_refuses_is_refused_with_a_like_error(drop_in, plain, call):
+def test_what_sentence_transformers_refuses_is_refused_with_a_like_error(eager, plain, call):
     with pytest.raises(Exception) as theirs:  # noqa: PT011 -- whatever it is, ours must be one too
         call(plain)
     with pytest.raises(theirs.type):
-        call(drop_in)
+        call(eager)
 
 
 def test_rank_refuses_several_labels(three_labels):
@@ -154,12 +145,12 @@ def test_rank_refuses_several_labels(three_labels):
 
 
 @pytest.mark.parametrize("shown", [True, False, None])
-def test_the_progress_bar_is_shown_as_in_sentence_transformers(drop_in, plain, capsys, shown):
+def test_the_progress_bar_is_shown_as_in_sentence_transformers(eager, plain, capsys, shown):
     plain.predict(PAIRS, show_progress_bar=shown)
     theirs = "Batches" in capsys.readouterr().err
-    drop_in.predict(PAIRS, show_progress_bar=shown)
+    eager.predict(PAIRS, show_progress_bar=shown)
     assert ("Pairs" in capsys.readouterr().err) == theirs
 
 
-def test_scores_are_made_in_inference_mode(drop_in):
-    assert drop_in.predict(PAIRS, convert_to_tensor=True).is_inference()
+def test_scores_are_made_in_inference_mode(eager):
+    assert eager.predict(PAIRS, convert_to_tensor=True).is_inference()

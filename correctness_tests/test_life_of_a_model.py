@@ -21,11 +21,12 @@ from xenc import PRESETS
 PAIRS = [(query[:70], document[:90]) for query, document in workloads.seed(pairs=9, batch_size=8).round(2)]
 
 
+def made(checkpoint) -> xenc.CrossEncoder:
+    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution="sdpa-sorted")
+
+
 def test_a_tokenizer_put_in_later_is_used(tiny):
-    models = (
-        xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted"),
-        CrossEncoder(str(tiny), device="cpu"),
-    )
+    models = made(tiny), CrossEncoder(str(tiny), device="cpu")
     for model in models:
         model.predict(PAIRS)
         tokenizer = copy.deepcopy(model.tokenizer)
@@ -35,10 +36,7 @@ def test_a_tokenizer_put_in_later_is_used(tiny):
 
 
 def test_max_seq_length_changed_later_is_used(tiny):
-    models = (
-        xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted"),
-        CrossEncoder(str(tiny), device="cpu", max_length=64),
-    )
+    models = made(tiny), CrossEncoder(str(tiny), device="cpu", max_length=64)
     for model in models:
         model.predict(PAIRS)
         model.max_seq_length = 16
@@ -47,13 +45,13 @@ def test_max_seq_length_changed_later_is_used(tiny):
 
 
 def test_training_mode_does_not_leak_into_scores(tiny, plain):
-    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted")
+    model = made(tiny)
     model.train()
     assert_same(model.predict(PAIRS), plain.predict(PAIRS))
 
 
 def test_the_slow_path_is_said_once_at_info(tiny, caplog):
-    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted")
+    model = made(tiny)
     with caplog.at_level(logging.INFO, logger="xenc"):
         for _ in range(2):
             model.predict(PAIRS, processing_kwargs={"text": {"max_length": 9}})
@@ -64,7 +62,7 @@ def test_the_slow_path_is_said_once_at_info(tiny, caplog):
 
 
 def test_a_process_pool_scores_the_same(tiny, plain):
-    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted")
+    model = made(tiny)
     assert_same(model.predict(PAIRS, device=["cpu", "cpu"], chunk_size=5), plain.predict(PAIRS))
 
 
@@ -79,7 +77,7 @@ def test_a_copy_scores_the_same(warm, plain, duplicate):
 
 def test_a_saved_model_loads_in_both_libraries(eager, plain, tmp_path):
     eager.save_pretrained(str(tmp_path))
-    ours = xenc.CrossEncoder(str(tmp_path), device="cpu", execution="sdpa-sorted")
+    ours = made(tmp_path)
     for model in (ours, CrossEncoder(str(tmp_path), device="cpu")):
         assert_same(model.predict(PAIRS), plain.predict(PAIRS))
 
@@ -104,5 +102,5 @@ def test_code_that_comes_with_a_checkpoint_does_not_run_unasked(tiny, tmp_path):
     remote = {"AutoConfig": "remote.Config", "AutoModelForSequenceClassification": "remote.Model"}
     (checkpoint / "config.json").write_text(json.dumps({**config, "auto_map": remote}))
     with suppress(xenc.ModelError):  # to refuse is as good as to ignore
-        xenc.CrossEncoder(str(checkpoint), device="cpu", execution="sdpa-sorted")
+        made(checkpoint)
     assert not (tmp_path / "ran").exists()

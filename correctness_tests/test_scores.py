@@ -1,4 +1,4 @@
-"""The heart: however pairs are ordered, padded, batched and compiled, they score as each would alone."""
+"""Scores do not depend on how pairs are ordered, padded, batched and compiled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one process compiled, the next one finds; and a file that is of no use does no harm."""
+"""A process finds the graphs that an earlier one compiled; a useless file does no harm."""
 
 from __future__ import annotations
 
@@ -69,15 +69,14 @@ def test_a_foreign_file_is_ignored_with_a_warning(tmp_path, caplog, content):
     assert "cannot be used and will be replaced" in caplog.text
 
 
-def test_an_empty_folder_is_no_matter_for_a_warning(tmp_path, caplog):
+def test_an_empty_folder_causes_no_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         load_graphs(tmp_path)
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize("path", ["a folder", "a file in its place"])
-def test_a_folder_that_cannot_be_read_does_not_stop_the_warm_up(tmp_path, path, caplog):
-    (tmp_path / "cache").mkdir() if path == "a folder" else (tmp_path / "cache").write_text("")
-    if path == "a folder":
-        (tmp_path / "cache" / "compiled.bin").mkdir()
-    load_graphs(tmp_path / "cache")
+@pytest.mark.parametrize("path", ["compiled.bin", "no folder"])
+def test_a_folder_that_cannot_be_read_does_not_stop_the_warm_up(tmp_path, path):
+    (tmp_path / "compiled.bin").mkdir()
+    (tmp_path / "no folder").write_text("")
+    load_graphs(tmp_path if path == "compiled.bin" else tmp_path / path)

@@ -1,4 +1,4 @@
-"""The watch: each thing that Dynamo can do behind one's back is done, and seen."""
+"""`watch_compiles` reports each kind of compilation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compile wrapper: one graph for all shapes, and nothing compiles after warm-up unnoticed."""
+"""The torch.compile wrapper: one graph for all shapes, and late compilations are reported."""
 
 from __future__ import annotations
 
@@ -28,20 +28,13 @@ LAX = Execution(layout="bucketed", buckets=32)
 STRICT = replace(LAX, strict=True)
 
 
-def made(checkpoint, execution: Execution, **kwargs) -> xenc.CrossEncoder:
-    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution, **kwargs)
+def made(checkpoint, execution: Execution, device: str = "cpu", **kwargs) -> xenc.CrossEncoder:
+    return xenc.CrossEncoder(str(checkpoint), device=device, execution=execution, **kwargs)
 
 
 @pytest.fixture(scope="module")
 def strict(one_layer):
     model = made(one_layer, STRICT)
-    model.warmup(batch_size=2, passes=1)
-    return model
-
-
-@pytest.fixture(scope="module")
-def lax(one_layer):
-    model = made(one_layer, LAX)
     model.warmup(batch_size=2, passes=1)
     return model
 
@@ -68,36 +61,26 @@ def test_warm_up_compiles_one_graph_for_all_shapes(one_layer):
 
 
 GRAPHS = {
-    "buckets of 16": ({}, {1}),
-    "buckets of 32": ({"buckets": 32}, {1}),
-    "powers of two": ({"buckets": "powers-of-two"}, {1}),
-    "max length": ({"buckets": "max-length"}, {1}),
-    "a graph per bucket": ({"dynamic": False}, {4}),  # up to 64 tokens
-    # the first shape as it is, unless PyTorch remembers that others follow
-    "automatic": ({"dynamic": None}, {1, 2}),
+    "buckets of 16": ({}, 3, {1}),
+    "as many rows as tokens": ({}, 16, {1}),
+    "buckets of 32": ({"buckets": 32}, 3, {1}),
+    "powers of two": ({"buckets": "powers-of-two"}, 3, {1}),
+    "max length": ({"buckets": "max-length"}, 3, {1}),
+    "a graph per bucket": ({"dynamic": False}, 3, {4}),  # up to 64 tokens
+    # PyTorch specializes on the first shape, unless it remembers that others follow
+    "automatic": ({"dynamic": None}, 3, {1, 2}),
 }
-"""Fields of a bucketed execution, and how many graphs a warm-up for batches of three may compile."""
+"""Fields of a bucketed execution, the batch size, and how many graphs the warm-up may compile."""
 
 
-@pytest.mark.parametrize(("fields", "graphs"), GRAPHS.values(), ids=GRAPHS)
-def test_whatever_the_buckets_nothing_compiles_after_warm_up(one_layer, fields, graphs):
+@pytest.mark.parametrize(("fields", "batch_size", "graphs"), GRAPHS.values(), ids=GRAPHS)
+def test_nothing_compiles_after_warm_up_whatever_the_buckets(one_layer, fields, batch_size, graphs):
     model = made(one_layer, Execution(layout="bucketed", strict=True, **fields))
-    report = model.warmup(batch_size=3, passes=1)
-    assert report.graphs in graphs
+    assert model.warmup(batch_size=batch_size, passes=1).graphs in graphs
     with watch_compiles() as watch:
         for count in range(1, 8):
-            model.predict((PAIRS + PAIRS)[:count], batch_size=3)
-            model.predict((PAIRS + PAIRS)[-count:], batch_size=3)
-    assert watch.report.clean, watch.report.describe()
-
-
-def test_one_graph_serves_a_batch_as_large_as_a_bucket(one_layer):
-    model = made(one_layer, Execution(layout="bucketed", strict=True))
-    report = model.warmup(batch_size=16, passes=1)
-    assert (16, 16) in report.shapes
-    assert report.graphs == 1
-    with watch_compiles() as watch:
-        model.predict(PAIRS, batch_size=16)
+            model.predict((PAIRS + PAIRS)[:count], batch_size=batch_size)
+            model.predict((PAIRS + PAIRS)[-count:], batch_size=batch_size)
     assert watch.report.clean, watch.report.describe()
 
 
@@ -114,7 +97,9 @@ def test_strict_mode_raises_for_a_batch_size_that_was_not_warmed_up(strict):
         strict.predict(PAIRS, batch_size=1)
 
 
-def test_otherwise_a_late_compile_is_a_warning_said_once(lax, caplog):
+def test_otherwise_a_late_compile_is_one_warning(one_layer, caplog):
+    lax = made(one_layer, LAX)
+    lax.warmup(batch_size=2, passes=1)
     expected = lax.predict(PAIRS, batch_size=2)
     caplog.clear()
     with changed_global_state():
@@ -170,7 +155,7 @@ def test_one_graph_per_shape_may_be_more_than_pytorchs_limit(one_layer, dynamo_a
 
 
 def test_two_that_warm_up_at_once_leave_pytorchs_limits_as_they_were(one_layer, monkeypatch):
-    """Whoever begins first ends first, if PyTorch lets both run."""
+    """The first to start ends first, if PyTorch lets both run."""
     first, second = (CompiledForward(classify, made(one_layer, LAX).transformers_model, LAX) for _ in "ab")
     begun = {first: threading.Event(), second: threading.Event()}
     ended = threading.Event()
@@ -241,8 +226,7 @@ def test_no_setting_of_the_process_is_left_changed(one_layer):
 
 @pytest.mark.gpu
 def test_a_shape_that_records_a_cuda_graph_after_warm_up_is_an_error(one_layer):
-    execution = replace(STRICT, compile_mode="reduce-overhead")
-    model = xenc.CrossEncoder(str(one_layer), device="cuda", execution=execution)
+    model = made(one_layer, replace(STRICT, compile_mode="reduce-overhead"), device="cuda")
     model.warmup(batch_size=2)
     model.predict(PAIRS, batch_size=2)
     with pytest.raises(CompileError, match=r"recorded a CUDA graph|compiled"):

@@ -1,4 +1,4 @@
-"""Never more pairs wait than may; what was accepted is answered, and counts until just before it is."""
+"""At most max_waiting_pairs wait; each accepted pair counts until just before it is answered."""
 
 from __future__ import annotations
 
@@ -7,54 +7,26 @@ import os
 import pickle
 import random
 import threading
-from collections.abc import Iterator
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import xenc
-from correctness_tests import oracle
+from correctness_tests.serving.conftest import FINE as PAIR
+from correctness_tests.serving.conftest import POISON, assert_right, refuse, submit
 from correctness_tests.waiting import SOON, held, run_python, until
-from xenc import ExecutionError, Overloaded, PairError, XencError
+from xenc import ExecutionError, Overloaded, PairError
 from xenc.serving.admission import Admission
-
-PAIR = ("a question", "a document")
-POISON = ("q", "")
 
 
 @pytest.fixture
-def model(tiny) -> Iterator[xenc.CrossEncoder]:
-    with xenc.CrossEncoder(str(tiny), device="cpu", execution="packed-eager", max_waiting_pairs=10) as model:
-        poisoned = model.tokenizer.convert_tokens_to_ids("q")
-        with torch.no_grad():
-            model.transformers_model.get_input_embeddings().weight[poisoned] = float("nan")
-        yield model
-
-
-@pytest.fixture(scope="module")
-def expected(tiny) -> float:
-    return float(oracle.logits(tiny, [PAIR], max_length=64)[0])
-
-
-def submit(model, pairs, activation_fn=None) -> Future:
-    return model.submit(pairs, activation_fn=activation_fn or torch.nn.Identity())
-
-
-def assert_right(future: Future, expected: float) -> None:
-    np.testing.assert_allclose(future.result(SOON), expected, rtol=0, atol=1e-4)
-
-
-def refuse(_):
-    raise LookupError("this activation only")
-
-
-# the counter
+def model(model):
+    model.max_waiting_pairs = 10
+    return model
 
 
 steps = st.lists(
@@ -78,18 +50,18 @@ def test_pairs_are_accepted_exactly_when_they_fit_and_count_until_they_leave(ste
             case "limit":
                 admission.limit = number
             case "leave" if tickets:
-                ticket = tickets[number % len(tickets)]
-                ticket.leave()
-                inside.pop(ticket, None)
+                leave = tickets[number % len(tickets)]
+                leave()
+                inside.pop(leave, None)
             case "admit" if number and admission.limit is not None and waiting + number > admission.limit:
                 with pytest.raises(Overloaded) as refused, admission.accept(number):
                     raise AssertionError("accepted")
                 told = (refused.value.pairs, refused.value.waiting, refused.value.limit)
                 assert told == (number, waiting, admission.limit)
             case "admit":
-                with admission.accept(number) as ticket:
-                    tickets.append(ticket)
-                    inside[ticket] = number
+                with admission.accept(number) as leave:
+                    tickets.append(leave)
+                    inside[leave] = number
         assert admission.waiting == sum(inside.values())
 
 
@@ -99,11 +71,11 @@ def test_the_count_is_exact_under_threads():
     def client(seed: int) -> int:
         draw, accepted = random.Random(seed), 0
         for _ in range(3000):
-            with suppress(Overloaded), admission.accept(draw.randint(1, 4)) as ticket:
+            with suppress(Overloaded), admission.accept(draw.randint(1, 4)) as leave:
                 most.append(admission.waiting)
-                accepted += ticket.pairs
-                ticket.leave()
-                ticket.leave()
+                accepted += 1
+                leave()
+                leave()
         return accepted
 
     with ThreadPoolExecutor(8) as threads:
@@ -121,10 +93,7 @@ def test_a_limit_that_is_no_number_of_pairs_is_refused(tiny, model, limit):
     assert model.max_waiting_pairs == 10
 
 
-# one model
-
-
-def test_what_would_exceed_the_limit_is_refused_at_once_and_told_how_many_wait(model, expected):
+def test_a_request_that_would_exceed_the_limit_is_refused_at_once_with_the_count(model, expected):
     with held(model):
         accepted = [submit(model, [PAIR] * 4), submit(model, [PAIR] * 4)]
         for ask in (model.submit, model.predict):
@@ -141,17 +110,15 @@ def test_what_would_exceed_the_limit_is_refused_at_once_and_told_how_many_wait(m
     assert_right(submit(model, [PAIR] * 10), expected)
 
 
-def test_a_request_beyond_the_limit_is_refused_even_when_nothing_waits_and_told_to_split(model):
+def test_a_request_larger_than_the_limit_is_always_refused_and_told_to_split(model):
     with pytest.raises(Overloaded, match=r"11 pairs can never .*=10: split it, or raise") as refused:
         model.predict([PAIR] * 11)
     assert not refused.value.retry_helps
     assert model.waiting_pairs == 0
 
 
-def test_overloaded_is_an_error_of_xenc_that_crosses_processes():
+def test_overloaded_crosses_processes():
     error = Overloaded("full", pairs=1, waiting=2, limit=2)
-    assert isinstance(error, XencError)
-    assert isinstance(error, RuntimeError)
     assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
 
 
@@ -171,8 +138,8 @@ def test_the_limit_may_change_while_requests_wait_and_drops_none(model, expected
 @pytest.mark.parametrize(
     ("pairs", "activation_fn"), [([PAIR] * 3, None), ([POISON] * 3, None), ([PAIR] * 3, refuse)]
 )
-def test_whoever_sees_an_answer_finds_its_pairs_gone(model, monkeypatch, pairs, activation_fn):
-    """Asked again at once, a caller that is alone must never be refused for its own last request."""
+def test_answered_pairs_no_longer_count_when_the_answer_is_seen(model, monkeypatch, pairs, activation_fn):
+    """So that a caller is never refused because of its own last request."""
     counted = []
     for name in ("set_result", "set_exception"):
         settle = getattr(Future, name)
@@ -234,9 +201,6 @@ def test_the_count_goes_on_when_the_execution_changes(model, expected):
     assert_right(submit(model, [PAIR] * 10), expected)
 
 
-# what sentence-transformers scores
-
-
 def test_what_sentence_transformers_scores_counts_too(model):
     begun, go = threading.Event(), threading.Event()
 
@@ -266,9 +230,6 @@ def test_a_slow_request_cancelled_before_it_began_makes_room(model, monkeypatch)
     assert model.waiting_pairs == 10
     assert future.cancel()
     assert model.waiting_pairs == 0
-
-
-# copies
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

@@ -15,14 +15,12 @@ import torch
 
 import xenc
 from correctness_tests import oracle
+from correctness_tests.serving.conftest import FINE, POISON, refuse, submit
 from correctness_tests.waiting import SOON, held, read_fully
 from perf_tests import workloads
 from xenc import Execution, NonFiniteScoreError, watch_compiles
 
 THREADS = 16
-TOLERANCE = 1e-4
-FINE = ("a question", "a document")
-POISON = "q"
 
 
 def some_pairs(count: int) -> list[tuple[str, str]]:
@@ -37,18 +35,8 @@ def expected(tiny) -> dict[tuple[str, str], float]:
     return dict(zip(pairs, oracle.logits(tiny, pairs, max_length=64).tolist(), strict=True))
 
 
-@pytest.fixture
-def model(tiny):
-    with xenc.CrossEncoder(str(tiny), device="cpu", execution="packed-eager") as model:
-        yield model
-
-
-def submit(model, pairs, **kwargs):
-    return model.submit(pairs, activation_fn=kwargs.pop("activation_fn", torch.nn.Identity()), **kwargs)
-
-
 def assert_right(scores, pairs, expected) -> None:
-    np.testing.assert_allclose(scores, [expected[pair] for pair in pairs], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(scores, [expected[pair] for pair in pairs], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("layout", "requests"), [("packed", 200), ("bucketed", 25)])
@@ -91,13 +79,8 @@ def test_requests_that_wait_together_share_one_batch(model, expected, monkeypatc
     assert [len(batch.documents) for batch in batches] == [12]
 
 
-def refuse(_):
-    raise LookupError("this activation only")
-
-
 def test_an_error_reaches_its_own_caller_and_nobody_else(model, expected, monkeypatch):
-    poisoned, run = model.tokenizer.convert_tokens_to_ids(POISON), model.pipeline.forward
-    dynamite = model.tokenizer.convert_tokens_to_ids("x")
+    run, dynamite = model.pipeline.forward, model.tokenizer.convert_tokens_to_ids("x")
 
     def forward(batch):
         if (batch.input_ids == dynamite).any():
@@ -105,13 +88,11 @@ def test_an_error_reaches_its_own_caller_and_nobody_else(model, expected, monkey
         return run(batch)
 
     monkeypatch.setattr(model.pipeline, "forward", forward)
-    with torch.no_grad():
-        model.transformers_model.get_input_embeddings().weight[poisoned] = float("nan")
     fine = [FINE] * 3
     with held(model):
         well = submit(model, fine)
         bad = {
-            NonFiniteScoreError: submit(model, [FINE, (POISON, "")]),
+            NonFiniteScoreError: submit(model, [FINE, POISON]),
             LookupError: submit(model, [FINE], activation_fn=refuse),
             RuntimeError: submit(model, [FINE, ("", "x"), FINE]),
         }
