@@ -4,7 +4,7 @@
 ROWS = (
     "test_fall_to_eager.py::test_a_fall_that_came_before_the_watch_is_seen_though_no_counter_moves",
     ("watch blind to the fall to eager", "_exhausted_functions",
-     "if fullest >= limit or (fullest and _overflows.include(code)):", "if False:"),
+     "fullest = max(regions.values(), default=0)", "fullest = 0"),
     "test_watch.py::test_a_recompile_is_told_with_its_reason",
     ("watch blind to recompiles", "CompileWatch.report",
      "recompiles=self._recompiles(metrics)", "recompiles=()"),

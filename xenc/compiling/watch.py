@@ -139,27 +139,18 @@ def cached_graphs(code: CodeType) -> int:
     return len(_debug_get_cache_entry_list(code))
 
 
-class _Overflows(logging.Filter):
-    """Notes the functions that Dynamo logs as beyond a recompile limit, which may be their own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._codes: list[ReferenceType[CodeType]] = []
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Note the function; let every record pass."""
-        if str(record.msg).startswith("torch._dynamo hit config.") and isinstance(record.args, tuple):
-            named = [code for code in _known_codes() if f"'{code.co_name}' {_place(code)}" == record.args[2]]
-            self._codes += [ref(code) for code in named if cached_graphs(code)]
-        return True
-
-    def include(self, code: CodeType) -> bool:
-        """Whether this code object exceeded a limit."""
-        return any(reference() is code for reference in self._codes)
+_overflowed: Final[list[ReferenceType[CodeType]]] = []
 
 
-_overflows: Final = _Overflows()
-convert_frame.log.addFilter(_overflows)
+def _note_overflow(record: logging.LogRecord) -> bool:
+    """Note a function that Dynamo logs as beyond a recompile limit, which may be its own."""
+    if str(record.msg).startswith("torch._dynamo hit config.") and isinstance(record.args, tuple):
+        named = [code for code in _known_codes() if f"'{code.co_name}' {_place(code)}" == record.args[2]]
+        _overflowed.extend(ref(code) for code in named if cached_graphs(code))
+    return True
+
+
+convert_frame.log.addFilter(_note_overflow)
 
 
 def last_recompile_reason(name: str) -> str:
@@ -188,7 +179,7 @@ def _exhausted_functions(overflowed: int) -> tuple[str, ...]:
         entries = _debug_get_cache_entry_list(code)
         regions = Counter(getattr(entry, "isolate_recompiles_id", -1) for entry in entries)
         fullest = max(regions.values(), default=0)
-        if fullest >= limit or (fullest and _overflows.include(code)):
+        if fullest >= limit or (fullest and any(noted() is code for noted in _overflowed)):
             found.append(
                 f"{code.co_name} {_place(code)} has used up its recompile limit; "
                 "every further shape runs eagerly"
