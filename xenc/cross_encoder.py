@@ -141,8 +141,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         Args:
             batch_size: pairs per bucketed batch.
             passes: how often each shape runs; None for three times under CUDA graphs and once without.
-            cache_dir: a folder, one per model, that keeps compiled graphs for later processes. Files of
-                another version of PyTorch are ignored.
+            cache_dir: a folder that keeps one model's compiled graphs for later processes.
         """
         pipeline = self._prepare()
         if isinstance(pipeline, str):
@@ -164,8 +163,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     ) -> Future[Any]:
         """Start scoring and return at once: the Future's result is what `predict` would return.
 
-        Cancelling the Future drops the pairs that have not run yet. Errors come out of `Future.result()`,
-        except PairError and Overloaded, which are raised here.
+        Cancelling the Future drops pairs that have not run. PairError and Overloaded are raised here.
         """
         count, pairs, pipeline = self._route(inputs, apply_softmax)
         if pipeline is None:
@@ -313,7 +311,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but graphs, locks and threads, for process pools."""
+        """Everything but graphs, locks and threads."""
         return {**self.__dict__, "_pipeline": None, "_lock": None, "_worker": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .batching.plan import Plan
+from .compiling.cold_start import load_graphs, save_graphs
 from .compiling.warmup import Batch, PreparedForward, WarmupReport
 from .errors import ExecutionError
 from .execution import Execution
@@ -20,7 +21,7 @@ from .layouts.choice import layout_of
 from .models.kernel_twin import twin_for
 from .models.reranker import Reranker
 from .serving.queue import NextBatch
-from .serving.request import Request, Scored
+from .serving.request import Request
 from .serving.scheduler import Scheduler
 from .serving.worker import Worker
 from .text.readers import Reader, Tokenize
@@ -121,17 +122,20 @@ class Pipeline(Scheduler):
             self._twin.follow(anyway=True)
         if self.compiled is None:
             return WarmupReport(products=self.products)
+        if folder is not None:
+            load_graphs(folder)
         with torch.inference_mode():
             self._use_attention()
-            report = self.compiled.warmup(self.every_shape(batch_size), passes, folder)
-            return replace(report, products=self.products)
+            report = self.compiled.warmup(self.every_shape(batch_size), passes)
+        if folder is not None:
+            save_graphs(folder)
+        return replace(report, products=self.products)
 
     def submit(
         self,
         pairs: Sequence[tuple[str, str]],
         *,
         batch_size: int,
-        answer: Callable[[Scored], Any],
         prompt: str | None = None,
         tokenize: Tokenize | None = None,
         **more: Any,
@@ -139,7 +143,7 @@ class Pipeline(Scheduler):
         """Start scoring N >= 1 pairs.
 
         Args:
-            pairs, batch_size, answer, **more: see `Request`.
+            pairs, batch_size, **more: see `Request`.
             prompt: sentence-transformers' prompt.
             tokenize: replaces the reader.
 
@@ -151,7 +155,7 @@ class Pipeline(Scheduler):
         """
         _check_batch_size(batch_size)
         read = tokenize or self.reader.for_request(prompt)
-        return self.schedule(Request(pairs, batch_size=batch_size, tokenize=read, answer=answer, **more))
+        return self.schedule(Request(pairs, batch_size=batch_size, tokenize=read, **more))
 
     def run(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Logits of collated batches: only forward passes, one after another, on the device's thread."""

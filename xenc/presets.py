@@ -46,18 +46,14 @@ REPLACED: Final = MappingProxyType(
         "bucketed-automatic": 'Execution(layout="bucketed", dynamic=None)',
         "bucketed-cudagraphs": 'Execution(layout="bucketed", compile_mode="reduce-overhead")',
         "bucketed-no-cudagraphs": 'Execution(layout="bucketed", compile_mode="max-autotune-no-cudagraphs")',
-        "packed-frozen": "'packed'",
         "packed-static": "Execution(dynamic=False)",
         "packed-max-autotune": 'Execution(compile_mode="max-autotune")',
         "packed-no-cudagraphs": 'Execution(compile_mode="max-autotune-no-cudagraphs")',
-        "nested": "'packed'",
         "nested-eager": "'packed-eager'",
-        "tensorrt": "'packed'",
-        "onnxruntime": "'packed'",
-        "openvino": "'packed'",
+        **dict.fromkeys(("packed-frozen", "nested", "tensorrt", "onnxruntime", "openvino"), "'packed'"),
     }
 )
-"""Presets of earlier versions, and the Python to write instead."""
+"""Presets of earlier versions, and what to write instead."""
 
 
 def resolve_execution(execution: Execution | str) -> Execution:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from transformers import PreTrainedModel
 from ..batching.packed_collate import PackedBatch
 from ..batching.prefix_collate import PrefixedBatch
 from ..batching.prefix_plan import Prefix
-from .cold_start import load_graphs, save_graphs
 from .warmup import PreparedForward, WarmupReport
 from .wrapper import CompiledForward
 
@@ -85,18 +83,12 @@ class CompiledPrefixForward(PrefixForward, PreparedForward):
         """Graphs compiled so far for the two functions."""
         return self.read.graphs + self.classify.graphs
 
-    def warmup(
-        self, batches: Iterable[PrefixedBatch], passes: int | None = None, folder: Path | None = None
-    ) -> WarmupReport:
+    def warmup(self, batches: Iterable[PrefixedBatch], passes: int | None = None) -> WarmupReport:
         """Read the prefixes of the batches that have one, and run the others; see `PreparedForward`."""
-        if folder is not None:
-            load_graphs(folder)
         every = list(batches)
         prefixes = (self.lay_out(batch.prefix) for batch in every if batch.prefix is not None)
         others = (self._after_prefix(batch) for batch in every if batch.prefix is None)
         reports = self.read.warmup(prefixes, passes), self.classify.warmup(others, passes)
-        if folder is not None:
-            save_graphs(folder)
         return WarmupReport(
             shapes=sum((report.shapes for report in reports), ()),
             graphs=sum(report.graphs for report in reports),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -57,13 +56,10 @@ class PreparedForward(ABC):
         """
 
     @abstractmethod
-    def warmup(
-        self, batches: Iterable[Any], passes: int | None = None, folder: Path | None = None
-    ) -> WarmupReport:
+    def warmup(self, batches: Iterable[Any], passes: int | None = None) -> WarmupReport:
         """Run every batch. Call it in the thread and grad mode that will predict.
 
         Args:
             batches: one of each shape.
             passes: how often each runs; None for three times under CUDA graphs and once without.
-            folder: keeps compiled graphs for later processes; see `cold_start`.
         """

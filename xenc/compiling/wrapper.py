@@ -11,7 +11,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import FunctionType
 from typing import Any, Final
 
@@ -22,7 +21,6 @@ from transformers import PreTrainedModel
 
 from ..errors import CompileError
 from ..execution import Execution
-from .cold_start import load_graphs, save_graphs
 from .warmup import Batch, PreparedForward, WarmupReport
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 
@@ -91,12 +89,8 @@ class CompiledForward(PreparedForward):
             self._compiled_late("recorded a CUDA graph")
         return logits
 
-    def warmup(
-        self, batches: Iterable[Batch], passes: int | None = None, folder: Path | None = None
-    ) -> WarmupReport:
+    def warmup(self, batches: Iterable[Batch], passes: int | None = None) -> WarmupReport:
         """See `PreparedForward`."""
-        if folder is not None:
-            load_graphs(folder)
         passes = passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)
         started, graphs_before = time.perf_counter(), self.graphs
         shapes = []
@@ -107,8 +101,6 @@ class CompiledForward(PreparedForward):
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)
         self._warm_shapes.update(shapes)
-        if folder is not None:
-            save_graphs(folder)
         graphs, seconds = self.graphs - graphs_before, time.perf_counter() - started
         return WarmupReport(shapes=tuple(shapes), graphs=graphs, seconds=seconds)
 
