@@ -56,10 +56,6 @@ class NextBatch:
             slots.setdefault(document.request, []).append(slot)
         return slots
 
-    def only(self, request: Request) -> NextBatch:
-        """The batch with the pairs of one request."""
-        return NextBatch([each for each in self.documents if each.request is request], self.plan)
-
 
 class BatchQueue(ABC):
     """Reader threads add tokenized pairs, the device's thread takes batches."""

@@ -95,8 +95,8 @@ class Scheduler(ABC):
                 for request in slots_of:
                     self._worker.answer(request.fail, error)
             else:  # run each request separately, so that only the one at fault fails
-                for request in slots_of:
-                    self._run_batch(batch.only(request))
+                for slots in slots_of.values():
+                    self._run_batch(NextBatch([batch.documents[slot] for slot in slots], batch.plan))
             return
         per_token = batch.plan.all_tokens / sum(document.count for document in batch.documents)
         for request, slots in slots_of.items():
