@@ -131,7 +131,7 @@ REFUSED: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
-def test_what_sentence_transformers_refuses_is_refused_with_a_like_error(eager, plain, call):
+def test_what_sentence_transformers_refuses_is_refused_with_the_same_error(eager, plain, call):
     with pytest.raises(Exception) as theirs:  # noqa: PT011 -- whatever it is, ours must be one too
         call(plain)
     with pytest.raises(theirs.type):

@@ -138,7 +138,7 @@ BAD_EXECUTIONS = {
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD_EXECUTIONS.values(), ids=BAD_EXECUTIONS)
-def test_an_execution_that_cannot_be_is_refused(fields, message):
+def test_an_invalid_execution_is_refused(fields, message):
     with pytest.raises(ExecutionError, match=message):
         Execution(**fields)
 

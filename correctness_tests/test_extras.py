@@ -22,13 +22,13 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_the_hint_names_an_extra_that_there_is(extra, nothing_installed):
+def test_the_hint_names_an_existing_extra(extra, nothing_installed):
     assert extra in PROJECT["optional-dependencies"]
     assert missing(extra) == f"not installed: pip install 'xenc[{extra}]'"
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_who_requires_what_is_absent_is_told_what_and_how_to_get_it(extra, nothing_installed):
+def test_requiring_a_missing_extra_names_it_and_how_to_install_it(extra, nothing_installed):
     with pytest.raises(NotInstalledError, match=rf"quick='yes' needs .*{EXTRAS[extra][-1]}.*xenc\[{extra}\]"):
         require(extra, "quick='yes'")
 

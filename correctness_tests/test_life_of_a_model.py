@@ -25,7 +25,7 @@ def made(checkpoint) -> xenc.CrossEncoder:
     return xenc.CrossEncoder(str(checkpoint), device="cpu", execution="sdpa-sorted")
 
 
-def test_a_tokenizer_put_in_later_is_used(tiny):
+def test_a_replaced_tokenizer_is_used(tiny):
     models = made(tiny), CrossEncoder(str(tiny), device="cpu")
     for model in models:
         model.predict(PAIRS)
@@ -50,7 +50,7 @@ def test_training_mode_does_not_leak_into_scores(tiny, plain):
     assert_same(model.predict(PAIRS), plain.predict(PAIRS))
 
 
-def test_the_slow_path_is_said_once_at_info(tiny, caplog):
+def test_the_slow_path_is_logged_once_at_info(tiny, caplog):
     model = made(tiny)
     with caplog.at_level(logging.INFO, logger="xenc"):
         for _ in range(2):

@@ -39,7 +39,7 @@ def process(one_layer, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_process_compiles_nothing_anew_and_answers_the_same(process, tmp_path):
+def test_a_second_process_compiles_nothing_and_answers_the_same(process, tmp_path):
     first = process()
     assert (first["hit"], first["graphs"]) == (0, 1)
     assert first["miss"] >= 1

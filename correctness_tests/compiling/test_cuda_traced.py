@@ -1,4 +1,4 @@
-"""What xenc would give Inductor on CUDA, in bfloat16, held to without a GPU: see `fake_cuda`."""
+"""The graphs that Inductor would get on CUDA in bfloat16, checked without a GPU: see `fake_cuda`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", _QWEN),
     "qwen3-causal": ("qwen3", _QWEN),
 }
-"""The geometries of what people rerank with, but for the number of layers."""
+"""The geometries of common rerankers, except for the number of layers."""
 
 ASKING_ALONE = ("xlm-roberta", "bert")
 """Those in whose last layer only the tokens ask that the head reads."""
@@ -102,7 +102,7 @@ def traced(monkeypatch, model: PreTrainedModel, execution: Execution, **others: 
 
 
 def assert_a_cuda_graph_can_hold(graph: Graph) -> None:
-    """By what Inductor decides on: one device, nobody waits for it, nothing that is given is written to."""
+    """By Inductor's criteria: one device, no synchronization, no input is written to."""
     assert {tensor.device for tensor in graph.tensors} == {DEVICE}
     assert get_first_incompatible_cudagraph_node(graph.module) is None
     calls = [node.target for node in graph.nodes if node.op == "call_function"]
@@ -113,7 +113,7 @@ def assert_a_cuda_graph_can_hold(graph: Graph) -> None:
 
 
 def assert_the_kernel_answers_what_the_graph_was_told(node: torch.fx.Node, kernel: Any) -> None:
-    """PyTorch's own word on what its CUDA kernel makes of these very tensors, against our operator's."""
+    """The result that PyTorch expects of its CUDA kernel for these tensors, against our operator's."""
     told = node.meta["val"]
     answered = kernel(*(each.meta["val"] if isinstance(each, torch.fx.Node) else each for each in node.args))
     assert answered.shape == told.shape

@@ -1,4 +1,4 @@
-"""The silent fall to eager: a function past its recompile limit runs eagerly, and only a watch tells."""
+"""A function past its recompile limit runs eagerly without a warning; the watch reports it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def needs_option(name: str) -> pytest.MarkDecorator:
     )
 
 
-def test_the_fall_to_eager_is_seen_as_it_happens(fresh):
+def test_a_function_that_reaches_its_limit_is_reported(fresh):
     function = fresh(double)
     with watch_compiles() as watch:
         run_sizes(static(function), LIMIT + 3)
@@ -35,7 +35,7 @@ def test_the_fall_to_eager_is_seen_as_it_happens(fresh):
     assert fallen.startswith(f"{function.__name__} ({double.__code__.co_filename}:")
 
 
-def test_a_fall_that_came_before_the_watch_is_seen_though_no_counter_moves(fresh):
+def test_a_function_at_its_limit_before_the_watch_is_reported_though_no_counter_moves(fresh):
     function = fresh(double)
     compiled = static(function)
     run_sizes(compiled, LIMIT + 3)
@@ -57,7 +57,7 @@ def test_a_fall_that_came_before_the_watch_is_seen_though_no_counter_moves(fresh
 
 @needs_option("recompile_limit")
 @pytest.mark.parametrize("before", [False, True])
-def test_a_limit_of_the_functions_own_is_known(fresh, before):
+def test_a_functions_own_limit_is_known(fresh, before):
     compiled = static(fresh(double), recompile_limit=2)
     if before:
         run_sizes(compiled, 4)
@@ -76,7 +76,7 @@ def test_graphs_of_isolated_compiles_are_not_added_up(fresh):
     assert watch.report.eager_fallbacks == ()
 
 
-def test_a_frame_that_dynamo_gives_up_on_is_seen(fresh):
+def test_a_frame_that_dynamo_gives_up_on_is_reported(fresh):
     def failing_backend(graph: object, inputs: object) -> None:
         raise RuntimeError("cannot compile this")
 
@@ -86,7 +86,7 @@ def test_a_frame_that_dynamo_gives_up_on_is_seen(fresh):
     assert watch.report.eager_fallbacks == ("Dynamo gave up on 1 frame(s)",)
 
 
-def test_a_fullgraph_function_of_more_graphs_than_the_limit_has_not_fallen(fresh):
+def test_a_fullgraph_function_with_more_graphs_than_the_limit_is_not_reported(fresh):
     function = fresh(double, prefix=FULLGRAPH_PREFIX)
     compiled = torch.compile(function, backend="eager", dynamic=False, fullgraph=True)
     with torch._dynamo.config.patch(recompile_limit=100):

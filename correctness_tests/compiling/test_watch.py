@@ -40,7 +40,7 @@ def test_a_clean_region_is_clean(fresh):
     )
 
 
-def test_a_recompile_is_told_with_its_reason(fresh):
+def test_a_recompile_is_reported_with_its_reason(fresh):
     compiled = static(fresh(double))
     compiled(torch.ones(3))
     with watch_compiles() as watch:
@@ -51,7 +51,7 @@ def test_a_recompile_is_told_with_its_reason(fresh):
     assert f"recompiled: {reason}" in watch.report.describe()
 
 
-def test_a_graph_break_is_told_with_its_reason(fresh):
+def test_a_graph_break_is_reported_with_its_reason(fresh):
     with watch_compiles() as watch:
         static(fresh(broken))(torch.ones(3))
     (reason,) = watch.report.graph_breaks

@@ -41,7 +41,7 @@ def strict(one_layer):
 
 @contextmanager
 def changed_global_state() -> Iterator[None]:
-    """Every graph guards on this, so each is compiled anew."""
+    """Every graph guards on this, so each is recompiled."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -112,7 +112,7 @@ def test_otherwise_a_late_compile_is_one_warning(one_layer, caplog):
     np.testing.assert_allclose(scores, [expected] * 2, rtol=0, atol=1e-5)
 
 
-def test_before_warm_up_compiling_is_no_offence(one_layer, caplog):
+def test_compiling_before_warm_up_causes_no_warning(one_layer, caplog):
     model = made(one_layer, STRICT)
     model.predict(PAIRS, batch_size=2)
     assert model.pipeline.compiled.graphs >= 1
@@ -233,7 +233,7 @@ def test_a_shape_that_records_a_cuda_graph_after_warm_up_is_an_error(one_layer):
         model.predict(PAIRS, batch_size=3)
 
 
-def test_what_has_run_once_waits_for_no_other_models_compilation(one_layer, dynamo_alone):
+def test_a_shape_that_has_run_does_not_wait_for_another_models_compilation(one_layer, dynamo_alone):
     """Not even without a warm-up."""
     with xenc.CrossEncoder(str(one_layer), device="cpu") as model:
         first = model.predict(("a question", "a document"))

@@ -2,10 +2,10 @@
 
 # fmt: off
 ROWS = (
-    "test_fall_to_eager.py::test_a_fall_that_came_before_the_watch_is_seen_though_no_counter_moves",
+    "test_fall_to_eager.py::test_a_function_at_its_limit_before_the_watch_is_reported_though_no_counter_moves",
     ("watch blind to the fall to eager", "_exhausted_functions",
      "fullest = max(regions.values(), default=0)", "fullest = 0"),
-    "test_watch.py::test_a_recompile_is_told_with_its_reason",
+    "test_watch.py::test_a_recompile_is_reported_with_its_reason",
     ("watch blind to recompiles", "CompileWatch.report",
      "recompiles=self._recompiles(metrics)", "recompiles=()"),
     "test_watch.py::test_a_cuda_graph_recording_is_counted",

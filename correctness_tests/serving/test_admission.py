@@ -176,7 +176,7 @@ def test_bad_input_leaves_nothing_behind(model):
     assert model.waiting_pairs == 0
 
 
-def test_no_pairs_are_never_too_many(model):
+def test_an_empty_request_is_never_refused(model):
     with held(model):
         submit(model, [PAIR] * 10)
         assert len(model.predict([])) == 0
@@ -190,7 +190,7 @@ def test_close_answers_all_and_makes_room(model, expected):
     assert_right(submit(model, [PAIR] * 10), expected)
 
 
-def test_the_count_goes_on_when_the_execution_changes(model, expected):
+def test_the_count_survives_a_change_of_execution(model, expected):
     with held(model):
         accepted = submit(model, [PAIR] * 8)
         model.execution = "sdpa-sorted"

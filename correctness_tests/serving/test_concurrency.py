@@ -79,7 +79,7 @@ def test_requests_that_wait_together_share_one_batch(model, expected, monkeypatc
     assert [len(batch.documents) for batch in batches] == [12]
 
 
-def test_an_error_reaches_its_own_caller_and_nobody_else(model, expected, monkeypatch):
+def test_an_error_reaches_only_its_own_caller(model, expected, monkeypatch):
     run, dynamite = model.pipeline.forward, model.tokenizer.convert_tokens_to_ids("x")
 
     def forward(batch):
@@ -106,7 +106,7 @@ def test_an_error_reaches_its_own_caller_and_nobody_else(model, expected, monkey
     assert_right(submit(model, fine).result(SOON), fine, expected)
 
 
-def test_a_token_beyond_the_vocabulary_fails_its_own_request_alone(model, expected):
+def test_a_token_beyond_the_vocabulary_fails_only_its_own_request(model, expected):
     model.tokenizer.add_tokens(["beyondthevocabulary"])
     model._pipeline = None
     with held(model):
@@ -131,7 +131,7 @@ def test_a_cancelled_request_runs_nothing_more_and_the_rest_goes_on(model, expec
     assert model.pipeline.queue._tokens == 0
 
 
-def test_an_interrupt_drops_the_callers_work_and_the_model_works_on(model, expected):
+def test_an_interrupt_drops_the_callers_pairs_and_the_model_still_works(model, expected):
     with held(model):
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
@@ -140,7 +140,7 @@ def test_an_interrupt_drops_the_callers_work_and_the_model_works_on(model, expec
     assert model.pipeline.queue._tokens == 0
 
 
-def test_a_request_that_fails_while_it_is_read_strands_nobody(model, expected, monkeypatch):
+def test_a_request_that_fails_while_tokenized_does_not_block_others(model, expected, monkeypatch):
     go, tokenize = threading.Event(), model.pipeline.reader._tokenize
 
     def stumbling(pairs, seen=None):
@@ -161,7 +161,7 @@ def test_a_request_that_fails_while_it_is_read_strands_nobody(model, expected, m
     assert_right(behind.result(SOON), [FINE], expected)
 
 
-def test_progress_that_cannot_be_told_keeps_no_caller_waiting(model, monkeypatch):
+def test_an_error_in_the_progress_bar_does_not_block_the_caller(model, monkeypatch):
     def broken(_):
         raise OSError("stderr is closed")
 

@@ -120,7 +120,7 @@ def settled(action: str, future: Future, expected: float) -> None:
             future.result(SOON)
 
 
-def test_many_threads_meet_the_limit_and_nobody_is_lost(shared, expected):
+def test_every_request_of_many_threads_is_answered_or_refused(shared, expected):
     shared.max_waiting_pairs = 10
     most, answered, refused = [], [], []
 

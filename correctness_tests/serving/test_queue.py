@@ -1,4 +1,4 @@
-"""Laws of the packed stream: it packs as a plan does, starves nobody, loses nothing, runs nothing in vain."""
+"""The packed queue packs as planned, first come first served, loses no pair and runs no dropped one."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_batch_waits_for_the_end_of_the_oldest_request_or_for_enough_to_choose
     assert stream.next_batch().plan.tokens == 64
 
 
-def test_on_a_gpu_the_first_texts_that_are_read_make_a_batch(minilm):
+def test_on_a_gpu_the_first_chunk_fills_a_batch(minilm):
     budgets = token_budgets(None, 512, usual=16_384)
     pairs = workloads.seed(pairs=1024, batch_size=64).round(0)
     tokens = PairTokenizer(AutoTokenizer.from_pretrained(minilm), 512)(pairs[: PackedQueue.chunk])
@@ -118,9 +118,7 @@ def test_on_a_gpu_the_first_texts_that_are_read_make_a_batch(minilm):
 
 
 @given(st.lists(counts_of_a_request, min_size=1, max_size=4), st.data())
-def test_whoever_waits_longest_is_in_the_next_batch_all_shapes_are_warm_and_nothing_runs_for_nobody(
-    many, data
-):
+def test_the_oldest_pair_is_in_the_next_batch_shapes_are_warm_and_dropped_pairs_do_not_run(many, data):
     stream, clients = PackedQueue(SMALL), [Client(counts, name) for name, counts in enumerate(many)]
     waiting: list[tuple[int, int]] = []
     for _ in range(data.draw(st.integers(0, 40))):
@@ -164,7 +162,7 @@ def whose(clients: list[Client], request: Request) -> Client:
 
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=3), st.lists(st.integers(0, 6), max_size=60))
 @example([600, 600], [1] * 60)
-def test_a_request_that_rests_is_read_on_once_there_is_room(sizes, steps):
+def test_a_paused_request_is_resumed_once_there_is_room(sizes, steps):
     """A step lets so many readers read on before the next batch is taken."""
     stream, clients = PackedQueue(SMALL), [Client([16] * size, name) for name, size in enumerate(sizes)]
     readers, scored = deque(clients), 0
@@ -182,7 +180,7 @@ def test_a_request_that_rests_is_read_on_once_there_is_room(sizes, steps):
     assert scored == sum(sizes)
 
 
-def test_reading_rests_beyond_so_many_budgets_of_tokens_and_goes_on_below():
+def test_tokenizing_pauses_beyond_the_bound_and_resumes_below():
     stream, client = PackedQueue(SMALL), Client([32] * 200)
     client.add(stream, 2 * MOST_WAITING)
     assert not stream.pause(client.request)
@@ -194,7 +192,7 @@ def test_reading_rests_beyond_so_many_budgets_of_tokens_and_goes_on_below():
     assert stream.resume() == []
 
 
-def test_what_nobody_waits_for_makes_nobody_rest():
+def test_dropped_pairs_do_not_keep_the_queue_full():
     stream, dropped, other = PackedQueue(SMALL), Client([32] * 200), Client([1])
     dropped.add(stream, 200)
     assert stream.pause(other.request)
