@@ -108,7 +108,7 @@ def test_a_batch_waits_for_the_end_of_the_oldest_request_or_for_enough_to_choose
     assert stream.next_batch().plan.tokens == 64
 
 
-def test_on_a_gpu_the_first_chunk_fills_a_batch(minilm):
+def test_on_a_gpu_the_first_texts_that_are_read_make_a_batch(minilm):
     budgets = token_budgets(None, 512, usual=16_384)
     pairs = workloads.seed(pairs=1024, batch_size=64).round(0)
     tokens = PairTokenizer(AutoTokenizer.from_pretrained(minilm), 512)(pairs[: PackedQueue.chunk])
