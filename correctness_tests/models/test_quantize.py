@@ -15,7 +15,7 @@ from perf_tests import workloads
 from xenc import Execution, ExecutionError, NotInstalledError, watch_compiles
 from xenc.extras import EXTRAS
 from xenc.kernels.library import Library
-from xenc.models.quantize import TorchaoTwin, _say_slow, encoder_layers
+from xenc.models.quantize import TorchaoTwin, _warn_slow, encoder_layers
 
 quantization = pytest.importorskip(
     "torchao.quantization", reason="not installed: pip install 'xenc[torchao]'"
@@ -293,7 +293,7 @@ def test_a_processor_whose_int8_sums_overflow_is_refused(one_layer, monkeypatch)
 @pytest.mark.parametrize("has", [True, False])
 def test_a_processor_without_int8_instructions_is_said_once(one_layer, monkeypatch, caplog, has):
     monkeypatch.setattr("xenc.models.quantize.has_int8_instructions", lambda device: has)
-    _say_slow.cache_clear()
+    _warn_slow.cache_clear()
     for _ in range(2):
         made(one_layer)
     assert caplog.text.count("no int8 instructions") == (not has)

@@ -19,7 +19,7 @@ ROWS = (
     "test_library.py::test_the_name_is_of_all_that_the_code_depends_on",
     ("a name of the sources alone", "name", "repr((torch.__version__, flags())).encode()", "b''"),
     "test_library.py::test_of_several_processes_at_once_one_builds_and_all_load",
-    ("nobody waits for who builds", "_alone_in", "fcntl.flock(lock, fcntl.LOCK_EX)", "pass"),
+    ("nobody waits for who builds", "_locked", "fcntl.flock(lock, fcntl.LOCK_EX)", "pass"),
     ("built in place", "_built", "os.replace(made, library)", "pass"),
     "test_pooled_attention.py",
     ("every document asked by the first one's query", "attention.cpp",

@@ -1,1 +1,1 @@
-"""Operators of our own for processors: packed attention and linear layers, in C++, and how they are built."""
+"""Our own C++ operators for CPUs (packed attention, linear layers), their build, and attention on CUDA."""

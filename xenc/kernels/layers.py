@@ -1,9 +1,8 @@
-"""Modules of a twin that stand in the place of a model's linear layers, and of what surrounds them."""
+"""Modules that replace a model's linear layers, and the attention around them, in a twin."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -15,43 +14,36 @@ from .products import Held, by_kernel, by_onednn, eight_bit_weight, kernel_weigh
 
 
 class Product(nn.Module):
-    """activation(hidden W^T + b) of one linear layer, or of several that read the same, side by side.
+    """activation(hidden W^T + b) of one linear layer, or of several with the same input, side by side.
 
     Args:
-        activation: what follows in the same pass; one of `products.ACTIVATIONS`.
+        activation: one of `products.ACTIVATIONS`.
     """
 
     weight: Tensor
+    bias: Tensor | None
+    scales: Tensor | None
+    sums: Tensor | None
+    lay_out: Callable[[Tensor, Tensor | None], Held] = Held
+    """Puts weight [outputs, inputs] and bias [outputs] into the layout that `forward` needs."""
 
     def __init__(self, activation: str = "none") -> None:
         super().__init__()
         self.activation = activation
         self.outputs = 0
 
-    @abstractmethod
-    def hold(self, layers: Sequence[nn.Linear]) -> None:
-        """Take over the weights [outputs, inputs] and biases of the layers."""
-
-    def _put(self, **held: Tensor | None) -> None:
-        for name, tensor in held.items():
-            self.register_buffer(name, tensor, persistent=False)
-
-
-class KernelProduct(Product):
-    """By our own kernel, on weights in panels: a second copy of them."""
-
-    bias: Tensor
-    scales: Tensor | None
-    sums: Tensor | None
-
     def hold(self, layers: Sequence[nn.Linear]) -> None:
         """Take over the weights and biases of the layers."""
         weight, bias = _side_by_side(layers)
         self.outputs = weight.shape[0]
-        self._put(**self._held(weight, bias)._asdict())
+        for name, tensor in self.lay_out(weight, bias)._asdict().items():
+            self.register_buffer(name, tensor, persistent=False)
 
-    def _held(self, weight: Tensor, bias: Tensor) -> Held:
-        return kernel_weight(weight, bias)
+
+class KernelProduct(Product):
+    """By our own kernel, on a copy of the weights in panels."""
+
+    lay_out = staticmethod(kernel_weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
@@ -60,29 +52,17 @@ class KernelProduct(Product):
 
 
 class EightBitProduct(KernelProduct):
-    """By our own kernel, in eight bits: weights scaled by row once, activations by token as they come.
+    """By our own kernel in int8: weights scaled per row once, activations per token in each pass.
 
-    A token's activations are quantised between their smallest and largest number, not symmetrically: behind
-    GELU almost all of the range is on one side.
+    Activations are quantised asymmetrically, between their smallest and largest number: after GELU almost all
+    of the range is positive.
     """
 
-    def _held(self, weight: Tensor, bias: Tensor) -> Held:
-        return eight_bit_weight(weight, bias)
+    lay_out = staticmethod(eight_bit_weight)
 
 
 class OneDnnProduct(Product):
-    """By oneDNN, on weights as they are stored: one layer's own, or a copy of several side by side."""
-
-    bias: Tensor | None
-
-    def hold(self, layers: Sequence[nn.Linear]) -> None:
-        """Take over the weights and biases of the layers."""
-        weight: Tensor = layers[0].weight
-        bias: Tensor | None = layers[0].bias
-        if len(layers) > 1:
-            weight, bias = _side_by_side(layers)
-        self.outputs = weight.shape[0]
-        self._put(weight=weight.detach(), bias=None if bias is None else bias.detach())
+    """By oneDNN, on one layer's own weight, or on a copy of several side by side."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
@@ -94,12 +74,12 @@ KINDS: Final[dict[Products, type[Product]]] = {"xenc": KernelProduct, "onednn": 
 
 
 class JointAttention(nn.Module):
-    """Self-attention of BERT's kind with query, key and value in one product, whose views attention reads.
+    """BERT's self-attention with query, key and value in one product.
 
     Args:
-        source: the module in whose place it stands; see `replace.JOINT`.
+        source: the module it replaces; see `models.replace.JOINT`.
         product: of query, key and value, in this order.
-        output: the projection that belongs to the module, if one does.
+        output: the output projection, if the module has one.
     """
 
     def __init__(self, source: Any, product: Product, output: Product | None) -> None:
@@ -111,7 +91,7 @@ class JointAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **attending: Any
     ) -> tuple[Tensor, None]:
-        """[B, T, H] -> [B, T, H], as the module in whose place it stands."""
+        """[B, T, H] -> [B, T, H], as the module it replaces."""
         rows = hidden_states.shape[:-1]
         joint = self.product(hidden_states).view(*rows, 3, -1, self.head_size)
         query, key, value = (part.transpose(1, 2) for part in joint.unbind(-3))
@@ -122,11 +102,11 @@ class JointAttention(nn.Module):
         return (attended if self.output is None else self.output(attended)), None
 
 
-def _side_by_side(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor]:
-    """Weights and biases one after the other; a layer without a bias has one of zeros."""
-    weights = [layer.weight.detach() for layer in layers]
-    biases = [
-        layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
-        for layer in layers
-    ]
-    return torch.cat(weights), torch.cat(biases)
+def _side_by_side(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of one layer, or those of several concatenated, with zeros for absent biases."""
+    if len(layers) == 1:
+        return layers[0].weight.detach(), None if layers[0].bias is None else layers[0].bias.detach()
+    biases = (
+        layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers
+    )
+    return torch.cat([layer.weight for layer in layers]).detach(), torch.cat([*biases]).detach()

@@ -1,8 +1,8 @@
-"""The C++ operators: built once per machine, loaded once per process; what runs without them says why.
+"""Builds the C++ operators once per machine and loads them once per process.
 
-The library's name is made of all that its code depends on: the sources, PyTorch's version, the instructions
-of this processor, and the package's own name, because two revisions of xenc may live in one process. It is
-kept in the folder where `torch.utils.cpp_extension` keeps what it builds.
+The library's name is a digest of all that its code depends on: the sources, PyTorch's version, this CPU's
+instructions, and the package's name, because two revisions of xenc may live in one process. It is kept in
+`torch.utils.cpp_extension`'s build folder.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 NAMESPACE: Final = (__package__ or "xenc.kernels").replace(".", "_")
-"""What the operators are registered under."""
+"""The namespace of the operators in `torch.ops`."""
 
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)
-"""What there are kernels for."""
+"""The dtypes that the kernels support."""
 
 SOURCES: Final = tuple(sorted((Path(__file__).parent / "cpp").glob("*.cpp")))
 _HEADERS: Final = tuple(sorted((Path(__file__).parent / "cpp").glob("*.h")))
@@ -41,11 +41,11 @@ class Library:
     """The operators, or why there are none.
 
     Attributes:
-        operators: `torch.ops`' namespace; None if the library cannot be had.
-        missing: why not, in one line; None if it is there.
+        operators: their namespace in `torch.ops`; None if they could not be built or loaded.
+        missing: why not, in one line; else None.
         panel_columns: columns of a panel of weights.
-        bfloat16_depth: how many bfloat16 numbers are multiplied at once: 2 with AVX512_BF16, else 1.
-        has_int8: whether there are products of int8: with AVX512_VNNI.
+        bfloat16_depth: bfloat16 numbers that one instruction multiplies: 2 with AVX512_BF16, else 1.
+        has_int8: whether there are int8 products, which need AVX512_VNNI.
     """
 
     operators: Any = None
@@ -57,10 +57,10 @@ class Library:
 
 @cache
 def instructions() -> tuple[str, ...]:
-    """The instruction sets the library is built for, as PyTorch's dispatch sees the processor.
+    """The instruction sets the library is built for, as PyTorch's dispatch sees this CPU.
 
-    Empty where there is nothing to build for: on other processors than x86, and without AVX2. Setting
-    ATEN_CPU_CAPABILITY=avx2 before the process cu_seqlens hides AVX-512 here as it does in PyTorch.
+    Empty without AVX2, and so on CPUs other than x86. As in PyTorch, setting ATEN_CPU_CAPABILITY=avx2 before
+    the process starts hides AVX-512.
     """
     capability = torch.backends.cpu.get_cpu_capability()
     if capability == "AVX2":
@@ -69,12 +69,12 @@ def instructions() -> tuple[str, ...]:
         return ()
     found = ["avx2", "fma", "f16c", "avx512f", "avx512dq", "avx512bw", "avx512vl"]
     found += ["avx512bf16"] if torch.cpu._is_avx512_bf16_supported() else []
-    vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)  # private to PyTorch, so it may go
+    vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)  # private to PyTorch, may vanish
     return (*found, *(["avx512vnni"] if vnni() else []))
 
 
 def flags() -> list[str]:
-    """What the compiler is told. Without the capability, `at::vec` would silently be scalar code."""
+    """The compiler's flags. Without the capability macros, `at::vec` would silently be scalar code."""
     capability = "AVX512" if "avx512f" in instructions() else "AVX2"
     return [
         "-O3", "-g0", "-fopenmp", *(f"-m{name}" for name in instructions()),
@@ -83,7 +83,7 @@ def flags() -> list[str]:
 
 
 def name() -> str:
-    """The library's name."""
+    """The library's name, a digest of all that its code depends on."""
     digest = hashlib.sha256(repr((torch.__version__, flags())).encode())
     for file in (*SOURCES, *_HEADERS):
         digest.update(file.read_bytes())
@@ -91,8 +91,8 @@ def name() -> str:
 
 
 def library() -> Library:
-    """The operators; builds them if this machine has not yet, in some ten seconds. Says once if it cannot."""
-    with _LOADING:  # whoever waits for another thread finds what that made
+    """The operators. A machine's first call builds them in about ten seconds; failure logs one warning."""
+    with _LOADING:  # so that only one thread loads
         return _loaded()
 
 
@@ -105,46 +105,44 @@ def _loaded() -> Library:
         return Library(missing="no kernels for this processor: they are for x86 with AVX2 or AVX-512")
     try:
         torch.ops.load_library(_built(name()))  # type: ignore[no-untyped-call]
-        _describe_to_the_compiler()
+        for operator, described in (
+            ("attention", like_query), ("pooled_attention", like_query), ("linear", _like_product),
+        ):  # fmt: skip
+            torch.library.register_fake(f"{NAMESPACE}::{operator}", described)
     except Exception as error:
-        reason = _last_line(error)
+        reason = _main_line(error)
         logger.warning(
             "xenc's C++ kernels could not be built or loaded, PyTorch's are used, which are slower: %s "
             "(they need a C++ compiler, found as c++ or in CXX, and `pip install ninja`)", reason,
         )  # fmt: skip
         return Library(missing=reason)
     operators = getattr(torch.ops, NAMESPACE)
-    return Library(
-        operators=operators,
-        panel_columns=operators.panel_columns(),
-        bfloat16_depth=operators.bfloat16_depth(),
-        has_int8=operators.has_int8(),
-    )
+    facts = {fact: getattr(operators, fact)() for fact in ("panel_columns", "bfloat16_depth", "has_int8")}
+    return Library(operators=operators, **facts)
 
 
 def build_in_background() -> None:
-    """Begin to build and load, so that it is done while a model is read.
+    """Start to build and load in a thread, while a model is read.
 
-    What that imports is imported here first: while a model is read transformers imports too, and of two
-    threads that import from one package at once one may find it half made.
+    Its imports are done here first: transformers imports while a model is read, and if two threads import
+    from one package at once, one may find it incomplete.
     """
     if not _loaded.cache_info().currsize:
-        with suppress(ImportError):  # setuptools is absent, which `library` says
+        with suppress(ImportError):  # `library` reports that setuptools is absent
             importlib.import_module("torch.utils.cpp_extension")
         threading.Thread(target=library, name="xenc-kernels", daemon=True).start()
 
 
 def _built(name: str) -> Path:
-    """The library's file. Of two processes at once the second waits, and a build that dies leaves nothing."""
+    """The library's file. A second process waits for the first, and an interrupted build leaves nothing."""
     from torch.utils import cpp_extension
 
-    root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
-    folder = Path(root) / name
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()) / name
     library = folder / f"{name}.so"
     if _is_whole(library):
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder):
+    with _locked(folder):
         if not _is_whole(library):
             with TemporaryDirectory(dir=folder) as scratch, _ninja_on_path():
                 cpp_extension.load(
@@ -158,7 +156,7 @@ def _built(name: str) -> Path:
 
 
 def _is_whole(library: Path) -> bool:
-    """Whether a file is what was built: loading one that is cut short would kill the process."""
+    """Whether a file is as it was built: loading a truncated one would kill the process."""
     try:
         return _digest_of(library).read_text() == _digest(library)
     except OSError:
@@ -174,8 +172,8 @@ def _digest(file: Path) -> str:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process, however it ends."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a file lock, which the system releases if the process is killed."""
     import fcntl
 
     with (folder / "lock").open("w") as lock:
@@ -185,38 +183,30 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _ninja_on_path() -> Iterator[None]:
-    """Ninja as pip installs it is found beside the interpreter only in an activated environment."""
-    if shutil.which("ninja") is not None or importlib.util.find_spec("ninja") is None:
-        yield
-        return
-    import ninja
-
+    """Find pip's ninja, which is on the PATH only in an activated environment."""
     before = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, before])
+    if shutil.which("ninja") is None and importlib.util.find_spec("ninja") is not None:
+        import ninja
+
+        os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, before])
     try:
         yield
     finally:
         os.environ["PATH"] = before
 
 
-def _last_line(error: Exception) -> str:
-    """Of a compiler's output what it complains of, else the end of what was said."""
+def _main_line(error: Exception) -> str:
+    """The last line of a compiler's output that names an error, else the last line of the message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     complaints = [line for line in lines if "error:" in line or "not found" in line]
     return (complaints or lines or [type(error).__name__])[-1]
 
 
-@cache
-def _describe_to_the_compiler() -> None:
-    """What torch.compile is told of the operators' results."""
+def like_query(query: Tensor, *_: Any) -> Tensor:
+    """An empty contiguous tensor of the query's shape: what attention returns, for torch.compile."""
+    return torch.empty(query.shape, dtype=query.dtype, device=query.device)
 
-    def attention(query: Tensor, *_: Any) -> Tensor:
-        return torch.empty(query.shape, dtype=query.dtype, device=query.device)
 
-    def linear(left: Tensor, *rest: Any) -> Tensor:
-        *_, outputs, _ = rest
-        return left.new_empty(*left.shape[:-1], outputs)
-
-    for name in ("attention", "pooled_attention"):
-        torch.library.register_fake(f"{NAMESPACE}::{name}", attention)
-    torch.library.register_fake(f"{NAMESPACE}::linear", linear)
+def _like_product(left: Tensor, *rest: Any) -> Tensor:
+    *_, outputs, _ = rest
+    return left.new_empty(*left.shape[:-1], outputs)

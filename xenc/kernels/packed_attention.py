@@ -1,8 +1,8 @@
-"""Packed attention: documents laid end to end, each attending to itself alone.
+"""Packed attention: documents are concatenated, and each attends only to itself.
 
-One operator with a kernel per device, and an attention function for transformers that uses it for packed
-batches and leaves padded ones to SDPA. Both are registered under names derived from this package's, so that
-two revisions of xenc can live in one process.
+An operator with a kernel per device, and an attention function for transformers that uses it for packed
+batches, and SDPA for padded ones. Their names derive from this package's, so that two revisions of xenc can
+live in one process.
 
 Shapes: T = tokens of a batch, N = document slots, H = query heads, K = key and value heads, D = head size.
 """
@@ -19,18 +19,18 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from .library import DTYPES, library
+from .library import DTYPES, library, like_query
 
 NAMESPACE: Final = (__package__ or "xenc.kernels").rpartition(".")[0].replace(".", "_")
-"""What operators and attention functions are registered under."""
+"""Prefix of the names of operators and attention functions."""
 
 PACKED_ATTENTION: Final = f"{NAMESPACE}_packed"
-"""The name transformers knows the attention function by."""
+"""The attention function's name in transformers."""
 
 NO_WINDOW: Final = -1
 
 STRIDED: Final = (torch.Tag.needs_fixed_stride_order,)
-"""Kernels take views, such as those of query, key and value in one product: Inductor need not copy."""
+"""The kernels read views, such as query, key and value of one product, so Inductor need not copy."""
 
 
 @torch.library.custom_op(f"{NAMESPACE}::packed_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
@@ -46,10 +46,10 @@ def packed_attention(
         value: [T, K, D].
         cu_seqlens: int32 [N + 1], ascending: document i is tokens cu_seqlens[i] to cu_seqlens[i + 1]; the
             documents must cover all T tokens. Slots without a document repeat T.
-        max_seqlen: no document is longer.
+        max_seqlen: upper bound of the documents' lengths.
         scale: factor of the scores.
         causal: whether a token attends to none after it.
-        window: how many tokens to either side a token attends to; NO_WINDOW for all.
+        window: how many tokens to either side a token attends to, or NO_WINDOW.
 
     Returns:
         [T, H, D], in query's dtype.
@@ -64,7 +64,7 @@ def packed_attention(
 def by_sdpa(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, scale: float, causal: bool, window: int
 ) -> Tensor:
-    """The same by PyTorch's fused attention, one call per run of documents of equal length."""
+    """`packed_attention` by PyTorch's SDPA, one call per run of documents of equal length."""
     out = torch.empty(query.shape, dtype=query.dtype)
     for start, documents, tokens in runs(cu_seqlens.tolist()):
         stretch = slice(start, start + documents * tokens)
@@ -80,7 +80,7 @@ def by_sdpa(
 
 
 def runs(cu_seqlens: list[int]) -> list[tuple[int, int, int]]:
-    """(first token, documents, tokens of each) per run of neighbours of one length, which share a call."""
+    """(first token, documents, tokens of each) per run of consecutive documents of one length."""
     lengths = [end - start for start, end in pairwise(cu_seqlens)]
     runs, start = [], 0
     for tokens, documents in groupby(lengths):
@@ -108,15 +108,26 @@ def _on_cuda(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
     max_seqlen: int, scale: float, causal: bool, window: int,
 ) -> Tensor:  # fmt: skip
-    """PyTorch's variable-length FlashAttention; in float32, which it lacks, the memory-efficient kernel."""
+    return on_cuda(
+        query, key, value, (cu_seqlens, cu_seqlens), (max_seqlen, max_seqlen), scale, causal, window
+    )
+
+
+def on_cuda(
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: tuple[Tensor, Tensor], longest: tuple[int, int],
+    scale: float, causal: bool = False, window: int = NO_WINDOW,
+) -> Tensor:  # fmt: skip
+    """PyTorch's variable-length FlashAttention; its memory-efficient attention for float32.
+
+    `cu_seqlens` and `longest` are those of the queries and those of the keys.
+    """
     if query.dtype in (torch.float16, torch.bfloat16):
         flash: Tensor = torch.ops.aten._flash_attention_forward(
-            query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0, causal, False,
-            scale=scale,
+            query, key, value, *cu_seqlens, *longest, 0.0, causal, False, scale=scale,
             window_size_left=None if window == NO_WINDOW else window,
             window_size_right=0 if causal else (None if window == NO_WINDOW else window),
         )[0]  # fmt: skip
-        return flash.contiguous()  # it takes the strides of the queries
+        return flash.contiguous()  # it has the query's strides
     if window != NO_WINDOW:
         raise NotImplementedError(
             f"no CUDA kernel for {query.dtype} attention in a window of {window} tokens"
@@ -124,25 +135,19 @@ def _on_cuda(
     if key.shape[1] != query.shape[1]:
         key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
     efficient: Tensor = torch.ops.aten._efficient_attention_forward(
-        query[None], key[None], value[None], None, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0,
-        int(causal), False, scale=scale,
-    )[0]  # fmt: skip
+        query[None], key[None], value[None], None, *cu_seqlens, *longest, 0.0, int(causal), False, scale=scale
+    )[0]
     return efficient[0]
 
 
-@packed_attention.register_fake
-def _fake(
-    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
-    max_seqlen: int, scale: float, causal: bool, window: int,
-) -> Tensor:  # fmt: skip
-    return torch.empty(query.shape, dtype=query.dtype, device=query.device)
+packed_attention.register_fake(like_query)
 
 
 def packed_attention_forward(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """What transformers calls: [1, H, T, D] and cu_seq_lens_q for a packed batch, else as SDPA's."""
+    """Transformers' attention function: [1, H, T, D] with cu_seq_lens_q for a packed batch, else SDPA's."""
     cu_seqlens = kwargs.get("cu_seq_lens_q")
     if cu_seqlens is None:
         padded: tuple[Tensor, None] = sdpa_attention_forward(

@@ -1,5 +1,4 @@
-"""Attention of one token of each document to the whole document: all that the last layer of an encoder needs
-whose head reads one token.
+"""Attention of one token of each document to the whole document, for an encoder's last layer.
 
 Shapes: T = tokens of a batch, N = document slots, H = query heads, K = key and value heads, D = head size.
 """
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from .library import DTYPES, library
-from .packed_attention import NAMESPACE, STRIDED
+from .library import DTYPES, library, like_query
+from .packed_attention import NAMESPACE, STRIDED, on_cuda
 
 
 @torch.library.custom_op(f"{NAMESPACE}::pooled_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
@@ -26,12 +25,12 @@ def pooled_attention(
         query: [N, H, D].
         key: [T, K, D], where K divides H.
         value: [T, K, D].
-        cu_seqlens: int32 [N + 1]; see `attention.packed_attention`.
-        max_seqlen: no document is longer.
+        cu_seqlens: int32 [N + 1]; see `packed_attention`.
+        max_seqlen: upper bound of the documents' lengths.
         scale: factor of the scores.
 
     Returns:
-        [N, H, D], in query's dtype; of no meaning for slots without a document.
+        [N, H, D], in query's dtype; undefined for slots without a document.
     """
     operators = library().operators
     if operators is not None and query.dtype in DTYPES:
@@ -41,9 +40,10 @@ def pooled_attention(
 
 
 def pooled_by_sdpa(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
-    """The same by PyTorch's fused attention, one document at a time.
+    """`pooled_attention` by PyTorch's SDPA, batch-invariant (bitwise).
 
-    Its bits depend on how many documents share a call, and on how their rows are aligned: copies are alike.
+    Its bits depend on how many documents share a call and how rows are aligned: hence one call per document,
+    on copies.
     """
     out = torch.zeros(query.shape, dtype=query.dtype)
     for slot, (start, end) in enumerate(pairwise(cu_seqlens.tolist())):
@@ -64,21 +64,8 @@ def pooled_by_sdpa(query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor
 def _on_cuda(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, max_seqlen: int, scale: float
 ) -> Tensor:
-    """PyTorch's variable-length FlashAttention; in float32, which it lacks, the memory-efficient kernel."""
     each = torch.arange(len(cu_seqlens), dtype=torch.int32, device=cu_seqlens.device)
-    if query.dtype in (torch.float16, torch.bfloat16):
-        flash: Tensor = torch.ops.aten._flash_attention_forward(
-            query, key, value, each, cu_seqlens, 1, max_seqlen, 0.0, False, False, scale=scale
-        )[0]
-        return flash.contiguous()
-    if key.shape[1] != query.shape[1]:
-        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
-    efficient: Tensor = torch.ops.aten._efficient_attention_forward(
-        query[None], key[None], value[None], None, each, cu_seqlens, 1, max_seqlen, 0.0, 0, False, scale=scale
-    )[0]
-    return efficient[0]
+    return on_cuda(query, key, value, (each, cu_seqlens), (1, max_seqlen), scale)
 
 
-@pooled_attention.register_fake
-def _fake(query: Tensor, *_: object) -> Tensor:
-    return torch.empty(query.shape, dtype=query.dtype, device=query.device)
+pooled_attention.register_fake(like_query)

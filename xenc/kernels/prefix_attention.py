@@ -1,11 +1,11 @@
 """Packed attention after a shared prefix: each document attends to the prefix, and causally to itself.
 
-The softmax over both parts is put together from two: every token over the prefix, all documents in one call,
-and each document over itself. The weight of a part follows from the logarithms of both sums of exponentials
-(Juravsky et al. 2024, "Hydragen: High-Throughput LLM Inference with Shared Prefixes", section 3.1). So the
-prefix is neither copied per document nor masked, and shapes do not depend on how long it is.
+Attention to the prefix, for all documents in one call, and attention within documents are combined by the
+log-sum-exp of their scores (Juravsky et al. 2024, "Hydragen: High-Throughput LLM Inference with Shared
+Prefixes", section 3.1). So the prefix is neither copied per document nor masked, and shapes do not depend on
+its length.
 
-Shapes: T = tokens of a batch, N = document slots, P = tokens that the cache has room for, H = query heads,
+Shapes: T = tokens of a batch, N = document slots, P = capacity of the cache in tokens, H = query heads,
 K = key and value heads, D = head size.
 """
 
@@ -18,10 +18,11 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from .library import like_query
 from .packed_attention import NAMESPACE, STRIDED, by_head, packed_attention_forward, runs
 
 PREFIXED_ATTENTION: Final = f"{NAMESPACE}_prefixed"
-"""The name transformers knows the attention function by."""
+"""The attention function's name in transformers."""
 
 
 @torch.library.custom_op(
@@ -31,18 +32,18 @@ def prefixed_attention(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
     prefix_key: Tensor, prefix_value: Tensor, prefix_cu_seqlens: Tensor, max_seqlen: int, scale: float,
 ) -> Tensor:  # fmt: skip
-    """softmax(scale x Q K^T) V, where K and V are those of the prefix and of the own document up to a token.
+    """softmax(scale x Q K^T) V, where a token's K and V are the prefix's and its document's up to itself.
 
     Args:
         query: [T, H, D].
         key: [T, K, D], where K divides H.
         value: [T, K, D].
-        cu_seqlens: int32 [N + 1]; see `attention.packed_attention`.
+        cu_seqlens: int32 [N + 1]; see `packed_attention`.
         prefix_key: [P, K, D].
         prefix_value: [P, K, D].
-        prefix_cu_seqlens: int32 [2], 0 and how many of the P tokens are the prefix, or 0 again. A tensor,
-            so that no graph depends on it.
-        max_seqlen: no document is longer.
+        prefix_cu_seqlens: int32 [2], 0 and the number of tokens of the prefix, which may be 0. A tensor, so
+            that no graph depends on it.
+        max_seqlen: upper bound of the documents' lengths.
         scale: factor of the scores.
 
     Returns:
@@ -68,7 +69,7 @@ def prefixed_attention(
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, share: int, scale: float, *, causal: bool
 ) -> tuple[Tensor, Tensor]:
-    """Attention [documents, H, tokens, D], and the logarithms [documents, H, tokens] of its sums."""
+    """Attention [documents, H, tokens, D], and its log-sum-exps [documents, H, tokens]."""
     if share > 1:
         key, value = (part.repeat_interleave(share, dim=1) for part in (key, value))
     attended, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -78,7 +79,7 @@ def _attend(
 
 
 def _together(own: Tensor, own_log_sums: Tensor, before: Tensor, before_log_sums: Tensor) -> Tensor:
-    """[T, H, D] from two parts [T, H, D] of one softmax and the logarithms [T, H] of their sums."""
+    """[T, H, D] from two parts [T, H, D] of one softmax and their log-sum-exps [T, H]."""
     weight = torch.sigmoid(before_log_sums.float() - own_log_sums.float())[..., None]
     return torch.lerp(own.float(), before.float(), weight).to(own.dtype)
 
@@ -100,27 +101,22 @@ def _on_cuda(
         query, prefix_key, prefix_value, torch.stack((cu_seqlens[0], cu_seqlens[-1])), prefix_cu_seqlens,
         len(query), len(prefix_key), 0.0, False, False, scale=scale,
     )  # fmt: skip
-    # over no keys at all the kernel's sum is infinite
+    # without any keys the kernel's log-sum-exp is infinite
     before_log_sums = before_log_sums.masked_fill(prefix_cu_seqlens[1] == 0, -torch.inf)
     return _together(own.contiguous(), own_log_sums.T, before, before_log_sums.T)
 
 
-@prefixed_attention.register_fake
-def _fake(
-    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
-    prefix_key: Tensor, prefix_value: Tensor, prefix_cu_seqlens: Tensor, max_seqlen: int, scale: float,
-) -> Tensor:  # fmt: skip
-    return torch.empty(query.shape, dtype=query.dtype, device=query.device)
+prefixed_attention.register_fake(like_query)
 
 
 def _attention_forward(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """What transformers calls. Either of these keywords may come from `forward` through the model:
+    """Transformers' attention function. The model passes on these keywords of its `forward`:
 
-    kept_layers: a list that takes each layer's keys and values, [2, T, K, D].
-    prefix_cache: [layers, 2, P, K, D], with prefix_cu_seqlens; without it, attention is packed attention.
+    kept_layers: a list to which each layer appends its keys and values, [2, T, K, D].
+    prefix_cache: [layers, 2, P, K, D], with prefix_cu_seqlens; without it, this is packed attention.
     """
     if kwargs.get("kept_layers") is not None:
         kwargs["kept_layers"].append(torch.stack((key[0], value[0])).transpose(1, 2))

@@ -1,7 +1,7 @@
-"""What multiplies by the weights of a linear layer on a processor: PyTorch, oneDNN or kernels of our own.
+"""Linear layers on a CPU by PyTorch, oneDNN or our own kernel, and the choice of the fastest.
 
-Which is fastest differs between processors and dtypes (MKL's float32 is slow on AMD, oneDNN knows the matrix
-units of Intel's newer ones), so it is measured, once per process and dtype, in some ten milliseconds.
+That differs between CPUs and dtypes (MKL's float32 is slow on AMD, oneDNN uses the matrix units of newer
+Intel CPUs), so it is measured once per process and dtype, which takes about ten milliseconds.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..execution import Products
 from .library import NAMESPACE, library
 
 ACTIVATIONS: Final = ("none", "gelu", "gelu_tanh", "silu")
-"""What may follow a product in the same pass, in the order of the kernel's `Activation`."""
+"""Activations that a product can apply, in the order of the kernel's `Activation`."""
 
 _ONEDNN_POST: Final = {"none": ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
-"""The operator's name of a post-operation, and of its form."""
+"""oneDNN's names of an activation and its variant."""
 
 _NOTABLY: Final = 1.1
-"""How much faster another way must be measured to be than the one before it in the order of preference: the
-choice, and with it the last bit of a score, should not differ from one process to the next."""
+"""How much faster a way has to be than a preferred one, so that noise does not change the choice, and with it
+the last bit of scores, between processes."""
 
 _ROWS, _SIZE, _ROUNDS, _LOOKS = 256, 768, 5, 3
 
@@ -36,13 +36,7 @@ _operators = getattr(torch.ops, NAMESPACE)
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """What multiplies, and why.
-
-    Attributes:
-        way: the choice.
-        dtype: for which dtype.
-        gflops_per_s: what each way was measured at; empty where the caller chose.
-    """
+    """How products are computed in a dtype, and each way's measured speed; empty if the caller chose."""
 
     way: Products
     dtype: torch.dtype
@@ -57,35 +51,35 @@ class Chosen:
 
 
 class Held(NamedTuple):
-    """What the kernel reads of a linear layer.
+    """A linear layer in the kernel's layout.
 
     Attributes:
-        weight: [panels, inputs / depth, columns of a panel, depth], in the model's dtype or in int8; outputs
-            beyond the last are 0. Depth is how many inputs one instruction multiplies; see cpp/product.h.
-        bias: float32 [columns of all panels].
-        scales: for int8: float32 [columns], what one step of an output's weights is worth.
-        sums: for int8: float32 [columns], the sum of an output's weights in steps.
+        weight: [panels, inputs / depth, columns of a panel, depth], in the model's dtype or int8, padded with
+            zeros. Depth is the number of inputs that one instruction multiplies; see cpp/product.h.
+        bias: float32 [columns of all panels]. For oneDNN, weight and bias are the layer's own.
+        scales: for int8: float32 [columns], each output's quantisation step.
+        sums: for int8: float32 [columns], the sum of each output's int8 weights.
     """
 
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
     scales: Tensor | None = None
     sums: Tensor | None = None
 
 
-def kernel_weight(weight: Tensor, bias: Tensor) -> Held:
-    """A layer in its own dtype, [outputs, inputs] and [outputs], in the order the kernel reads it."""
+def kernel_weight(weight: Tensor, bias: Tensor | None) -> Held:
+    """A layer in its own dtype, from weight [outputs, inputs] and bias [outputs]."""
     depth = library().bfloat16_depth if weight.dtype == torch.bfloat16 else 1
-    return Held(_panels(weight, depth), _padded(bias.float()))
+    return Held(_panels(weight, depth), _padded_bias(weight, bias))
 
 
-def eight_bit_weight(weight: Tensor, bias: Tensor) -> Held:
-    """A layer in eight bits: each output's weights are scaled to whole numbers from -127 to 127."""
+def eight_bit_weight(weight: Tensor, bias: Tensor | None) -> Held:
+    """A layer in int8, from weight [outputs, inputs] and bias [outputs]; weights are scaled per output."""
     smallest = torch.finfo(torch.float32).tiny
     scales = weight.float().abs().amax(dim=1).clamp(min=smallest) / 127
     steps = (weight.float() / scales[:, None]).round().to(torch.int8)
     sums = steps.int().sum(dim=1).float()
-    return Held(_panels(steps, 4), _padded(bias.float()), _padded(scales), _padded(sums))
+    return Held(_panels(steps, 4), _padded_bias(weight, bias), _padded(scales), _padded(sums))
 
 
 def _panels(weight: Tensor, depth: int) -> Tensor:
@@ -99,13 +93,17 @@ def _padded(of_outputs: Tensor) -> Tensor:
     return functional.pad(of_outputs, (0, -of_outputs.shape[0] % library().panel_columns)).contiguous()
 
 
+def _padded_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _padded((weight.new_zeros(weight.shape[0]) if bias is None else bias).float())
+
+
 def by_kernel(left: Tensor, held: Held, outputs: int, activation: str) -> Tensor:
-    """activation(left weight^T + bias) by our own kernel, summed and biased in float32.
+    """activation(left weight^T + bias) by our own kernel, accumulated in float32.
 
     Args:
         left: [..., inputs], float32, bfloat16 or float16.
-        held: of the same dtype, or in eight bits.
-        outputs: numbers of a row of the result.
+        held: a layer of the same dtype, or in int8.
+        outputs: the layer's.
         activation: one of ACTIVATIONS.
 
     Returns:
@@ -119,7 +117,7 @@ def by_kernel(left: Tensor, held: Held, outputs: int, activation: str) -> Tensor
 
 @torch.library.custom_op(f"{NAMESPACE}::onednn_linear", mutates_args=(), device_types="cpu")
 def by_onednn(left: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    """activation(left weight^T + bias) by oneDNN, on a weight [outputs, inputs] as it is stored."""
+    """activation(left weight^T + bias) by oneDNN, for a weight [outputs, inputs]."""
     post, form = _ONEDNN_POST[activation]
     result: Tensor = torch.ops.mkldnn._linear_pointwise(left, weight, bias, post, [], form)
     return result
@@ -131,36 +129,33 @@ def _(left: Tensor, weight: Tensor, *_: object) -> Tensor:
 
 
 def chosen(dtype: torch.dtype, asked: Products | None) -> Chosen:
-    """What multiplies in a dtype: as the caller asked, or what is fastest here; see `Execution.products`."""
-    return Chosen(way=asked, dtype=dtype, gflops_per_s={}) if asked is not None else _measured(dtype)
+    """The way that the caller asked for, or the fastest here; see `Execution.products`."""
+    return _measured(dtype) if asked is None else Chosen(way=asked, dtype=dtype, gflops_per_s={})
 
 
 @cache
 def why_not(way: Products, dtype: torch.dtype) -> str | None:
     """Why this machine cannot multiply in a way that the caller asked for; None if it can."""
-    found = ways(dtype, 16, 16, 16)
-    return (
-        None if way in found else f"{way} multiplies no {str(dtype).removeprefix('torch.')} on this processor"
-    )
+    if way in ways(dtype, 16, 16, 16):
+        return None
+    return f"{way} multiplies no {str(dtype).removeprefix('torch.')} on this processor"
 
 
 @cache
 def _measured(dtype: torch.dtype) -> Chosen:
-    flops = 2 * _ROWS * _SIZE * _SIZE
+    gflops = 2 * _ROWS * _SIZE * _SIZE / 1e9
     found = ways(dtype, _ROWS, _SIZE, _SIZE)
-    looks = []
-    for _ in range(_LOOKS):
-        taken = seconds(found, _ROUNDS)
-        looks.append({way: flops / min(each) / 1e9 for way, each in taken.items()})
+    measured = (seconds(found, _ROUNDS) for _ in range(_LOOKS))
+    looks = [{way: gflops / min(each) for way, each in taken.items()} for taken in measured]
     best = {way: max(look[way] for look in looks) for way in found}
     return Chosen(way=fastest(looks), dtype=dtype, gflops_per_s=best)
 
 
 def fastest(looks: Sequence[Mapping[str, float]]) -> Products:
-    """The way to take: xenc, else onednn, else torch, unless every look found another one notably faster.
+    """The first of xenc, onednn and torch that, in some measurement, no other way was notably faster than.
 
     Args:
-        looks: of each look, the speeds by way. A busy neighbour may spoil one.
+        looks: the speeds by way of each measurement; other load on the machine may distort some.
     """
     preferred: tuple[Products, ...] = ("xenc", "onednn", "torch")
     found = (way for way in preferred if way in looks[0])
@@ -169,15 +164,15 @@ def fastest(looks: Sequence[Mapping[str, float]]) -> Products:
 
 @torch.no_grad()
 def ways(dtype: torch.dtype, rows: int, inputs: int, outputs: int) -> dict[str, Callable[[], object]]:
-    """One product with a bias, on random numbers, in each way that a processor here has.
+    """One product with a bias, on random numbers, in each way that this machine has.
 
     Args:
-        dtype: float32, bfloat16 or float16; int8 for activations in bfloat16 that are quantised on the way.
+        dtype: float32, bfloat16 or float16; int8 for bfloat16 activations that are quantised in the product.
         rows: of the left operand, [rows, inputs].
-        inputs: numbers of a row; a multiple of four.
+        inputs: a multiple of four.
         outputs: of the weight, [outputs, inputs].
     """
-    eight_bits, own = dtype == torch.int8, torch.Generator()  # the process's random numbers stay as they are
+    eight_bits, own = dtype == torch.int8, torch.Generator()  # leaves the process's generator alone
     numbers = partial(torch.randn, generator=own, dtype=torch.bfloat16 if eight_bits else dtype)
     left, weight, bias = numbers(rows, inputs), numbers(outputs, inputs), numbers(outputs)
     found: dict[str, Callable[[], object]] = {}
@@ -191,7 +186,7 @@ def ways(dtype: torch.dtype, rows: int, inputs: int, outputs: int) -> dict[str, 
 
 
 def _runs(product: Callable[[], object]) -> bool:
-    """A way that refuses the dtype is none."""
+    """Whether a product supports its dtype."""
     try:
         product()
     except RuntimeError:
@@ -201,7 +196,7 @@ def _runs(product: Callable[[], object]) -> bool:
 
 @torch.no_grad()
 def seconds(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of so many rounds, in which each has its turn; the first, which is not counted, warms up."""
+    """Seconds of each run in each round, after one round that is not counted. The runs take turns."""
     taken: dict[str, list[float]] = {way: [] for way in runs}
     for _ in range(rounds + 1):
         for way, run in runs.items():

@@ -1,9 +1,9 @@
-"""Checkpoints whose weights bear flash-attn's names, loaded into transformers' own XLM-RoBERTa.
+"""Loads checkpoints with flash-attn's weight names into transformers' own XLM-RoBERTa.
 
 jinaai/jina-reranker-v2-base-multilingual and its fine-tunes say model_type "xlm-roberta" and point to remote
-code (jinaai/xlm-roberta-flash-implementation) written after flash_attn/models/bert.py. The network is
-XLM-RoBERTa's; only the names differ. Loaded without that code, transformers draws every weight it does not
-find at random, and says so in its load report alone. The layout, stored name first:
+code (jinaai/xlm-roberta-flash-implementation) written after flash_attn/models/bert.py. Only the names differ
+from XLM-RoBERTa's. Without that code, transformers initialises the weights it does not find at random, and
+only mentions it in its load report. The layout, stored name first:
 
     roberta.emb_ln                           roberta.embeddings.LayerNorm
     roberta.encoder.layers.N.mixer.Wqkv      roberta.encoder.layer.N.attention.self.query, key, value
@@ -15,19 +15,18 @@ find at random, and says so in its load report alone. The layout, stored name fi
     roberta.embeddings.*, classifier.*       the same
 
 Wqkv is query, key and value on top of each other, [3 x heads x head size, hidden]. Norms follow their
-residual sum: norm1 that of attention, norm2 that of the MLP, both with layer_norm_eps. gelu is exact, and
-gelu_new, gelu_fast and gelu_pytorch_tanh are the tanh formula, as in transformers; no other activation is
-allowed. Positions start at pad_token_id + 1 (a table of 1026 seats 1024 tokens), token types are all 0, and
+residual sum, with layer_norm_eps. gelu is exact; gelu_new, gelu_fast and gelu_pytorch_tanh are the tanh
+formula; other activations are not allowed. Positions start at pad_token_id + 1, token types are all 0, and
 the head is tanh between two linear layers, over the first token. Defaults of absent config fields agree.
-Sources: the model code and the converter of that repository (which takes transformers' weights the other
-way), flash-attn's MHA and Block, vLLM's jina mapper, and transformers' conversion of jina_embeddings_v3.
+Sources: the model code and the converter of that repository (which goes the other way), flash-attn's MHA and
+Block, vLLM's jina mapper, and transformers' conversion of jina_embeddings_v3.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +52,7 @@ _FLASH: Final = re.compile(r"\.mixer\.|(^|\.)emb_ln\.")
 _LAYER: Final = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)$")
 _ADAPTER: Final = re.compile(r"\.parametrizations\.|lora_", re.IGNORECASE)
 _UNREAD: Final = re.compile(r"^roberta\.pooler\.|\.(position_ids|token_type_ids)$")
-"""Stored names that no logit depends on."""
+"""Stored names that logits do not depend on."""
 
 _STORED_PART: Final[Mapping[str, tuple[str, int | None]]] = {
     "attention.self.query": ("mixer.Wqkv", 0),
@@ -65,11 +64,15 @@ _STORED_PART: Final[Mapping[str, tuple[str, int | None]]] = {
     "output.dense": ("mlp.fc2", None),
     "output.LayerNorm": ("norm2", None),
 }
-"""Part of a native layer -> part of a stored layer, and which third of it."""
+"""Part of a native layer -> part of a stored layer, and which third of it if it is Wqkv."""
 
 _TOKEN_TYPES: Final = "roberta.embeddings.token_type_embeddings"
 
-_ACTIVATIONS: Final = frozenset({"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"})
+_ALLOWED: Final[Mapping[str, tuple[str | None, ...]]] = {
+    "position_embedding_type": (None, "absolute"),
+    "hidden_act": ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"),
+}
+"""Settings that XLM-RoBERTa computes as the flash implementation does."""
 
 _ELSEWHERE: Final = (
     "Choose another checkpoint, or run its own code with sentence-transformers and trust_remote_code=True."
@@ -77,32 +80,35 @@ _ELSEWHERE: Final = (
 
 
 def restore_flash_weights(model: PreTrainedModel, name_or_path: str, **download: Any) -> bool:
-    """Fill `model` from the checkpoint it was loaded from, if that bears flash-attn's names.
+    """Fill `model` from the checkpoint it was loaded from, if that has flash-attn's names.
 
-    dtype, device and training mode of the model stay. Only names are read of an ordinary checkpoint, and
-    nothing is ever downloaded: the weights are where transformers put them when it loaded the model.
+    dtype, device and training mode of the model stay. Nothing is downloaded, and of an ordinary checkpoint
+    only the weights' names are read.
 
     Args:
-        model: a natively loaded sequence classifier.
+        model: a sequence classifier of transformers' own.
         name_or_path: a directory, or the model's name on the hub.
-        **download: what transformers found the weights with: `revision`, `cache_dir`, `subfolder`, ...
+        **download: how transformers found the weights: `revision`, `cache_dir`, `subfolder`, ...
 
     Returns:
-        Whether the checkpoint bears flash-attn's names, and the model now has its weights.
+        Whether the checkpoint has flash-attn's names, and the model now has its weights.
 
     Raises:
-        ModelError: a weight that is missing, of another shape, or that native XLM-RoBERTa has no place for;
-            a config that it cannot follow; weights that are not found again. The model is then as it was.
+        ModelError: a weight is missing, of another shape or unknown to XLM-RoBERTa; a config that it cannot
+            follow; weights that are not found again. The model is then unchanged.
     """
     if model.config.model_type not in _FAMILIES or any(map(_FLASH.search, model.state_dict())):
-        return False  # another network, or its own code
+        return False  # another architecture, or remote code
     file = _weight_file(str(name_or_path), model.config, download)
-    names = () if file is None else _names(file)
+    names = () if file is None else _tensors(file, "meta").keys()
     if file is None or not any(map(_FLASH.search, names)):
         return False
     if adapter := next((key for key in names if _ADAPTER.search(key)), None):
         raise ModelError(f"{name_or_path}: {adapter} is a LoRA adapter's: merge it into the weights first.")
-    _check_config(name_or_path, model.config)
+    for field, allowed in _ALLOWED.items():
+        value = getattr(model.config, field, None)
+        if value not in allowed:
+            raise ModelError(f"{name_or_path}: {field}={value!r} is none of {allowed}. {_ELSEWHERE}")
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ModelError(f"{name_or_path}: its weights need converting, so load it without offloading.")
     weights = _native_weights(name_or_path, model, _tensors(file))
@@ -128,30 +134,18 @@ def _weight_file(name: str, config: PretrainedConfig, download: Mapping[str, Any
     return None
 
 
-def _names(file: Path) -> Collection[str]:
+def _tensors(file: Path, map_location: str = "cpu") -> dict[str, Tensor]:
+    """The weights of a file, or of all shards of an index."""
+    shards = [file]
     if file.suffix == ".json":
-        return set(json.loads(file.read_text(encoding="utf-8"))["weight_map"])
-    return load_state_dict(file, map_location="meta").keys()
-
-
-def _tensors(file: Path) -> dict[str, Tensor]:
-    if file.suffix != ".json":
-        return load_state_dict(file)
-    shards = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
-    return {key: tensor for shard in shards for key, tensor in load_state_dict(file.parent / shard).items()}
-
-
-def _check_config(name: str, config: PretrainedConfig) -> None:
-    """Refuse what the flash implementation computes otherwise than native XLM-RoBERTa."""
-    positions = getattr(config, "position_embedding_type", None) or "absolute"
-    if positions != "absolute":
-        raise ModelError(f"{name}: position_embedding_type={positions!r} is not XLM-RoBERTa's. {_ELSEWHERE}")
-    if config.hidden_act not in _ACTIVATIONS:
-        raise ModelError(f"{name}: hidden_act={config.hidden_act!r} is none of flash-attn's. {_ELSEWHERE}")
+        names = json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()
+        shards = [file.parent / name for name in sorted(set(names))]
+    parts = (load_state_dict(shard, map_location=map_location) for shard in shards)
+    return {name: tensor for part in parts for name, tensor in part.items()}
 
 
 def _native_weights(name: str, model: PreTrainedModel, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A tensor for each of the model's own names, each of the model's shape."""
+    """A tensor of the model's shape for each of the model's own names."""
     native: dict[str, Tensor] = {}
     unused = {key for key in stored if not _UNREAD.search(key)}
     for own, present in model.state_dict().items():
@@ -159,7 +153,7 @@ def _native_weights(name: str, model: PreTrainedModel, stored: Mapping[str, Tens
         unused.discard(key)
         shape = tuple(present.shape)
         if own == f"{_TOKEN_TYPES}.weight" and key not in stored:
-            native[own] = torch.zeros(max(shape[0], 1), shape[1])  # a model stored without adds nothing
+            native[own] = torch.zeros(max(shape[0], 1), shape[1])  # absent token types add nothing
             continue
         if key not in stored:
             raise ModelError(f"{name}: {key} is missing, so {own} would be random: save the model again.")
@@ -182,7 +176,7 @@ def _source(own: str) -> tuple[str, int | None]:
 
 
 def _seat_token_types(model: PreTrainedModel) -> None:
-    """Native XLM-RoBERTa looks type 0 up even in a table of no rows."""
+    """Give a token type table without rows a row of zeros, since XLM-RoBERTa looks type 0 up."""
     table = model.get_submodule(_TOKEN_TYPES)
     if isinstance(table, torch.nn.Embedding) and table.num_embeddings == 0:
         weight = torch.nn.Parameter(table.weight.new_zeros(1, table.embedding_dim))

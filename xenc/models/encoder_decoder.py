@@ -1,9 +1,9 @@
-"""Encoder-decoders -> the logits of a padded batch: the functions that get compiled.
+"""Forward passes of encoder-decoders from a padded batch to logits; these functions get compiled.
 
 Shapes: B = rows, L = padded length, H = hidden size, P = tokens of a decoder prefix, S = scores of a pair.
 
-There are no packed ones: T5 adds a bias per pair of positions, counted from the start of the row and not of
-the document, and the flash kernel that packed batches run on a GPU takes no bias.
+None of them packs: T5 adds a bias per pair of positions in the row, not in the document, and FlashAttention,
+which runs packed batches on a GPU, takes no bias.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def classify_at_eos(
 ) -> Tensor:
     """Logits of one padded batch of a classifier that reads the decoder's state at the last <eos>.
 
-    The decoder reads what the encoder reads, shifted to the right by one. It sees nothing that comes after,
-    so padding behind the last <eos> does not matter, and rows may have any number of them.
+    The decoder reads the encoder's input, shifted to the right by one. It is causal, so padding after the
+    last <eos> changes nothing. Rows may have any number of <eos>.
 
     Args:
         model: a sequence-classification model with a `classification_head`.
         input_ids: int64 [B, L], padded on the right.
         attention_mask: int64 [B, L], 1 on the tokens to attend to.
-        _token_type_ids: of no use to such a model.
+        _token_type_ids: ignored.
 
     Returns:
-        [B, C], in the model's dtype; of a row without <eos>, what its first token says.
+        [B, C], in the model's dtype; rows without <eos> are read at their first token.
     """
     shifted = {"decoder_input_ids": model._shift_right(input_ids)} if hasattr(model, "_shift_right") else {}
     hidden = model.base_model(
@@ -56,15 +56,14 @@ def score_first_step(
 ) -> Tensor:
     """Log-odds of tokens at the decoder's first step, for one padded batch.
 
-    The encoder runs once; the decoder runs once for each prefix, over that prefix alone, and the
-    vocabulary's logits are computed for the targets only.
+    The encoder runs once, the decoder once per prefix. Only the targets' logits are computed.
 
     Args:
         model: an encoder-decoder with an `lm_head`.
         input_ids: int64 [B, L].
         attention_mask: int64 [B, L], 1 on the tokens to attend to.
-        _token_type_ids: of no use to such a model.
-        asked: what the decoder begins with, and which tokens are compared.
+        _token_type_ids: ignored.
+        asked: the decoder's prefixes, and which tokens to compare.
 
     Returns:
         [B, S] in the model's dtype, S = prefixes x pairs of targets, all of the first prefix first.
@@ -89,8 +88,8 @@ class FirstStepTensors:
 
     Attributes:
         prefixes: int64 [1, P] each.
-        targets: int64 [2 x pairs], relevant and irrelevant by turns.
-        scale: what the decoder's state is multiplied with before the vocabulary's projection.
+        targets: int64 [2 x pairs], relevant and irrelevant alternately.
+        scale: factor of the decoder's state before `lm_head`.
     """
 
     def __init__(self, ids: FirstStepIds, model: Any) -> None:
@@ -101,23 +100,18 @@ class FirstStepTensors:
 
 def _constant(values: list[Any], device: torch.device) -> Tensor:
     tensor = torch.tensor(values, dtype=torch.int64, device=device)
-    # else a size that happens to equal the batch's would be tied to it
-    torch._dynamo.mark_static(tensor)
+    torch._dynamo.mark_static(tensor)  # else a size equal to the batch's would be tied to it
     return tensor
 
 
 @torch.no_grad()
 def projection_scale(model: Any) -> float:
-    """What a T5 multiplies the decoder's state with before it projects onto the vocabulary.
+    """The factor of a T5's decoder state before `lm_head`: d_model ** -0.5 with tied embeddings, or 1.
 
-    d_model ** -0.5 in the original T5, whose embedding is the projection too, and 1 in others; which says so
-    in its config differs between versions of transformers. So it is read off the model's own logits.
-
-    Args:
-        model: an encoder-decoder with an `lm_head`.
+    How the config says so differs between versions of transformers, so it is measured on the model's logits.
 
     Raises:
-        ModelError: its logits are neither.
+        ModelError: the factor is neither.
     """
     width, device = model.config.d_model, model.device
     ids = torch.arange(3, device=device)[None]
@@ -132,7 +126,6 @@ def projection_scale(model: Any) -> float:
         if torch.isclose(logits, plain * scale, rtol=0.05, atol=0.0):
             return float(scale)
     raise ModelError(
-        f"{type(model).__name__} does something to the decoder's state before lm_head that xenc does not "
-        f"know: a ratio of {float(logits / plain):.3g}, where 1 and {width**-0.5:.3g} are known. Use plain "
-        "transformers for this one."
+        f"{type(model).__name__} scales the decoder's state before lm_head by {float(logits / plain):.3g}, "
+        f"and xenc supports only 1 and {width**-0.5:.3g}. Use plain transformers for this model."
     )

@@ -1,4 +1,4 @@
-"""What differs between model architectures, as traits and never as code paths."""
+"""Traits of model architectures: positions, pooling, heads, and which layouts a model can run in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..batching.packed_collate import Pooling
 from ..errors import ModelError
 from .last_layer import is_unmodified
 
-# RoBERTa and its descendants number positions from padding_idx + 1, so a table of 514 rows seats 512 tokens.
+# RoBERTa and its descendants number positions from padding_idx + 1: 514 rows are enough for 512 tokens.
 _POSITIONS_AFTER_PADDING: Final = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod"}
 )
@@ -21,14 +21,12 @@ Head = Literal["pooler", "features", "pre-classifier", "prediction-head", "score
 
 @dataclass(frozen=True)
 class Packable:
-    """What a family's packed forward needs to know.
+    """Traits for the packed forward pass.
 
     Attributes:
-        pooling: which of a document's tokens the head reads: the first, the last that is not padding, or
-            the mean over all.
-        head: which of the model's modules turn that into logits; see `forward.head_logits`.
-        pooled_alone: its layers are BERT's, so that what follows the last one's attention can run on the
-            tokens that the head reads alone; see `last_layer`.
+        pooling: what the head reads of a document: first token, the last that is not padding, or the mean.
+        head: which of the model's modules turn that into logits; see `models.forward.head_logits`.
+        pooled_alone: whether the last layer can run only on the tokens that the head reads; see `last_layer`.
     """
 
     pooling: Pooling
@@ -36,14 +34,12 @@ class Packable:
     pooled_alone: bool = False
 
 
-_FEATURES: Final = Packable("first", "features", pooled_alone=True)
-
 _PACKABLE: Final = {
     "BertForSequenceClassification": Packable("first", "pooler", pooled_alone=True),
-    "RobertaForSequenceClassification": _FEATURES,
-    "XLMRobertaForSequenceClassification": _FEATURES,
-    "CamembertForSequenceClassification": _FEATURES,
-    "ElectraForSequenceClassification": _FEATURES,
+    **{
+        f"{family}ForSequenceClassification": Packable("first", "features", pooled_alone=True)
+        for family in ("Roberta", "XLMRoberta", "Camembert", "Electra")
+    },
     "DistilBertForSequenceClassification": Packable("first", "pre-classifier"),
     "ModernBertForSequenceClassification": Packable("first", "prediction-head"),
     "Qwen2ForSequenceClassification": Packable("last", "score"),
@@ -51,18 +47,17 @@ _PACKABLE: Final = {
     "Qwen2ForCausalLM": Packable("last", "vocabulary"),
     "Qwen3ForCausalLM": Packable("last", "vocabulary"),
 }
-"""By class, not by model type: a class is what has been held to the oracle."""
+"""By class, not by model type: these classes are tested against plain transformers."""
 
 
 def packable(model: PreTrainedModel) -> Packable | str:
-    """How to run a model on packed batches, or why it cannot be.
+    """How to run a model on packed batches, or why it cannot.
 
-    Families whose attention adds a bias per pair of positions (DeBERTa, MPNet), and classes nobody has
-    compared with the oracle, run bucketed.
+    Families whose attention adds a bias per pair of positions (DeBERTa, MPNet), and untested classes, cannot.
     """
     name, config = type(model).__name__, model.config
     traits = _PACKABLE.get(name)
-    if traits is None or not type(model).__module__.startswith("transformers."):
+    if traits is None or not _is_transformers_own(model):
         return f"{name} is not among the packable architectures"
     if getattr(config, "position_embedding_type", None) not in (None, "absolute", "rope"):
         return f"{name} with position_embedding_type={config.position_embedding_type!r}"
@@ -84,7 +79,7 @@ def packable(model: PreTrainedModel) -> Packable | str:
 
 
 def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:
-    """Why pairs on a model with these traits cannot share what they begin with; None if they can."""
+    """Why pairs cannot share a prefix on a model with these traits; None if they can."""
     name = type(model).__name__
     if not isinstance(traits, Packable):
         return traits
@@ -100,7 +95,7 @@ def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:
 def without_sdpa(model: PreTrainedModel) -> str | None:
     """Why a model's padded batches cannot run in SDPA attention; None if they can.
 
-    UMT5 in transformers 5.17 makes no mask for its decoder there, and does not say that it is causal.
+    UMT5 in transformers 5.17 neither makes a mask for its decoder there, nor sets `is_causal`.
     """
     name = model.config.model_type
     if not model._supports_sdpa:
@@ -115,39 +110,37 @@ def without_sdpa(model: PreTrainedModel) -> str | None:
 _POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})
 
 _READ_AT_EOS: Final = frozenset(
-    {
-        "T5ForSequenceClassification",
-        "MT5ForSequenceClassification",
-        "UMT5ForSequenceClassification",
-        "BartForSequenceClassification",
-    }
+    f"{family}ForSequenceClassification" for family in ("T5", "MT5", "UMT5", "Bart")
 )
-"""By class: those whose forward pass of our own has been held to the oracle."""
+"""Classes for which `classify_at_eos` is tested against plain transformers."""
+
+
+def _is_transformers_own(model: PreTrainedModel) -> bool:
+    return type(model).__module__.startswith("transformers.")
 
 
 def reads_eos(model: PreTrainedModel) -> bool:
-    """Whether a model is a classifier that `encoder_decoder.forward` runs, in any padded batch."""
-    own = type(model).__module__.startswith("transformers.")
-    return own and type(model).__name__ in _READ_AT_EOS and isinstance(model.config.eos_token_id, int)
+    """Whether `models.encoder_decoder.classify_at_eos` runs a model, which may be in any padded batch."""
+    known = _is_transformers_own(model) and type(model).__name__ in _READ_AT_EOS
+    return known and isinstance(model.config.eos_token_id, int)
 
 
 def looks_up_eos(model: PreTrainedModel) -> bool:
-    """Whether a classifier looks up the last end-of-sequence token in the ids as it runs.
+    """Whether a classifier searches the ids for the last end-of-sequence token in its own forward pass.
 
-    Its rows must then have equally many of those, so that no dummy row can stand beside real ones, and what
-    is looked up cannot be compiled.
+    That cannot be compiled, and all rows need the same number of these tokens, which rules out dummy rows.
     """
     pooled = type(model).__name__.endswith("ForSequenceClassification")
     return model.config.model_type in _POOLED_AT_EOS and pooled and not reads_eos(model)
 
 
 def unnumbered_id(config: PretrainedConfig) -> int | None:
-    """The token that takes no position where it stands: padding in RoBERTa and its descendants."""
+    """The token that takes no position: padding, in RoBERTa and its descendants."""
     return position_offset(config) - 1 if config.model_type in _POSITIONS_AFTER_PADDING else None
 
 
 _NO_LENGTH: Final = 10**9
-"""A tokenizer that was given no model_max_length reports a number beyond this."""
+"""The model_max_length of a tokenizer without one is larger."""
 
 
 def position_offset(config: PretrainedConfig) -> int:
@@ -158,7 +151,7 @@ def position_offset(config: PretrainedConfig) -> int:
 
 
 def max_positions(config: PretrainedConfig) -> int | None:
-    """The most tokens the model has positions for; None where only relative positions are used."""
+    """The number of tokens the model has positions for; None if it uses only relative positions."""
     table = getattr(config, "max_position_embeddings", None)
     if config.model_type.startswith("deberta") and not getattr(config, "position_biased_input", True):
         return None
@@ -166,12 +159,12 @@ def max_positions(config: PretrainedConfig) -> int | None:
 
 
 def resolve_max_length(requested: int | None, config: PretrainedConfig, *, at_least: int = 1) -> int:
-    """The most tokens a pair may have: as requested, or all the model has positions for.
+    """The maximum number of tokens of a pair: as requested, or as many as the model has positions for.
 
     Args:
         requested: the tokenizer's model_max_length, which sentence-transformers sets from `max_length`.
         config: the model's.
-        at_least: how many special tokens a pair has, even of two empty texts.
+        at_least: the number of tokens of a pair of two empty texts.
 
     Raises:
         ModelError: a length too short for any pair, too long for the model's positions, or none at all.

@@ -1,4 +1,4 @@
-"""T5 rerankers as a sentence-transformers module: prompts in, log-odds at the decoder's first step out."""
+"""T5 rerankers as a sentence-transformers module: from prompts to log-odds at the decoder's first step."""
 
 from __future__ import annotations
 
@@ -29,10 +29,7 @@ _GENERATES: Final = ("ForConditionalGeneration", "WithLMHeadModel")
 
 
 class FirstStepScorer(InputModule):
-    """The one module of a T5 reranker.
-
-    sentence-transformers has no such module: it would load the checkpoint as a classifier, whose head is
-    drawn at random.
+    """The only module of a T5 reranker, which sentence-transformers would load as an untrained classifier.
 
     Args:
         model: a T5ForConditionalGeneration, or an MT5 or UMT5 one.
@@ -40,8 +37,8 @@ class FirstStepScorer(InputModule):
         first_step: what it is asked.
 
     Raises:
-        ModelError: a target that is no token, a tokenizer that cannot say where its tokens stand, a model
-            that has no token to begin decoding with.
+        ModelError: a target that is not one token, a tokenizer without character offsets, or a model without
+            a decoder start token.
     """
 
     config_file_name = "first_step.json"
@@ -67,26 +64,25 @@ class FirstStepScorer(InputModule):
 
     @first_step.setter
     def first_step(self, first_step: FirstStep) -> None:
-        before, self._first_step = getattr(self, "_first_step", first_step), first_step
-        try:
-            _ = self.ids  # checks the words now rather than at the first request
-        except ModelError:
-            self._first_step = before
-            raise
+        self._ids_of(first_step)  # raises for words that are not tokens
+        self._first_step = first_step
 
     @property
     def ids(self) -> FirstStepIds:
-        """What the model is asked, in the ids of the tokenizer that it has now."""
-        return first_step_ids(self._first_step, self.tokenizer, _start_id(self.model), self._scale)
+        """The first step in the present tokenizer's ids."""
+        return self._ids_of(self._first_step)
+
+    def _ids_of(self, first_step: FirstStep) -> FirstStepIds:
+        return first_step_ids(first_step, self.tokenizer, _start_id(self.model), self._scale)
 
     @property
     def num_labels(self) -> int:
-        """How many scores a pair has."""
+        """The number of scores of a pair."""
         return self._first_step.scores
 
     @property
     def max_seq_length(self) -> int:
-        """The most tokens a prompt may have."""
+        """The maximum number of tokens of a prompt."""
         return self.tokenizer.model_max_length
 
     @max_seq_length.setter
@@ -95,7 +91,7 @@ class FirstStepScorer(InputModule):
 
     @property
     def fixed_tokens(self) -> int:
-        """How many tokens a prompt has, even of two empty texts."""
+        """The number of tokens of a prompt with two empty texts."""
         return self._read([("", "")], None, max_length=int(1e9)).counts[0]
 
     def _read(self, pairs: Sequence[Any], prompt: str | None, *, max_length: int) -> TokenizedPairs:
@@ -107,26 +103,23 @@ class FirstStepScorer(InputModule):
         """Pairs -> int64 [B, L] input_ids and attention_mask, padded on the right to the longest."""
         rows = self._read(inputs, prompt, max_length=self.max_seq_length).input_ids
         length = max(map(len, rows), default=0)
-        padding = [length - len(row) for row in rows]
         pad_id = self.tokenizer.pad_token_id or 0
-        ids = [row + [pad_id] * missing for row, missing in zip(rows, padding, strict=True)]
-        real = [[1] * len(row) + [0] * missing for row, missing in zip(rows, padding, strict=True)]
+        ids = [row + [pad_id] * (length - len(row)) for row in rows]
+        real = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(real)}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Adds "scores", [B, S]; see `forward.score_first_step`."""
-        ids, real = features["input_ids"], features["attention_mask"]
-        features["scores"] = score_first_step(
-            self.model, ids, real, None, FirstStepTensors(self.ids, self.model)
-        )
-        return features
+        """Adds "scores", [B, S]; see `models.encoder_decoder.score_first_step`."""
+        ids, real, asked = features["input_ids"], features["attention_mask"], self.ids
+        scores = score_first_step(self.model, ids, real, None, FirstStepTensors(asked, self.model))
+        return {**features, "scores": scores}
 
     def get_config_dict(self) -> dict[str, Any]:
-        """What is stored beside the model's own config."""
+        """The first step's fields, which are stored beside the model's own config."""
         return asdict(self._first_step)
 
     def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
-        """Model, tokenizer and what is asked, in one folder."""
+        """Write model, tokenizer and first step into one folder."""
         self.model.save_pretrained(output_path, safe_serialization=safe_serialization)
         self.save_tokenizer(output_path)
         self.save_config(output_path)
@@ -140,22 +133,17 @@ class FirstStepScorer(InputModule):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
-        init_defaults: dict[str, Any] | None = None,
-        trust_remote_code: bool = False,
-        model_kwargs: dict[str, Any] | None = None,
-        processor_kwargs: dict[str, Any] | None = None,
-        config_kwargs: dict[str, Any] | None = None,
         backend: str = "torch",
         first_step: FirstStep | None = None,
-        **_: Any,
+        **loading: Any,
     ) -> Self:
-        """The module of a checkpoint; arguments as those of sentence-transformers' modules.
+        """The module of a checkpoint; other arguments as for sentence-transformers' modules.
 
         Args:
-            first_step: what to ask, in place of what is stored with the checkpoint.
+            first_step: overrides what is stored with the checkpoint.
 
         Raises:
-            ModelError: another backend than "torch", or a checkpoint that lacks weights.
+            ModelError: a backend other than "torch", or a checkpoint that lacks weights.
         """
         if backend != "torch":
             raise ModelError(f"backend={backend!r}: a T5 reranker runs with backend='torch'.")
@@ -164,36 +152,41 @@ class FirstStepScorer(InputModule):
             "local_files_only": local_files_only,
         }  # fmt: skip
         stored = cls.load_config(model_name_or_path, cache_folder=cache_folder, **found)
-        hub = {**found, "cache_dir": cache_folder, "trust_remote_code": trust_remote_code}
-        config = AutoConfig.from_pretrained(model_name_or_path, **{**hub, **without_labels(config_kwargs)})
+        hub = {
+            **found, "cache_dir": cache_folder, "trust_remote_code": loading.get("trust_remote_code", False),
+        }  # fmt: skip
+        of_config = without_labels(loading.get("config_kwargs"))
+        of_model, of_tokenizer = loading.get("model_kwargs") or {}, loading.get("processor_kwargs") or {}
+        config = AutoConfig.from_pretrained(model_name_or_path, **{**hub, **of_config})
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
-            model_name_or_path, config=config, output_loading_info=True, **{**hub, **(model_kwargs or {})}
+            model_name_or_path, config=config, output_loading_info=True, **{**hub, **of_model}
         )
         _refuse_random_weights(model_name_or_path, report)
-        wanted = processor_kwargs or {}
-        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **{**hub, **wanted})
+        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **{**hub, **of_tokenizer})
         positions = getattr(config, "n_positions", None)
-        if isinstance(positions, int) and "model_max_length" not in wanted:
+        if isinstance(positions, int) and "model_max_length" not in of_tokenizer:
             tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-        return cls(model, tokenizer, first_step or _restored({**(init_defaults or {}), **stored}))
+        return cls(
+            model, tokenizer, first_step or _restored({**(loading.get("init_defaults") or {}), **stored})
+        )
 
 
 FIRST_STEP_MODULES: Final = (
     f"{FirstStepScorer.__module__}.{FirstStepScorer.__name__}",
     "xenc.encoder_decoder.scorer.FirstStepScorer",
 )
-"""What a saved model calls the module: its present name, and the one that version 0.1 saved."""
+"""The module's names in saved models: its present one, and that of version 0.1."""
 
 
 def without_labels(config_kwargs: dict[str, Any] | None) -> dict[str, Any]:
-    """What goes to a model's config but the number of labels, which such a model has none of."""
+    """A model's config arguments without the number of labels, which a T5 that generates does not have."""
     return {key: value for key, value in (config_kwargs or {}).items() if key != "num_labels"}
 
 
 def generates(config: PretrainedConfig) -> bool:
-    """Whether a checkpoint is a T5 with its vocabulary's head, and neither a classifier nor an encoder.
+    """Whether a checkpoint is a T5 with a language-model head, not a classifier or an encoder.
 
-    A config that names no class counts as one: weights that are not there are refused when it is loaded.
+    So is one whose config names no class; if weights are missing, loading it raises ModelError.
     """
     if config.model_type not in _FAMILIES:
         return False
@@ -201,7 +194,7 @@ def generates(config: PretrainedConfig) -> bool:
 
 
 def first_step_scorer(cross_encoder: Any) -> FirstStepScorer | None:
-    """The module of a T5 reranker, if that is what a cross-encoder is."""
+    """A cross-encoder's module if it is a T5 reranker, else None."""
     one = len(cross_encoder) == 1 and type(cross_encoder[0]) is FirstStepScorer
     return cross_encoder[0] if one else None
 
@@ -217,7 +210,7 @@ def _start_id(model: PreTrainedModel) -> int:
 
 
 def _restored(stored: dict[str, Any]) -> FirstStep | None:
-    """JSON knows no tuples."""
+    """A first step from JSON, which has lists in place of tuples."""
     if not stored:
         return None
     fields = {**asdict(FirstStep()), **stored}
@@ -226,7 +219,7 @@ def _restored(stored: dict[str, Any]) -> FirstStep | None:
 
 
 def _refuse_random_weights(name: str, report: dict[str, Any]) -> None:
-    """transformers draws what it does not find at random, and says so in its load report alone."""
+    """Transformers initialises missing weights at random, and only mentions it in its load report."""
     missing = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
     if missing:
         raise ModelError(

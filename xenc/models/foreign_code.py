@@ -1,7 +1,7 @@
-"""Whether a model runs anybody's code but transformers' and PyTorch's.
+"""Whether a model runs code that is neither transformers' nor PyTorch's.
 
-What stands for a module, or passes it over, does what transformers' code says. Where somebody wrapped a
-forward, put a layer of their own in, patched a class or set a hook, only the module knows what it does.
+A kernel may replace or skip a module only if that does what transformers' code says: not where somebody
+wrapped a forward, put in a layer of their own, patched a class or set a hook.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch.nn import Module
 from torch.nn.modules import module as torch_modules
 
 _KNOWN: Final = ("transformers.", "torch.", f"{(__package__ or 'xenc.models').rpartition('.')[0]}.")
-"""Whose code we know."""
+"""Packages whose code is not foreign."""
 
 
 def foreign_code(model: Module) -> str | None:
-    """What somebody else's code in a model is, for an error or a report; None if there is none."""
+    """Which foreign code runs in a model, for an error or a report; None if there is none."""
     if global_hooks():
         return "somebody's hooks run in every module"
     for name, module in model.named_modules():
@@ -29,7 +29,7 @@ def foreign_code(model: Module) -> str | None:
 
 
 def foreign_code_of(module: Module) -> str | None:
-    """The same of one module alone, hooks on every module aside."""
+    """As `foreign_code`, for one module without its children, and without the global hooks."""
     if any(True for _ in foreign_hooks(module)):
         return "somebody's hooks run"
     if "forward" in vars(module):
@@ -41,21 +41,18 @@ def foreign_code_of(module: Module) -> str | None:
 
 
 def foreign_hooks(module: Module) -> Iterator[tuple[int, Any]]:
-    """Number and function of each hook that is not transformers' own.
-
-    Transformers' hooks stay once hidden states were asked for, and collect nothing otherwise.
-    """
+    """Number and function of each foreign hook. Transformers' own collect hidden states on request."""
     hooks = chain(module._forward_pre_hooks.items(), module._forward_hooks.items())
     return ((number, hook) for number, hook in hooks if not _is_known(hook))
 
 
 def global_hooks() -> tuple[int, ...]:
-    """The numbers of the hooks that run in every module there is."""
+    """The numbers of the hooks that run in every module."""
     return (*torch_modules._global_forward_pre_hooks, *torch_modules._global_forward_hooks)
 
 
 def _is_known(function: Any) -> bool:
-    """By where it was written, and what it wraps; `functools.wraps` gives a wrapper another's name."""
+    """By the module of its globals, which `functools.wraps` does not change, and those of what it wraps."""
     while function is not None:
         if not getattr(function, "__globals__", {}).get("__name__", "").startswith(_KNOWN):
             return False

@@ -1,4 +1,4 @@
-"""A transformers model -> the logits of a batch: the functions that get compiled, one per kind of batch.
+"""Forward passes from a batch to logits, one per kind of batch; these functions get compiled.
 
 Shapes: B = rows, L = padded length, T = tokens of a packed batch, N = its document slots, H = hidden size,
 C = labels (1 for a reranker).
@@ -31,11 +31,8 @@ def classify(
     Returns:
         [B, C], in the model's dtype.
     """
-    if token_type_ids is None:
-        output = model(input_ids=input_ids, attention_mask=attention_mask)
-    else:
-        output = model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
-    logits: Tensor = output.logits
+    types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+    logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
     return logits
 
 
@@ -52,23 +49,22 @@ def classify_packed(
 ) -> Tensor:
     """Logits of one packed batch.
 
-    The base model sees one row of T tokens, in which attention is confined to each document; what its head
-    reads of each document is then gathered, and the model's own head runs on that alone; where the family
-    allows for it, what follows the last layer's attention does so too.
+    The base model runs on one row of T tokens, with attention within each document. The head, and in some
+    families the last layer after its attention (see `last_layer`), runs only on the token it reads of each.
 
     Args:
-        model: a model whose attention implementation is `attention.PACKED_ATTENTION`.
+        model: its attention implementation is `kernels.packed_attention.PACKED_ATTENTION`.
         input_ids: int64 [T].
-        position_ids: int64 [T], starting anew in each document.
+        position_ids: int64 [T], restarting in each document.
         token_type_ids: int64 [T] or None.
-        cu_seqlens: int32 [N + 1]; see `attention.packed_attention`.
+        cu_seqlens: int32 [N + 1]; see `kernels.packed_attention.packed_attention`.
         pooled: int64 [N], the token that the head reads of each document.
-        max_seqlen: no document is longer.
+        max_seqlen: upper bound of the documents' lengths.
         traits: the family's pooling and head.
         targets: int64 [1] or [2], the token ids that a "vocabulary" head compares; see `head_logits`.
 
     Returns:
-        [N, C], in the model's dtype; of no meaning for slots without a document.
+        [N, C], in the model's dtype; undefined for slots without a document.
     """
     inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
     if traits.pooled_alone:
@@ -84,31 +80,29 @@ def packed_inputs(
     input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, cu_seqlens: Tensor,
     max_seqlen: int, traits: Packable,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the base model is called with: one row of T tokens. Arguments as `classify_packed`'s."""
-    inputs: dict[str, Any] = {} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}
-    if traits.pooling == "last":
-        inputs["use_cache"] = False
+    """Keyword arguments of the base model for one row of T tokens; arguments as for `classify_packed`."""
     return {
+        **({} if token_type_ids is None else {"token_type_ids": token_type_ids[None]}),
+        **({"use_cache": False} if traits.pooling == "last" else {}),
         "input_ids": input_ids[None],
         "position_ids": position_ids[None],
-        # four-dimensional, so that transformers makes no mask of its own; the packed operator needs none
+        # four dimensions keep transformers from making a mask, which the packed operator does not need
         "attention_mask": torch.zeros(1, 1, 1, 1, device=input_ids.device),
         "cu_seq_lens_q": cu_seqlens,
         "cu_seq_lens_k": cu_seqlens,
         "max_length_q": max_seqlen,
         "max_length_k": max_seqlen,
-        **inputs,
     }
 
 
 def head_logits(model: Any, pooled: Tensor, traits: Packable, targets: Tensor | None = None) -> Tensor:
     """The model's own head on pooled hidden states.
 
-    A "vocabulary" head answers with the logit of its first target, less that of the second if there is one:
-    the log-odds of two tokens, as sentence-transformers' `LogitScore` does.
+    A "vocabulary" head returns the logit of the first target, minus that of the second if there is one: the
+    log-odds of two tokens, as in sentence-transformers' `LogitScore`.
 
     Args:
-        model: the whole model, head included.
+        model: the whole model.
         pooled: [N, H].
         traits: which modules the head consists of.
         targets: int64 [1] or [2], token ids for a "vocabulary" head.
@@ -136,7 +130,7 @@ def head_logits(model: Any, pooled: Tensor, traits: Packable, targets: Tensor | 
 
 
 def _target_logits(lm_head: torch.nn.Module, pooled: Tensor, targets: Tensor | None) -> Tensor:
-    """The logits of a few tokens; of all of them first, where the head is more than a matrix."""
+    """The logits of a few tokens; a head that is more than a matrix computes the whole vocabulary first."""
     if type(lm_head) is torch.nn.Linear and lm_head.bias is None:
         return torch.nn.functional.linear(pooled, lm_head.weight[targets])
     logits: Tensor = lm_head(pooled)[:, targets]

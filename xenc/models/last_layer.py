@@ -1,8 +1,7 @@
-"""The last layer of an encoder whose head reads one token of each document: on those alone.
+"""Runs an encoder's last layer only for the tokens that the head reads, one of each document.
 
-After the last layer only the tokens that the head reads are looked at. So they alone ask: keys and values are
-of all T tokens, but the query, the output projection, the norms and the feed-forward run on N tokens. The
-model's own modules are called one by one; nothing in the model is changed.
+Keys and values are computed for all T tokens, but the query, the output projection, the norms and the
+feed-forward only for N. The model's own modules are called one by one; the model is not changed.
 """
 
 from __future__ import annotations
@@ -20,43 +19,38 @@ _EMBEDDED: Final = ("input_ids", "position_ids", "token_type_ids")
 
 
 def of_pooled_alone(model: PreTrainedModel) -> tuple[Module, ...]:
-    """The modules that only the tokens pass which the head reads, of a model of BERT's structure."""
-    last: Any = _last_layer(model)
+    """The modules that run only on the tokens that the head reads, in a model of BERT's structure."""
+    body: Any = model.base_model
+    last = body.encoder.layer[-1]
     return last.attention.self.query, last.attention.output, last.intermediate, last.output
 
 
 def asked_by_pooled(model: PreTrainedModel) -> Module:
-    """The attention whose query is of those tokens alone, of a model of BERT's structure."""
-    last: Any = _last_layer(model)
-    attention: Module = last.attention.self
+    """The attention module whose query is computed only for those tokens."""
+    body: Any = model.base_model
+    attention: Module = body.encoder.layer[-1].attention.self
     return attention
 
 
 def is_unmodified(model: PreTrainedModel) -> bool:
-    """Whether nobody else's code runs in or around the last layer, of a model of BERT's structure.
+    """Whether no foreign code runs in or around the last layer of a model of BERT's structure.
 
-    A hook would see N tokens and not T, or, on a module whose `forward` is not called, nothing; and a module
-    of another library's may look at more than one token.
+    A hook would see N tokens instead of T, or nothing on a module whose `forward` is not called. A foreign
+    module may mix tokens.
     """
     body: Any = model.base_model
     if global_hooks() or not len(body.encoder.layer):
         return False
-    looked_at = (body, body.encoder, *_last_layer(model).modules())
-    return all(foreign_code_of(module) is None for module in looked_at)
-
-
-def _last_layer(model: PreTrainedModel) -> Module:
-    body: Any = model.base_model
-    last: Module = body.encoder.layer[-1]
-    return last
+    checked = (body, body.encoder, *body.encoder.layer[-1].modules())
+    return all(foreign_code_of(module) is None for module in checked)
 
 
 def hidden_of_pooled(model: PreTrainedModel, inputs: dict[str, Any], pooled: Tensor) -> Tensor:
-    """What the base model answers for the pooled tokens.
+    """The base model's last hidden states of the pooled tokens.
 
     Args:
-        model: of BERT's structure, with `is_unmodified`.
-        inputs: what the base model is called with, see `forward.packed_inputs`: one row of T tokens.
+        model: of BERT's structure, and `is_unmodified`.
+        inputs: one row of T tokens, from `models.forward.packed_inputs`.
         pooled: int64 [N], which of the T tokens.
 
     Returns:
@@ -78,7 +72,7 @@ def hidden_of_pooled(model: PreTrainedModel, inputs: dict[str, Any], pooled: Ten
 
 
 def _attend(attention: Any, asking: Tensor, hidden: Tensor, attending: dict[str, Any]) -> Tensor:
-    """What `attention` answers [1, N, H] for the tokens `asking` among all that are `hidden` [1, T, H]."""
+    """Attention [1, N, H] of the tokens `asking` [1, N, H] to all tokens `hidden` [1, T, H]."""
     query, key, value = (
         part[0].unflatten(-1, (-1, attention.attention_head_size))
         for part in (attention.query(asking), attention.key(hidden), attention.value(hidden))

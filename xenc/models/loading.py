@@ -1,6 +1,4 @@
-"""What loading a checkpoint takes beyond sentence-transformers: errors that say what to do, the weights of
-flash-attn's XLM-RoBERTa, and T5 rerankers that answer with a word.
-"""
+"""Loading beyond sentence-transformers: clear errors, flash-attn's XLM-RoBERTa weights, T5 rerankers."""
 
 from __future__ import annotations
 
@@ -23,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def loading_errors(name: object) -> Iterator[None]:
-    """Turn what loaders raise for a checkpoint that cannot be loaded into a ModelError that names it."""
+    """Turn a loader's OSError or ValueError into a ModelError that names the checkpoint."""
     try:
         yield
-    except ModelError:
+    except ModelError:  # a ValueError itself
         raise
     except (OSError, ValueError) as error:
         raise ModelError(
@@ -41,9 +39,9 @@ def first_step_modules(
     """The module of a T5 that generates, whose head as a classifier would be random; None for others.
 
     Args:
-        name: of the checkpoint.
-        first_step: what to ask, in place of what is stored with the checkpoint.
-        loading: what sentence-transformers loads modules with.
+        name: the checkpoint's name or path.
+        first_step: overrides what is stored with the checkpoint.
+        loading: the keyword arguments that sentence-transformers loads modules with.
     """
     wanted = ("revision", "token", "local_files_only", "trust_remote_code")
     options = {"cache_dir": loading.get("cache_folder"), **{key: loading.get(key) for key in wanted}}
@@ -52,11 +50,11 @@ def first_step_modules(
 
 
 def restore_weights(cross_encoder: Any, name: str | None, loading: dict[str, Any]) -> None:
-    """Load the weights of flash-attn's XLM-RoBERTa, which transformers leaves at random for its own.
+    """Load the weights of flash-attn's XLM-RoBERTa, which transformers initialises at random.
 
     Args:
-        cross_encoder: loaded.
-        name: of the checkpoint.
+        cross_encoder: a loaded sentence-transformers `CrossEncoder`.
+        name: the checkpoint's name or path.
         loading: the keyword arguments that it was loaded with.
     """
     model, given = cross_encoder.transformers_model, loading.get("model_kwargs") or {}
@@ -73,15 +71,15 @@ def ask(cross_encoder: Any, first_step: FirstStep | None, num_labels: int | None
     """Set what a T5 reranker is asked, in place of what is stored with it.
 
     Raises:
-        ModelError: a first step for any other model; another number of labels than it has scores.
+        ModelError: a first step for any other model, or a number of labels other than its number of scores.
     """
     scorer = first_step_scorer(cross_encoder)
+    if scorer is None and first_step is not None:
+        raise ModelError(
+            f"first_step={first_step!r}: {type(cross_encoder.transformers_model).__name__} is not a T5 "
+            "that generates. Leave first_step out."
+        )
     if scorer is None:
-        if first_step is not None:
-            raise ModelError(
-                f"first_step={first_step!r}: {type(cross_encoder.transformers_model).__name__} is not a T5 "
-                "that generates. Leave first_step out."
-            )
         return
     scorer.first_step = first_step or scorer.first_step
     if num_labels not in (None, scorer.num_labels):
@@ -92,5 +90,5 @@ def ask(cross_encoder: Any, first_step: FirstStep | None, num_labels: int | None
 
 
 def runs_on_processor(device: object) -> bool:
-    """Whether a model given this device runs on a processor; None is CUDA where there is one."""
+    """Whether a model with this device runs on a CPU; None is CUDA if there is one."""
     return str(device) == "cpu" or (device is None and not torch.cuda.is_available())

@@ -1,4 +1,4 @@
-"""What a device computes fast in. Choosing it is the caller's: nothing is converted unasked."""
+"""Which dtypes a device is fast in. Only the caller converts a model."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import torch
 
 
 def fastest_dtype(device: str | torch.device) -> torch.dtype:
-    """bfloat16 where the device has instructions for it; else float16 on a GPU and float32 on a processor.
-
-    A device without the instructions emulates bfloat16, which is slow.
+    """bfloat16 if the device need not emulate it, which is slow; else float16 on CUDA and float32 on a CPU.
 
     Example:
         >>> CrossEncoder(name, model_kwargs={"dtype": fastest_dtype("cpu")})
@@ -22,7 +20,7 @@ def fastest_dtype(device: str | torch.device) -> torch.dtype:
 
 
 def has_int8_instructions(device: str | torch.device) -> bool:
-    """Whether a processor multiplies int8 by instructions of its own (VNNI, AMX); true of other devices."""
+    """Whether a CPU has int8 instructions (VNNI, AMX); true for other devices."""
     if torch.device(device).type != "cpu":
         return True
     # private to PyTorch, so it may go

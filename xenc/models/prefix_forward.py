@@ -1,7 +1,7 @@
-"""A causal model -> keys and values of a prefix, and logits of a packed batch after it: what gets compiled.
+"""Forward passes of a causal model that get compiled: of a shared prefix, and of a packed batch after it.
 
-Shapes: T = tokens of a packed batch, N = its document slots, P = tokens that the cache has room for, K = key
-and value heads, D = head size, C = labels.
+Shapes: T = tokens of a packed batch, N = its document slots, P = capacity of the cache in tokens, K = key and
+value heads, D = head size, C = labels.
 """
 
 from __future__ import annotations
@@ -20,14 +20,8 @@ def read_prefix(
 ) -> Tensor:  # fmt: skip
     """Keys, after rotary embedding, and values of a packed batch of T tokens: [layers, 2, T, K, D].
 
-    Args:
-        model: a causal model whose attention implementation is `attention.PREFIXED_ATTENTION`.
-        input_ids: int64 [T]; this and the next as in `forward.classify_packed`.
-        position_ids: int64 [T].
-        token_type_ids: int64 [T] or None.
-        cu_seqlens: int32 [N + 1].
-        max_seqlen: no document is longer.
-        traits: the family's.
+    Args as for `models.forward.classify_packed`, but the model's attention implementation is
+    `kernels.prefix_attention.PREFIXED_ATTENTION`.
     """
     layers: list[Tensor] = []
     inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
@@ -48,26 +42,24 @@ def classify_after_prefix(
     traits: Packable,
     targets: Tensor | None,
 ) -> Tensor:
-    """Logits of one packed batch, each of whose documents continues the prefix.
+    """Logits of one packed batch in which each document continues the prefix.
 
     Args:
-        model: as `read_prefix`'s.
-        input_ids: int64 [T]; this and those not named here as in `forward.classify_packed`.
-        position_ids: int64 [T], starting anew in each document where the prefix ends.
+        model: as for `read_prefix`.
+        input_ids: int64 [T]; arguments not explained here are those of `models.forward.classify_packed`.
+        position_ids: int64 [T], restarting in each document after the prefix's positions.
         token_type_ids: int64 [T] or None.
         cu_seqlens: int32 [N + 1].
         pooled: int64 [N].
-        max_seqlen: no document is longer.
-        cache: [layers, 2, P, K, D], of which the prefix may be shorter.
-        prefix_cu_seqlens: int32 [2], 0 and the prefix's length; 0 again for none.
-        traits: the family's pooling, which is "last", and head.
+        max_seqlen: upper bound of the documents' lengths.
+        cache: [layers, 2, P, K, D]; the prefix may be shorter than P.
+        prefix_cu_seqlens: int32 [2], 0 and the prefix's length; [0, 0] for no prefix.
+        traits: with pooling "last".
         targets: int64 [1] or [2] for a "vocabulary" head.
 
     Returns:
-        [N, C], in the model's dtype; of no meaning for slots without a document.
+        [N, C], in the model's dtype; undefined for slots without a document.
     """
     inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
-    hidden = model.base_model(
-        **inputs, prefix_cache=cache, prefix_cu_seqlens=prefix_cu_seqlens
-    ).last_hidden_state[0]
-    return head_logits(model, hidden[pooled], traits, targets)
+    output = model.base_model(**inputs, prefix_cache=cache, prefix_cu_seqlens=prefix_cu_seqlens)
+    return head_logits(model, output.last_hidden_state[0, pooled], traits, targets)

@@ -1,12 +1,11 @@
-"""A quantised twin of a model: the encoder's matrix products in eight bits, everything else shared.
+"""A twin of a model, quantised by torchao: the encoder's matrix products in eight bits, the rest shared.
 
-Weights are scaled by row once, activations by token as they come, so a token's rounding depends on that token
-alone and nothing has to be calibrated (torchao's int8 and float8 dynamic quantisation; the scheme is that of
-LLM.int8(), https://arxiv.org/abs/2208.07339, without its outliers apart).
+Weights are scaled per row once, activations per token in each pass, so rounding depends only on the token
+itself and there is nothing to calibrate (dynamic quantisation as in LLM.int8(),
+https://arxiv.org/abs/2208.07339, without its outlier decomposition).
 
-Only the Linear layers of the repeated blocks are quantised: they are nearly all of the arithmetic. Embeddings
-are looked up and not multiplied, norms are sums, and the head runs once per pair, where eight bits would save
-nothing and round the score itself.
+Only the Linear layers of the repeated blocks are quantised. They are nearly all of the arithmetic, and the
+head, which runs once per pair, would only round the score.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from .twin import Twin
 logger = logging.getLogger(__name__)
 
 FLOAT8_CAPABILITY: Final = (8, 9)
-"""The first compute capability with products of float8."""
+"""The first compute capability with float8 matrix products."""
 
 
 class TorchaoTwin(Twin):
-    """A twin whose layers multiply in eight bits, by torchao.
+    """A twin whose encoder torchao has quantised.
 
     Args:
-        original: left as it is.
-        kind: what to quantise to.
+        original: is not changed.
+        kind: "int8" or "float8".
 
     Raises:
         ExecutionError: the device, the dtype or the shape of a layer does not allow for it.
@@ -53,16 +52,19 @@ class TorchaoTwin(Twin):
         names = {id(module): name for name, module in self._original.named_modules()}
         quantised = frozenset(names[id(layer)] for layer in encoder_layers(self._original))
         if not quantised:
-            raise no_layers(self._original, self._kind)
+            raise ExecutionError(
+                f"quantize={self._kind!r}: {type(self._original).__name__} has no blocks of Linear layers. "
+                "Use quantize=None."
+            )
         return quantised
 
     def _hold(self) -> None:
         for name in self._held:
             module, twin = self._original.get_submodule(name), self.model.get_submodule(name)
             twin._parameters.update(module._parameters)
-            twin._parameters["weight"] = self._eight_bits(name, module._parameters.get("weight"))
+            twin._parameters["weight"] = self._quantised(name, module._parameters.get("weight"))
 
-    def _eight_bits(self, name: str, weight: Parameter | None) -> Parameter:
+    def _quantised(self, name: str, weight: Parameter | None) -> Parameter:
         from torchao.quantization import quantize_
 
         if weight is None:
@@ -70,7 +72,7 @@ class TorchaoTwin(Twin):
                 f"quantize={self._kind!r}: {name} has no weight of its own, as under weight_norm. "
                 "Remove what computes it (remove_weight_norm), or use quantize=None."
             )
-        holder = Linear(1, 1, bias=False, device="meta")  # quantize_ wants a layer, and changes it
+        holder = Linear(1, 1, bias=False, device="meta")  # quantize_ changes a layer in place
         holder.weight = Parameter(weight.detach(), requires_grad=False)
         quantize_(holder, self._config)
         if type(holder.weight) is Parameter:
@@ -82,34 +84,27 @@ class TorchaoTwin(Twin):
 
 
 def encoder_layers(model: PreTrainedModel) -> list[Linear]:
-    """The Linear layers inside of the base model's repeated blocks, each once."""
+    """The Linear layers in the base model's repeated blocks, each once."""
     blocks = (module for module in model.base_model.modules() if isinstance(module, ModuleList))
     layers = {id(layer): layer for block in blocks for layer in block.modules() if type(layer) is Linear}
     return list(layers.values())
 
 
-def no_layers(model: PreTrainedModel, kind: Quantization) -> ExecutionError:
-    """What to say of a model without layers to quantise."""
-    return ExecutionError(
-        f"quantize={kind!r}: {type(model).__name__} has no blocks of Linear layers. Use quantize=None."
-    )
-
-
 def _torchao_config(kind: Quantization) -> Any:
-    """By row and by token; `set_inductor_config` would change settings of the whole process."""
+    """Scales per row and per token; `set_inductor_config` would change settings of the whole process."""
     from torchao.quantization import (
         Float8DynamicActivationFloat8WeightConfig,
         Int8DynamicActivationInt8WeightConfig,
         PerRow,
     )
 
-    if kind == "int8":  # torchao 0.17 has an older version as its default
+    if kind == "int8":  # torchao 0.17 defaults to an older version
         return Int8DynamicActivationInt8WeightConfig(version=2, set_inductor_config=False)
     return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False)
 
 
 def check_device(model: PreTrainedModel, kind: Quantization) -> None:
-    """Refuse what the device cannot do, with the reason and the remedy."""
+    """Raise ExecutionError if the model's device or dtype does not allow for a quantisation."""
     device = model.device
     if kind == "int8":
         if device.type == "cpu" and not _products_are_exact():
@@ -117,7 +112,7 @@ def check_device(model: PreTrainedModel, kind: Quantization) -> None:
                 "quantize='int8': sums of int8 products overflow on this processor. Use quantize=None."
             )
         if not has_int8_instructions(device):
-            _say_slow(str(device))
+            _warn_slow(str(device))
         return
     remedy = "Use quantize='int8', or quantize=None."
     if device.type != "cuda":
@@ -136,14 +131,14 @@ def check_device(model: PreTrainedModel, kind: Quantization) -> None:
 
 
 @cache
-def _say_slow(device: str) -> None:
+def _warn_slow(device: str) -> None:
     logger.warning(
         "%s has no int8 instructions (VNNI, AMX): quantize='int8' is slower here than quantize=None", device
     )
 
 
 def _products_are_exact() -> bool:
-    """Processors with eight-bit products but without VNNI sum pairs of them in sixteen bits.
+    """False on CPUs without VNNI that sum pairs of int8 products in 16 bits.
 
     See "Int8 Computation Aspects" in oneDNN's documentation.
     """

@@ -1,12 +1,12 @@
-"""Which modules of a model a product of another kind can stand for, and which layers it then holds.
+"""Replaces the linear layers of an encoder's blocks by products, as fused as the surrounding modules allow.
 
-By class, as transformers made it, in a model where nobody else's code runs; see `foreign_code`.
+Modules are known by their class, as transformers wrote it, in a model that runs no foreign code; see
+`foreign_code`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from torch import nn
@@ -15,25 +15,21 @@ from transformers import PreTrainedModel
 
 from ..kernels.layers import JointAttention, Product
 
+_LIKE_BERT: Final = ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra")
+
 JOINT: Final = {
-    **{
-        f"{family}SelfAttention": ("query", "key", "value", None)
-        for family in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra")
-    },
+    **{f"{family}SelfAttention": ("query", "key", "value", None) for family in _LIKE_BERT},
     "DistilBertSelfAttention": ("q_lin", "k_lin", "v_lin", "out_lin"),
 }
-"""Class -> its query, key and value, and its own output projection."""
+"""Class -> its query, key and value layers, and its output projection if it has one."""
 
 ACTIVATED: Final = {
-    **{
-        f"{family}Intermediate": ("dense", "intermediate_act_fn")
-        for family in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra")
-    },
+    **{f"{family}Intermediate": ("dense", "intermediate_act_fn") for family in _LIKE_BERT},
     "FFN": ("lin1", "activation"),
     "Qwen2MLP": ("gate_proj", "act_fn"),
     "Qwen3MLP": ("gate_proj", "act_fn"),
 }
-"""Class -> a layer, and the activation that follows it and nothing else."""
+"""Class -> a layer, and the activation that is applied directly to its output."""
 
 MOST_DEPTH: Final = 4
 """Inputs that one instruction may multiply at once; see cpp/product.h."""
@@ -48,14 +44,8 @@ _ACTIVATIONS: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Replacement:
-    """One product, and the layers whose weights it holds.
-
-    Attributes:
-        product: the new module.
-        layers: the names of the layers in the model.
-    """
+class Replacement(NamedTuple):
+    """A product, and the names of the layers in the model whose weights it holds."""
 
     product: Product
     layers: tuple[str, ...]
@@ -65,54 +55,39 @@ def replace_products(
     model: PreTrainedModel, make: Callable[[str], Product], *, activations: frozenset[str],
     apart: Module | None = None,
 ) -> list[Replacement]:  # fmt: skip
-    """Put products in the place of the linear layers in a model's repeated blocks.
+    """Replace the linear layers in a model's repeated blocks by products.
 
     Args:
         model: is changed: modules are replaced, an activation that a product applies becomes the identity.
-        make: activation -> a product that holds nothing yet.
-        activations: those that `make` can be asked for.
-        apart: an attention whose query is of fewer tokens than its key and value: three products, not one.
+        make: activation -> a product without weights yet.
+        activations: those that products can apply.
+        apart: an attention module whose query, key and value stay three products.
 
     Returns:
         The products; empty if there is no layer to replace.
     """
-    how = _How(make, activations, apart)
-    return [one for name, block in list(_blocks(model)) for one in _replace_below(name, block, how)]
+    made: list[Replacement] = []
+    joined: set[Module] = set()
+    for path, parent in _modules_of_blocks(model).items():
+        if parent in joined:
+            continue
+        for name, child in list(parent.named_children()):
+            if child is not apart and (parts := _joint_parts(child)) is not None:
+                made += _replace_attention(f"{path}.{name}", parent, name, parts, make)
+                joined.add(child)
+            elif _is_plain(child):
+                product = make(_follows(parent, name, activations))
+                setattr(parent, name, product)
+                made.append(Replacement(product, (f"{path}.{name}",)))
+    return made
 
 
-class _How(NamedTuple):
-    """What `replace_products` was asked for."""
-
-    make: Callable[[str], Product]
-    activations: frozenset[str]
-    apart: Module | None
-
-
-def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, Module]]:
-    """The repeated blocks of the base model, outermost alone, with their names."""
+def _modules_of_blocks(model: PreTrainedModel) -> dict[str, Module]:
+    """The modules of the base model's repeated blocks by their names in the model, parents first."""
     base: Any = model.base_model
     prefix = next(name for name, module in model.named_modules() if module is base)
-    lists = {name: module for name, module in base.named_modules(prefix=prefix) if type(module) is ModuleList}
-    return (
-        (name, block)
-        for name, block in lists.items()
-        if not any(name.startswith(f"{outer}.") for outer in lists)
-    )
-
-
-def _replace_below(path: str, module: Module, how: _How) -> list[Replacement]:
-    made: list[Replacement] = []
-    for name, child in list(module.named_children()):
-        below = f"{path}.{name}" if path else name
-        if child is not how.apart and (parts := _joint_parts(child)) is not None:
-            made += _replace_attention(below, module, name, parts, how.make)
-        elif _is_plain(child):
-            product = how.make(_follows(module, name, how.activations))
-            setattr(module, name, product)
-            made.append(Replacement(product=product, layers=(below,)))
-        else:
-            made += _replace_below(below, child, how)
-    return made
+    lists = [(name, part) for name, part in base.named_modules(prefix=prefix) if type(part) is ModuleList]
+    return {path: part for name, blocks in lists for path, part in blocks.named_modules(prefix=name)}
 
 
 def _joint_parts(module: Module) -> tuple[str, str, str, str | None] | None:
@@ -127,17 +102,17 @@ def _replace_attention(
     make: Callable[[str], Product],
 ) -> list[Replacement]:  # fmt: skip
     *joint, output = parts
-    product = Replacement(product=make("none"), layers=tuple(f"{path}.{part}" for part in joint))
-    made = [product]
+    made = [Replacement(make("none"), tuple(f"{path}.{part}" for part in joint))]
     if output is not None:
-        made.append(Replacement(product=make("none"), layers=(f"{path}.{output}",)))
-    source = getattr(parent, name)
-    setattr(parent, name, JointAttention(source, product.product, made[1].product if output else None))
+        made.append(Replacement(make("none"), (f"{path}.{output}",)))
+    products = [one.product for one in made]
+    attention = JointAttention(getattr(parent, name), products[0], products[1] if output else None)
+    setattr(parent, name, attention)
     return made
 
 
 def _follows(module: Module, layer: str, activations: frozenset[str]) -> str:
-    """The activation that a layer's product can apply, which the module then no longer does."""
+    """The activation that a layer's product applies from now on, in place of the module."""
     kind = type(module).__name__ if _is_transformers_own(module) else ""
     first, then = ACTIVATED.get(kind, ("", ""))
     if layer != first:
@@ -159,7 +134,7 @@ def _activation(function: Any) -> str:
 
 
 def _is_plain(module: Module) -> bool:
-    """A linear layer as PyTorch makes it, with weights of its own."""
+    """Whether a module is PyTorch's own linear layer, with a plain weight that the kernels can read."""
     if type(module) is not Linear or type(module.weight) is not Parameter or "forward" in vars(module):
         return False
     return module.weight.dim() == 2 and module.weight.shape[1] % MOST_DEPTH == 0

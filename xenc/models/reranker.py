@@ -1,8 +1,7 @@
-"""What a sentence-transformers CrossEncoder is at this moment, as far as its scores depend on it.
+"""The present state of a sentence-transformers CrossEncoder, as far as its scores depend on it.
 
-People change models after loading: they move them, swap tokenizers, set another max_length, add modules. So
-each call asks anew, once, and whoever keeps something that was made for a model compares what it was with
-what it is.
+Users change models after loading: they move them, replace tokenizers, set another max_length, add modules.
+Each call therefore reads the state once, and compares it with the state that its pipeline was made for.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ class Reranker:
     Attributes:
         model: transformers' model, on its device.
         tokenizer: the model's.
-        max_length: the most tokens a pair may have.
+        max_length: the maximum number of tokens of a pair.
         packing: how the model runs on packed batches, or why it cannot.
-        targets: of a causal reranker, the token ids whose logits are compared, the relevant one first; () of
-            any other. A causal one runs packed or not at all: logits of the whole vocabulary are needed at
-            one token of each pair.
-        first_step: what a T5 reranker is asked; None for any other.
+        targets: for a causal reranker, the token ids whose logits are compared, the relevant one first; else
+            (). A causal reranker only runs packed, where one token of each pair goes through the vocabulary.
+        first_step: what a T5 reranker is asked; None for others.
         first_step_ids: the same in token ids.
     """
 
@@ -46,7 +44,7 @@ class Reranker:
 
     @property
     def graph_key(self) -> tuple[object, ...]:
-        """What graphs and collators were made from; where it differs, others are needed."""
+        """Changes if graphs and collators have to be made again."""
         model, tokenizer = self.model, self.tokenizer
         backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
         joining = None if backend is None else backend.post_processor
@@ -58,7 +56,7 @@ class Reranker:
 
 
 def current_reranker(cross_encoder: Any) -> Reranker | str:
-    """What a CrossEncoder is now, or why sentence-transformers itself has to score with it.
+    """The state of a CrossEncoder, or why sentence-transformers' own predict has to score.
 
     Raises:
         ModelError: a max_length that the model or the tokenizer does not allow for.
@@ -70,6 +68,7 @@ def current_reranker(cross_encoder: Any) -> Reranker | str:
     slow = _why_slow(cross_encoder, known_head=log_odds is not None or scorer is not None)
     if slow is not None:
         return slow
+    targets = () if log_odds is None else (log_odds.true_token_id, log_odds.false_token_id)
     tokenizer = cross_encoder.tokenizer
     fixed = tokenizer.num_special_tokens_to_add(pair=True) if scorer is None else scorer.fixed_tokens
     return Reranker(
@@ -77,14 +76,14 @@ def current_reranker(cross_encoder: Any) -> Reranker | str:
         tokenizer=tokenizer,
         max_length=resolve_max_length(cross_encoder.max_seq_length, model.config, at_least=fixed),
         packing=packing,
-        targets=_targets(log_odds),
+        targets=tuple(target for target in targets if target is not None),
         first_step=None if scorer is None else scorer.first_step,
         first_step_ids=None if scorer is None else scorer.ids,
     )
 
 
 def reader_for(cross_encoder: Any, reranker: Reranker) -> Reader:
-    """What tokenizes the pairs of a CrossEncoder that is a reranker."""
+    """The reader that tokenizes a CrossEncoder's pairs."""
     if reranker.first_step is not None:
         return FirstStepReader(reranker.first_step, reranker.tokenizer, reranker.max_length)
     if reranker.targets:
@@ -93,40 +92,30 @@ def reader_for(cross_encoder: Any, reranker: Reranker) -> Reader:
 
 
 def _log_odds(cross_encoder: Any, packing: Packable | str) -> LogitScore | None:
-    """The module that turns a causal model's logits into a score, if that is how this one scores."""
+    """The module that turns a causal model's logits into a score, if there is one that packing supports."""
     if len(cross_encoder) != 2 or not isinstance(cross_encoder[1], LogitScore):
         return None
-    plain = cross_encoder[1].module_input_name == "causal_logits"
-    return (
-        cross_encoder[1] if plain and isinstance(packing, Packable) and packing.head == "vocabulary" else None
-    )
-
-
-def _targets(log_odds: LogitScore | None) -> tuple[int, ...]:
-    targets = () if log_odds is None else (log_odds.true_token_id, log_odds.false_token_id)
-    return tuple(target for target in targets if target is not None)
+    causal = isinstance(packing, Packable) and packing.head == "vocabulary"
+    return cross_encoder[1] if causal and cross_encoder[1].module_input_name == "causal_logits" else None
 
 
 def _why_slow(cross_encoder: Any, *, known_head: bool) -> str | None:
     first, model = cross_encoder[0], cross_encoder.transformers_model
-    task = getattr(first, "transformer_task", None)
+    task = str(getattr(first, "transformer_task", None))
     reasons = (
         (f"the {cross_encoder.backend} backend", cross_encoder.backend != "torch"),
         ("placement by a device map", bool(getattr(model, "hf_device_map", None))),
         ("processing arguments saved with the model", bool(getattr(first, "processing_kwargs", None))),
         ("a forward pass or preprocessing of its own", _has_its_own_steps(cross_encoder)),
         ("a model of several modules", len(cross_encoder) != 1 and not known_head),
-        (
-            "a head other than sequence classification",
-            str(task) != "sequence-classification" and not known_head,
-        ),
+        ("a head other than sequence classification", task != "sequence-classification" and not known_head),
         ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
     )
     return next((reason for reason, holds in reasons if holds), None)
 
 
 def _has_its_own_steps(cross_encoder: Any) -> bool:
-    """Whether a step that the fast path does by itself has been overridden."""
+    """Whether a step that the fast path does in its own way has been overridden."""
     steps = [getattr(type(cross_encoder), name) for name in ("forward", "preprocess")]
     packages = {step.__module__.partition(".")[0] for step in steps}
     overridden = {"forward", "preprocess"} & {*vars(cross_encoder), *vars(cross_encoder[0])}

@@ -1,7 +1,7 @@
-"""A twin of a model: the same weights, some of its products done otherwise; the model itself stays as it is.
+"""A twin of a model: the same weights, some products computed in another way; the model itself is unchanged.
 
-All parameters, buffers and data in attributes of modules that the products do not hold are the model's own.
-What they hold was made from the model's weights and is made anew when those change.
+The twin shares the model's parameters, buffers and data attributes. Only the products hold tensors of their
+own, made from the model's weights, and made again when those change.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .weights import Contents, Settings, shareable, versions_of
 
 
 class Twin(ABC):
-    """A model beside another one, which follows what becomes of the other's weights.
+    """A second model that follows every change of the original's weights.
 
     Args:
-        original: left as it is.
+        original: is not changed.
 
     Raises:
         ExecutionError: it has an attribute that cannot be copied.
@@ -38,7 +38,7 @@ class Twin(ABC):
         self._modules, self._settings = tuple(original.modules()), Settings(original)
         shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
         self.model: PreTrainedModel = _copied(original, shared | shareable(original)).train(False)
-        for module in self.model.modules():  # what the original's `compile` made would run the original
+        for module in self.model.modules():  # made by the original's `compile`, it would run the original
             vars(module).pop("_compiled_call_impl", None)
         self._held = self._replace()
         self._layers = [original.get_submodule(name) for name in sorted(self._held)]
@@ -49,23 +49,23 @@ class Twin(ABC):
 
     @abstractmethod
     def _replace(self) -> frozenset[str]:
-        """Change the twin's modules; answer with the names of the layers whose weights are held otherwise."""
+        """Change the twin's modules; return the names of the layers whose weights the products hold."""
 
     @abstractmethod
     def _hold(self) -> None:
-        """Make what is held anew, from the original's weights."""
+        """Make the products' tensors from the original's weights."""
 
     def is_of(self, model: PreTrainedModel) -> bool:
-        """Whether a model still consists of the modules that this twin was made after, set as they were."""
+        """Whether a model still has the same modules and settings as when this twin was made from it."""
         now = tuple(model.modules())
         same = len(now) == len(self._modules) and all(map(is_, now, self._modules))
         return same and self._settings.unchanged() and self._kinds_held() == self._kinds
 
     def follow(self, *, anyway: bool = False) -> None:
-        """Take over the original's weights, if they have changed: nothing is compiled for that.
+        """Take over the original's weights if they changed, without compiling.
 
         Args:
-            anyway: even if no change shows.
+            anyway: even if no change is detected.
         """
         version = versions_of(self._modules)
         if not anyway and version == self._version and not self._contents.changed():
@@ -82,7 +82,7 @@ class Twin(ABC):
         self._contents.remember()
 
     def following(self, forward: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
-        """A forward pass of the twin that first looks for changed weights."""
+        """The twin's forward pass, preceded by `follow`."""
 
         def run(batch: Any) -> Tensor:
             self.follow()
@@ -91,7 +91,7 @@ class Twin(ABC):
         return run
 
     def _kinds_held(self) -> list[tuple[object, ...]]:
-        """What a layer was chosen by, and might no longer be."""
+        """Class, shape and dtype of the weights, on which the choice of layers depends."""
         weights = (layer._parameters.get("weight") for layer in self._layers)
         return [() if part is None else (type(part), part.shape, part.dtype) for part in weights]
 
@@ -103,7 +103,7 @@ class Twin(ABC):
 def _copied(original: PreTrainedModel, shared: dict[int, Any]) -> PreTrainedModel:
     try:
         return copy.deepcopy(original, shared)
-    except Exception as error:  # whatever an attribute of somebody's raises
+    except Exception as error:  # an attribute of the user's may raise anything
         raise ExecutionError(
             f"{type(original).__name__} cannot be copied, since an attribute of it cannot: {error}"
         ) from error

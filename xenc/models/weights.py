@@ -1,9 +1,10 @@
-"""Whether a model is what it was: asked by whatever keeps something that was made from it."""
+"""Detects changes of a model's weights and settings after something was made from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple, Self
+from operator import is_
+from typing import Any, Final
 
 from torch import Tensor
 from torch.nn import Module
@@ -13,12 +14,11 @@ from ..kernels.library import library
 from .foreign_code import foreign_hooks, global_hooks
 
 _PLAIN: Final = (bool, int, float, str, type(None))
+_OF_EVERY_MODULE: Final = frozenset(vars(Module()))
 
 
 def versions_of(modules: Iterable[Module]) -> tuple[object, ...]:
-    """Changes whenever a weight or buffer of the modules themselves is replaced or written to, unless through
-    `.data`.
-    """
+    """Changes if a weight or buffer of these modules is replaced or written to, except through `.data`."""
     return tuple(
         (tensor.data_ptr(), None if tensor.is_inference() else tensor._version)
         for module in modules
@@ -29,8 +29,9 @@ def versions_of(modules: Iterable[Module]) -> tuple[object, ...]:
 
 
 def settings_of(model: PreTrainedModel) -> tuple[object, ...]:
-    """Changes whenever a module's attribute is set (an epsilon, an active adapter), its class or that class's
-    `forward`, or a hook that is not transformers' own; not with what is written into a tensor or a dict.
+    """Changes if a module gets another attribute (an epsilon, an active adapter), class, `forward` or hook.
+
+    Transformers' own hooks do not count, nor does what is written into a tensor or a dict.
     """
     return global_hooks(), tuple(
         (
@@ -44,76 +45,51 @@ def settings_of(model: PreTrainedModel) -> tuple[object, ...]:
 
 
 class Settings:
-    """Whether a model's modules are set as they were, asked for every request; see `settings_of`.
-
-    An attribute that is the same object still is not looked at again.
-    """
+    """Whether `settings_of` a model changed, checked for every request: first by the identity of objects."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model, self._before = model, settings_of(model)
-        self._seen, self._global = [_Seen.of(module) for module in model.modules()], global_hooks()
+        self._remember()
 
     def unchanged(self) -> bool:
-        """Whether nothing was set since, or to what it was."""
-        if self._global == global_hooks() and all(map(_Seen.holds, self._seen)):
+        """Whether all settings equal those at the start."""
+        now = self._objects()
+        if len(now) == len(self._seen) and all(map(is_, now, self._seen)):
             return True
         if settings_of(self._model) != self._before:
             return False
-        self._seen = [_Seen.of(module) for module in self._model.modules()]
+        self._remember()
         return True
 
+    def _remember(self) -> None:
+        self._modules = tuple(self._model.modules())
+        values = (value for module in self._modules for value in vars(module).values())
+        self._lists = [value for value in values if isinstance(value, list)]
+        self._seen = self._objects()
 
-class _Seen(NamedTuple):
-    """What a module's attributes are, by identity; lists by their items, which may be set in place."""
-
-    module: Module
-    kind: type
-    forward: Any
-    attributes: tuple[tuple[str, object], ...]
-    lists: tuple[tuple[list[Any], tuple[Any, ...]], ...]
-    hooks: tuple[int, ...]
-
-    @classmethod
-    def of(cls, module: Module) -> Self:
-        own = vars(module)
-        lists = tuple((value, tuple(value)) for value in own.values() if isinstance(value, list))
-        kind = type(module)
-        return cls(module, kind, kind.forward, tuple(own.items()), lists, _hook_numbers(module))
-
-    def holds(self) -> bool:
-        own = vars(self.module)
-        return (
-            type(self.module) is self.kind
-            and self.kind.forward is self.forward
-            and len(own) == len(self.attributes)
-            and all(own.get(name, _ABSENT) is value for name, value in self.attributes)
-            and all(tuple(now) == before for now, before in self.lists)
-            and _hook_numbers(self.module) == self.hooks
-        )
-
-
-_ABSENT: Final = object()
-
-
-def _hook_numbers(module: Module) -> tuple[int, ...]:
-    return (*module._forward_pre_hooks, *module._forward_hooks)
+    def _objects(self) -> list[object]:
+        found: list[object] = [*global_hooks()]
+        for module in self._modules:
+            kind, own = type(module), vars(module)
+            found += (kind, kind.forward, *own, *own.values())
+            found += (*module._forward_pre_hooks, *module._forward_hooks)
+        for each in self._lists:
+            found += each
+        return found
 
 
 def shareable(model: PreTrainedModel) -> dict[int, Any]:
-    """What a copy of a model can have in common with it, beside weights: attributes of modules by their id.
+    """Attributes that a copy of a model can share with it, besides weights, by their id.
 
-    Tensors, and containers of tensors and plain values: not what may refer to the model itself (a wrapped
-    forward), nor its configuration, since the copy attends in another way.
+    Tensors, and containers of tensors and plain values. Not what may refer to the model (a wrapped forward),
+    nor the configuration, since the copy uses another attention implementation.
     """
     own = [value for module in model.modules() for name, value in vars(module).items() if _is_own(name)]
     return {id(value): value for value in own if _is_data(value)}
 
 
-_OF_EVERY_MODULE: Final = frozenset(vars(Module()))
-
-
 def _is_own(name: str) -> bool:
-    """Whether an attribute is not what every module has."""
+    """Whether an attribute is not one that every module has."""
     return name not in _OF_EVERY_MODULE and name != "_output_capturing_hooks_installed"
 
 
@@ -126,7 +102,7 @@ def _is_data(value: Any) -> bool:
 
 
 def _frozen(value: Any) -> object:
-    """Something equal if the value is; of what is not plain only whether it is the same object."""
+    """A hashable copy of plain values, lists and tuples; the id of any other object."""
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, (list, tuple)):
@@ -135,15 +111,14 @@ def _frozen(value: Any) -> object:
 
 
 class Contents:
-    """What is in a few weights: whether a change shows that left no other trace.
+    """Detects writes that change neither address nor version: through `.data`, or by a fused optimiser.
 
-    A write through `.data`, or by a fused optimiser, moves neither address nor version. Looking at all bytes
-    for every batch would cost more than it is worth, so each look is at another share of the cache lines, and
-    at one line at least of every weight: one that is written as a whole shows at once, a single number within
-    SHARES looks. Without the C++ library nothing is looked at.
+    Reading all bytes for every batch would be slow. Each check reads another of `SHARES` shares of the cache
+    lines, and at least one line of every weight. The next check notices a weight overwritten as a whole, and
+    SHARES checks notice a single number. Weights on a GPU, or without the C++ library, are not checked.
 
     Args:
-        weights: what to look at, asked for anew each time.
+        weights: returns the weights to check.
     """
 
     SHARES: Final = 256
@@ -153,11 +128,11 @@ class Contents:
         self._remembered: list[int] | None = None
 
     def remember(self) -> None:
-        """Take what the weights hold now for what they should."""
+        """Take the present contents as unchanged."""
         self._remembered = self._look(-1)
 
     def changed(self) -> bool:
-        """Whether a look at the next share finds something else."""
+        """Whether the next share differs from what is remembered."""
         if self._remembered is None:
             return False
         self._looks += 1
@@ -165,8 +140,7 @@ class Contents:
         return self._look(share) != [self._remembered[share]]
 
     def _look(self, share: int) -> list[int] | None:
-        operators = library().operators
-        weights = self._weights()
+        operators, weights = library().operators, self._weights()
         if operators is None or any(part.device.type != "cpu" for part in weights):
             return None
         looked: list[int] = operators.fingerprints(weights, self.SHARES, share).tolist()
