@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Literal
 
@@ -82,15 +82,15 @@ class Case:
         """The first token of each document, and the number of all."""
         return [0, *accumulate(self.lengths)]
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attention=packed_attention) -> Tensor:
         """What the operator answers."""
-        cu_seqlens = torch.tensor(self.cu_seqlens(), dtype=torch.int32)
+        cu_seqlens = torch.tensor(self.cu_seqlens(), dtype=torch.int32, device=query.device)
         longest = max(1, *self.lengths)
-        return packed_attention(query, key, value, cu_seqlens, longest, self.factor, self.causal, self.window)
+        return attention(query, key, value, cu_seqlens, longest, self.factor, self.causal, self.window)
 
     def in_float64(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """One document and one head at a time."""
-        query, key, value = (part.double() for part in (query, key, value))
+        query, key, value = (part.double().cpu() for part in (query, key, value))
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         share = self.heads[0] // self.heads[1]
         for start, end in pairwise(self.cu_seqlens()):
@@ -109,18 +109,27 @@ class Case:
         near = ahead.abs() <= (tokens if self.window == NO_WINDOW else self.window)
         return near & (ahead <= 0) if self.causal else near
 
-    def assert_right(self) -> None:
-        """The operator's answer is what float64 says, within so many rounding steps of the largest value.
+    def attend_among(self, before: list[int], after: list[int], attention=packed_attention) -> Tensor:
+        """The documents' answers between other documents, which are not numbers."""
+        parts = [
+            torch.cat([not_numbers(part, sum(before)), part, not_numbers(part, sum(after))])
+            for part in self.parts()
+        ]
+        among = replace(self, lengths=(*before, *self.lengths, *after))
+        return among.attend(*parts, attention)[sum(before) :][: sum(self.lengths)]
+
+    def assert_right(self, attention=packed_attention, device: str = "cpu", steps: int | None = None) -> None:
+        """The answer is what float64 says, within so many rounding steps of the largest value.
 
         A score is a sum that is rounded, so the larger scores are the more their exponentials are off.
         """
-        query, key, value = self.parts()
-        out = self.attend(query, key, value)
+        query, key, value = (part.to(device) for part in self.parts())
+        out = self.attend(query, key, value, attention)
         assert (out.shape, out.dtype, out.is_contiguous()) == (query.shape, self.dtype, True)
         largest_score = float(query.norm(dim=-1).max() * key.norm(dim=-1).max()) * self.factor
-        eps = torch.finfo(self.dtype).eps * STEPS[self.dtype]
+        eps = torch.finfo(self.dtype).eps * (steps or STEPS[self.dtype])
         allowed = eps + torch.finfo(torch.float32).eps * max(0.0, largest_score - 64)
-        error = (out.double() - self.in_float64(query, key, value)).abs().max().item()
+        error = (out.double().cpu() - self.in_float64(query, key, value)).abs().max().item()
         assert not math.isnan(error)
         assert error <= allowed * value.abs().max().item()
 

@@ -10,25 +10,13 @@ from hypothesis import strategies as st
 
 import xenc
 from correctness_tests import checkpoints, oracle
+from correctness_tests.kernels import test_twin
 from correctness_tests.kernels.linear_cases import EXACT, Case
 from correctness_tests.kernels.test_linear import IN_ALL_ACTIVATIONS, IN_ALL_DTYPES, OUTPUTS, cases
-from perf_tests import workloads
-from xenc import Execution, watch_compiles
+from correctness_tests.kernels.test_twin import MANY_PAIRS, PAIRS, logits
+from xenc import watch_compiles
 from xenc.kernels.layers import EightBitProduct
 from xenc.models.kernel_twin import KernelTwin
-
-LENGTHS = [10, 300, 80, 20, 150, 0, 40, 400, 60, 220, 5, 110]
-PAIRS = [
-    (query[:60], document[:length])
-    for (query, document), length in zip(
-        workloads.seed(pairs=12, batch_size=8).round(-1), LENGTHS, strict=True
-    )
-]
-MANY_PAIRS = [
-    (query[:60], document[: 40 + 7 * number % 300])
-    for number, (query, document) in enumerate(workloads.seed(pairs=48, batch_size=8).round(-1))
-]
-EAGER = Execution(quantize="int8", compile_mode=None)
 
 
 @pytest.fixture(autouse=True)
@@ -109,12 +97,8 @@ def test_a_row_that_is_not_finite_anywhere_stays_so_and_spoils_no_other(dtype, a
     assert finite.nonzero().flatten().tolist() == []
 
 
-def made(checkpoint, execution: Execution = EAGER, **settings) -> xenc.CrossEncoder:
-    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution, **settings)
-
-
-def logits(model: xenc.CrossEncoder, pairs=PAIRS) -> np.ndarray:
-    return model.predict(pairs, activation_fn=torch.nn.Identity(), batch_size=4)
+def made(checkpoint, dtype=torch.float32, **settings) -> xenc.CrossEncoder:
+    return test_twin.made(checkpoint, None, dtype, quantize="int8", **settings)
 
 
 ARCHITECTURES = ["bert", "distilbert", "modernbert", "xlm-roberta", "electra", "qwen2", "qwen3"]
@@ -157,7 +141,7 @@ def test_a_layer_is_no_further_from_float64_than_torchaos_and_nearer_behind_gelu
 
 @pytest.mark.parametrize("layout", ["padded", "bucketed"])
 def test_padded_layouts_multiply_by_the_same_kernel(one_layer, layout):
-    model = made(one_layer, Execution(layout=layout, quantize="int8", compile_mode=None))
+    model = made(one_layer, layout=layout)
     assert isinstance(model.pipeline._twin, KernelTwin)
     np.testing.assert_allclose(logits(model), logits(made(one_layer)), rtol=0, atol=0.05)
 
@@ -172,7 +156,7 @@ def test_torchao_is_not_needed(one_layer, monkeypatch):
 
 
 def test_compiled_scores_are_the_eager_ones_and_nothing_compiles_after_warm_up(one_layer):
-    model = made(one_layer, Execution(quantize="int8", token_budgets=(64, 128), strict=True))
+    model = made(one_layer, compile_mode="default", token_budgets=(64, 128), strict=True)
     assert model.warmup().graphs == 1
     with watch_compiles() as watch:
         scores = logits(model)
@@ -181,9 +165,7 @@ def test_compiled_scores_are_the_eager_ones_and_nothing_compiles_after_warm_up(o
 
 
 def test_a_token_is_rounded_alone_so_no_neighbour_moves_a_score(one_layer):
-    model = made(
-        one_layer, Execution(quantize="int8", compile_mode=None, deterministic=True, token_budgets=256)
-    )
+    model = made(one_layer, deterministic=True, token_budgets=256)
     together = logits(model)
     np.testing.assert_array_equal(np.concatenate([logits(model, [pair]) for pair in PAIRS]), together)
     np.testing.assert_array_equal(logits(model, PAIRS[::-1])[::-1], together)
@@ -191,7 +173,7 @@ def test_a_token_is_rounded_alone_so_no_neighbour_moves_a_score(one_layer):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_a_model_in_half_precision_multiplies_in_eight_bits(one_layer, dtype):
-    model = made(one_layer, model_kwargs={"dtype": dtype})
+    model = made(one_layer, dtype)
     assert isinstance(model.pipeline._twin, KernelTwin)
     exact = oracle.logits(one_layer, PAIRS, max_length=64)
     assert np.sqrt(np.mean((logits(model) - exact) ** 2)) < 0.1

@@ -15,26 +15,14 @@ from transformers.models.bert.modeling_bert import BertSelfAttention
 import xenc
 from correctness_tests import checkpoints
 from correctness_tests.kernels.test_followed import expected
+from correctness_tests.kernels.test_replace import LowRank
 from correctness_tests.kernels.test_twin import logits, made
 from xenc import Execution, ExecutionError, NotInstalledError
+from xenc.kernels.products import ways
 from xenc.models.foreign_code import foreign_code
 from xenc.models.quantize import encoder_layers
 
 pytestmark = pytest.mark.usefixtures("kernels")
-
-
-class LowRank(nn.Module):
-    """An adapter as PEFT writes them: scaled by what stands in a dict, and it reads its weights' dtype."""
-
-    def __init__(self, base: nn.Linear) -> None:
-        super().__init__()
-        self.base, self.scaling = base, {"default": 2.0}
-        self.down = nn.Linear(base.in_features, 4, bias=False)
-        self.up = nn.Linear(4, base.out_features, bias=False)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        low = self.up(self.down(hidden.to(self.down.weight.dtype)))
-        return self.base(hidden) + low * self.scaling["default"]
 
 
 class Reads(nn.Module):
@@ -103,10 +91,7 @@ def test_a_tensor_that_is_a_plain_attribute_shows_in_the_next_score(preferred, c
     model = preferred(checkpoint)
     block_of(model).output.dense = Scaled(block_of(model).output.dense)
     before, scaled = assert_as_transformers(model), block_of(model).output.dense
-    if filled:
-        scaled.factor.fill_(-2.0)
-    else:
-        scaled.factor = torch.tensor(-2.0)
+    scaled.factor = scaled.factor.fill_(-2.0) if filled else torch.tensor(-2.0)
     assert_as_transformers(model, before)
 
 
@@ -120,16 +105,18 @@ def test_an_adapter_and_its_scale_are_followed_in_eight_bits_too(checkpoint, ane
     adapt(another)
     for each in (model, another):
         adapter = block_of(each).attention.self.query
-        if anew:
-            adapter.scaling = {"default": 40.0}
-        else:
-            adapter.scaling["default"] = 40.0
+        adapter.scaling = {} if anew else adapter.scaling
+        adapter.scaling["default"] = 40.0
     np.testing.assert_array_equal(logits(model), logits(another))
     assert np.abs(logits(model) - before).max() > 0.3
 
 
-@pytest.mark.parametrize("way", ["a method", "a partial", "a function"])
-def test_a_wrapped_forward_in_eight_bits_runs_the_layers_that_are_quantised(checkpoint, way):
+def closure(forward, module):
+    return lambda *arguments: forward(module, *arguments)
+
+
+@pytest.mark.parametrize("wrap", [types.MethodType, functools.partial, closure])
+def test_a_wrapped_forward_in_eight_bits_runs_the_layers_that_are_quantised(checkpoint, wrap):
     pytest.importorskip("torchao.quantization", reason="not installed: pip install 'xenc[torchao]'")
     plain, model = (made(checkpoint, None, quantize="int8") for _ in range(2))
     output = block_of(model).output
@@ -138,16 +125,11 @@ def test_a_wrapped_forward_in_eight_bits_runs_the_layers_that_are_quantised(chec
     def doubled(module, *arguments):
         return own(module, *arguments) * 2
 
-    if way == "a method":
-        output.forward = types.MethodType(doubled, output)
-    elif way == "a partial":
-        output.forward = functools.partial(doubled, output)
-    else:
-        output.forward = lambda *arguments: doubled(output, *arguments)
+    output.forward = wrap(doubled, output)
     scores, exact = logits(model), expected(model)
     np.testing.assert_allclose(scores, exact, rtol=0, atol=0.2)
     assert np.abs(scores - logits(plain)).max() > 1e-2
-    if way != "a function":  # which runs the layers that it was made with
+    if wrap is not closure:  # which runs the layers that it was made with
         assert np.abs(scores - exact).max() > 1e-5
 
 
@@ -254,8 +236,6 @@ def test_a_layer_whose_weight_is_computed_is_refused_in_eight_bits_with_the_reme
 
 
 def test_measuring_leaves_the_processs_random_numbers_as_they_are():
-    from xenc.kernels.products import ways
-
     torch.manual_seed(0)
     first = torch.rand(3)
     torch.manual_seed(0)

@@ -311,8 +311,8 @@ def test_it_is_loaded_once(kernels):
     ("file", "which"),
     [
         (
-            "test_packed_attention.py",
-            "edges or finite or layout or 8192 or company or infinity or blocks or saturated",
+            "test_attention.py",
+            "edges or finite or layout or 8192 or company or infinity or blocks or flat",
         ),
         ("test_linear.py", "not slow"),
         ("test_twin.py", "oracles and eager or pytorchs or oracles and xenc"),

@@ -94,16 +94,17 @@ class Mine(nn.Linear):
 
 
 class LowRank(nn.Module):
-    """A layer beside a low-rank one, as adapters are."""
+    """An adapter as PEFT writes them: scaled by what stands in a dict, and it reads its weights' dtype."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
-        self.base_layer = base
+        self.base, self.scaling = base, {"default": 2.0}
         self.down = nn.Linear(base.in_features, 4, bias=False)
         self.up = nn.Linear(4, base.out_features, bias=False)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.base_layer(hidden) + self.up(self.down(hidden))
+        low = self.up(self.down(hidden.to(self.down.weight.dtype)))
+        return self.base(hidden) + low * self.scaling["default"]
 
 
 class Twice(nn.Linear):
@@ -171,7 +172,7 @@ def test_an_adapter_stays_around_the_layer_it_adapts(place):
     twin, made = replaced(model)
     names = {name for one in made for name in one.layers}
     assert isinstance(twin.get_submodule(f"bert.encoder.layer.0.{place}"), LowRank)
-    assert f"bert.encoder.layer.0.{place}.base_layer" in names
+    assert f"bert.encoder.layer.0.{place}.base" in names
     assert len(names) == 6 + 2
     if place == "intermediate.dense":  # the activation follows the sum of both
         assert all(one.product.activation == "none" for one in made)

@@ -36,16 +36,8 @@ def tokenizer():
 def pairs(tokenizer) -> dict[str, Tensor]:
     """Twelve tokenized pairs of several lengths, so that some are padded."""
     queries, documents = zip(*workloads.seed(pairs=12, batch_size=4).round(0), strict=True)
-    return dict(
-        tokenizer(
-            [query[:40] for query in queries],
-            [document[: 20 * (1 + index)] for index, document in enumerate(documents)],
-            truncation=True,
-            max_length=64,
-            padding=True,
-            return_tensors="pt",
-        )
-    )
+    texts = [query[:40] for query in queries], [text[: 20 * at] for at, text in enumerate(documents, 1)]
+    return dict(tokenizer(*texts, truncation=True, max_length=64, padding=True, return_tensors="pt"))
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +110,8 @@ def save(directory: Path, weights: Weights, *, suffix: str = "safetensors", shar
     }  # fmt: skip
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config | changes))
-    save_torch_state_dict(
-        weights,
-        directory,
-        max_shard_size="20KB" if shards else "1GB",
-        safe_serialization=suffix == "safetensors",
-    )
+    size = "20KB" if shards else "1GB"
+    save_torch_state_dict(weights, directory, max_shard_size=size, safe_serialization=suffix == "safetensors")
     return directory
 
 
@@ -178,17 +166,14 @@ def test_every_part_of_a_layer_shows_in_the_scores(weights, pairs, part, kind):
     assert (reference(changed, pairs) - reference(weights, pairs)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("suffix", ["safetensors", "bin", "old bin"])
 @pytest.mark.parametrize("shards", [False, True])
 def test_every_file_format_restores(tmp_path, weights, pairs, suffix, shards):
-    directory = save(tmp_path, weights, suffix=suffix, shards=shards)
+    directory, old, suffix = tmp_path, suffix == "old bin", suffix.rpartition(" ")[2]
+    save(directory, weights, suffix=suffix, shards=shards)
+    for file in directory.glob("*.bin") if old else ():
+        torch.save(torch.load(file), file, _use_new_zipfile_serialization=False)
     assert len(list(directory.glob(f"*.{suffix}"))) > 1 or not shards
-    assert_scores_as_the_reference(restored(directory), weights, pairs)
-
-
-def test_a_bin_file_of_the_old_kind_restores(tmp_path, weights, pairs):
-    directory = save(tmp_path, weights, suffix="bin")
-    torch.save(weights, directory / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     assert_scores_as_the_reference(restored(directory), weights, pairs)
 
 
@@ -203,16 +188,20 @@ def test_half_precision_weights_convert_exactly_and_keep_their_dtype(tmp_path, w
     assert_scores_as_the_reference(model.float(), rounded, pairs)
 
 
-@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast", "gelu_pytorch_tanh"])
-def test_the_tanh_gelus_are_the_tanh_formula(tmp_path, weights, pairs, activation):
-    model = restored(save(tmp_path, weights, hidden_act=activation))
-    assert_scores_as_the_reference(model, weights, pairs, approximate="tanh")
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ({"hidden_act": "gelu_new"}, {"approximate": "tanh"}),
+        ({"hidden_act": "gelu_fast"}, {"approximate": "tanh"}),
+        ({"hidden_act": "gelu_pytorch_tanh"}, {"approximate": "tanh"}),
+        ({"layer_norm_eps": 0.1}, {"eps": 0.1}),
+    ],
+    ids=str,
+)
+def test_activation_and_epsilon_are_those_of_config_json(tmp_path, weights, pairs, setting, meant):
+    model = restored(save(tmp_path, weights, **setting))
+    assert_scores_as_the_reference(model, weights, pairs, **meant)
     assert (logits(model, pairs) - reference(weights, pairs)).abs().max() > 1e-4
-
-
-def test_the_epsilon_of_config_json_is_every_norms(tmp_path, weights, pairs):
-    model = restored(save(tmp_path, weights, layer_norm_eps=0.1))
-    assert_scores_as_the_reference(model, weights, pairs, eps=0.1)
 
 
 @pytest.mark.parametrize("types", [0, 1, 2])
@@ -222,11 +211,8 @@ def test_absent_token_types_add_nothing(tmp_path, weights, pairs, types):
 
 
 def test_what_no_logit_depends_on_may_be_stored(tmp_path, weights, pairs):
-    unread = {
-        "roberta.pooler.dense.weight": torch.ones(HIDDEN, HIDDEN),
-        "roberta.pooler.dense.bias": torch.ones(2),
-    }
-    unread["roberta.embeddings.position_ids"] = torch.arange(66)
+    names = ("roberta.pooler.dense.weight", "roberta.pooler.dense.bias", "roberta.embeddings.position_ids")
+    unread = {name: torch.ones(2) for name in names}
     assert_scores_as_the_reference(restored(save(tmp_path, weights | unread)), weights, pairs)
 
 
@@ -329,23 +315,19 @@ def as_flash_attn_names_it(native: Weights) -> Weights:
     """The converter's direction: transformers' names to flash-attn's."""
     flash: Weights = {}
     for name, tensor in native.items():
+        if ".self.query." in name:
+            key, value = (native[name.replace(".query.", f".{part}.")] for part in ("key", "value"))
+            tensor = torch.cat([tensor, key, value])
         for own, stored in [
             ("encoder.layer.", "encoder.layers."), ("embeddings.LayerNorm", "emb_ln"),
             ("attention.output.LayerNorm", "norm1"), ("attention.output.dense", "mixer.out_proj"),
             ("output.LayerNorm", "norm2"), ("intermediate.dense", "mlp.fc1"), ("output.dense", "mlp.fc2"),
+            ("attention.self.query", "mixer.Wqkv"),
         ]:  # fmt: skip
             name = name.replace(own, stored)
         if ".self." not in name:
             flash[name] = tensor
-        elif ".self.query." in name:
-            key, value = (native[f"{own}"] for own in _companions(name))
-            flash[name.replace("attention.self.query", "mixer.Wqkv")] = torch.cat([tensor, key, value])
     return flash
-
-
-def _companions(query: str) -> list[str]:
-    native = query.replace("encoder.layers.", "encoder.layer.")
-    return [native.replace(".query.", f".{part}.") for part in ("key", "value")]
 
 
 @settings(max_examples=15, deadline=None)

@@ -15,16 +15,8 @@ from tokenizers import processors
 
 import xenc
 from correctness_tests import checkpoints
+from correctness_tests.kernels.test_twin import PAIRS
 from correctness_tests.models import test_causal
-from perf_tests import workloads
-
-LENGTHS = [10, 300, 80, 20, 150, 0, 40, 400]
-PAIRS = [
-    (query[:60], document[:length])
-    for (query, document), length in zip(
-        workloads.seed(pairs=8, batch_size=8).round(-1), LENGTHS, strict=True
-    )
-]
 
 
 def scores(model, pairs) -> np.ndarray:

@@ -184,11 +184,13 @@ def _locked(folder: Path) -> Iterator[None]:
 @contextmanager
 def _ninja_on_path() -> Iterator[None]:
     """Find pip's ninja, which is on the PATH only in an activated environment."""
-    before = os.environ.get("PATH", "")
-    if shutil.which("ninja") is None and importlib.util.find_spec("ninja") is not None:
-        import ninja
+    if shutil.which("ninja") is not None or importlib.util.find_spec("ninja") is None:
+        yield
+        return
+    import ninja
 
-        os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, before])
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, before])
     try:
         yield
     finally:

@@ -108,9 +108,8 @@ def _on_cuda(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
     max_seqlen: int, scale: float, causal: bool, window: int,
 ) -> Tensor:  # fmt: skip
-    return on_cuda(
-        query, key, value, (cu_seqlens, cu_seqlens), (max_seqlen, max_seqlen), scale, causal, window
-    )
+    bounds = (cu_seqlens, cu_seqlens), (max_seqlen, max_seqlen)
+    return on_cuda(query, key, value, *bounds, scale, causal, window)
 
 
 def on_cuda(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Final, NamedTuple
@@ -175,23 +176,19 @@ def ways(dtype: torch.dtype, rows: int, inputs: int, outputs: int) -> dict[str, 
     eight_bits, own = dtype == torch.int8, torch.Generator()  # leaves the process's generator alone
     numbers = partial(torch.randn, generator=own, dtype=torch.bfloat16 if eight_bits else dtype)
     left, weight, bias = numbers(rows, inputs), numbers(outputs, inputs), numbers(outputs)
-    found: dict[str, Callable[[], object]] = {}
+    known: dict[str, Callable[[], object]] = {}
     if not eight_bits:
-        found["torch"] = lambda: functional.linear(left, weight, bias)
-        found["onednn"] = lambda: by_onednn(left, weight, bias, "none")
+        known["torch"] = lambda: functional.linear(left, weight, bias)
+        known["onednn"] = lambda: by_onednn(left, weight, bias, "none")
     if library().operators is not None:
         held = (eight_bit_weight if eight_bits else kernel_weight)(weight, bias)
-        found["xenc"] = lambda: by_kernel(left, held, outputs, "none")
-    return {way: run for way, run in found.items() if _runs(run)}
-
-
-def _runs(product: Callable[[], object]) -> bool:
-    """Whether a product supports its dtype."""
-    try:
-        product()
-    except RuntimeError:
-        return False
-    return True
+        known["xenc"] = lambda: by_kernel(left, held, outputs, "none")
+    found = {}
+    for way, run in known.items():
+        with suppress(RuntimeError):  # the dtype is not supported
+            run()
+            found[way] = run
+    return found
 
 
 @torch.no_grad()

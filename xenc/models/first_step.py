@@ -133,6 +133,7 @@ class FirstStepScorer(InputModule):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
         backend: str = "torch",
         first_step: FirstStep | None = None,
         **loading: Any,
@@ -147,14 +148,11 @@ class FirstStepScorer(InputModule):
         """
         if backend != "torch":
             raise ModelError(f"backend={backend!r}: a T5 reranker runs with backend='torch'.")
-        found: dict[str, Any] = {
-            "subfolder": subfolder, "token": token, "revision": revision,
-            "local_files_only": local_files_only,
-        }  # fmt: skip
+        found: dict[str, Any] = {"subfolder": subfolder, "token": token, "revision": revision}
+        found["local_files_only"] = local_files_only
         stored = cls.load_config(model_name_or_path, cache_folder=cache_folder, **found)
-        hub = {
-            **found, "cache_dir": cache_folder, "trust_remote_code": loading.get("trust_remote_code", False),
-        }  # fmt: skip
+        trust = loading.get("trust_remote_code", False)
+        hub = {**found, "cache_dir": cache_folder, "trust_remote_code": trust}
         of_config = without_labels(loading.get("config_kwargs"))
         of_model, of_tokenizer = loading.get("model_kwargs") or {}, loading.get("processor_kwargs") or {}
         config = AutoConfig.from_pretrained(model_name_or_path, **{**hub, **of_config})
@@ -166,9 +164,7 @@ class FirstStepScorer(InputModule):
         positions = getattr(config, "n_positions", None)
         if isinstance(positions, int) and "model_max_length" not in of_tokenizer:
             tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-        return cls(
-            model, tokenizer, first_step or _restored({**(loading.get("init_defaults") or {}), **stored})
-        )
+        return cls(model, tokenizer, first_step or _restored({**(init_defaults or {}), **stored}))
 
 
 FIRST_STEP_MODULES: Final = (
