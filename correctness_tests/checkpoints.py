@@ -32,7 +32,7 @@ _CAUSAL = {
     "pad_token_id": 0,
     "num_key_value_heads": 1,
     "head_dim": 16,
-    "num_hidden_layers": 2,  # in the last layer the last token attends to all that came before it anyway
+    "num_hidden_layers": 2,  # in the last layer the last token attends to all tokens before it anyway
     "max_position_embeddings": 64,
 }
 
@@ -57,14 +57,14 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "qwen2": _CAUSAL,
     "qwen3": _CAUSAL,
 }  # fmt: skip
-"""64 tokens each, which the tables of RoBERTa's descendants need 66 rows for."""
+"""64 tokens each, for which the position tables of RoBERTa's descendants have 66 rows."""
 
 T5: Mapping[str, Any] = {
     "num_hidden_layers": None, "num_attention_heads": None, "hidden_size": None, "initializer_range": None,
     "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "pad_token_id": 0,
     "eos_token_id": 3, "decoder_start_token_id": 0, "max_position_embeddings": 64,
 }  # fmt: skip
-"""An encoder-decoder, whose classifier pools at <eos>."""
+"""An encoder-decoder whose classifier pools at <eos>."""
 
 BART: Mapping[str, Any] = {
     "num_hidden_layers": None, "num_attention_heads": None, "hidden_size": None, "initializer_range": None,
@@ -73,7 +73,7 @@ BART: Mapping[str, Any] = {
     "pad_token_id": 0, "eos_token_id": 3, "bos_token_id": 2, "decoder_start_token_id": 3,
     "forced_eos_token_id": None, "max_position_embeddings": 64,
 }  # fmt: skip
-"""Another."""
+"""Another encoder-decoder whose classifier pools at <eos>."""
 
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "electra-small": ("electra", {"embedding_size": 16, "num_hidden_layers": 2}),
@@ -84,7 +84,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "qwen3-windows": ("qwen3", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
 }
-"""Architectures in other settings. Windows are much smaller than 64 tokens, and not in every layer."""
+"""Architectures in other settings. Windows are much smaller than 64 tokens, and only in some layers."""
 
 
 def make(directory: Path, architecture: str, **changes: Any) -> Path:
@@ -128,13 +128,10 @@ def _unigram() -> PreTrainedTokenizerBase:
 
 @torch.no_grad()
 def _spread(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Scale the head: a head drawn at random answers alike, and then every tolerance passes."""
+    """Scale the head: a random head scores all pairs alike, and then every tolerance passes."""
     pairs = workloads.seed(pairs=24, batch_size=8).round(-1)
     queries, documents = [query[:60] for query, _ in pairs], [document[:120] for _, document in pairs]
     encoded = tokenizer(queries, documents, truncation=True, padding=True, return_tensors="pt")
-    head = next(
-        module
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear) and module.out_features == model.config.num_labels
-    )
+    linears = (module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    head = next(linear for linear in linears if linear.out_features == model.config.num_labels)
     head.weight.div_(model(**encoded).logits.std(dim=0).mean())

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForSeq2SeqLM,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from tokenizers import Tokenizer, pre_tokenizers, processors, trainers
+from tokenizers import models as kinds
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from perf_tests import workloads
 
@@ -24,26 +21,18 @@ MAX_LENGTH = 64
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
-    """Of T5's kind: <pad> is 0, </s> is 1 and ends every text, words are tokenized each by itself."""
+    """Like T5's: <pad> is 0, </s> is 1 and ends every text, each word is tokenized by itself."""
     made = PreTrainedTokenizerFast(
-        tokenizer_object=_backend(), eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
+        tokenizer_object=Tokenizer.from_str(_trained()),
+        eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
         model_input_names=["input_ids", "attention_mask"],
     )  # fmt: skip
     made.model_max_length = MAX_LENGTH
     return made
 
 
-def _backend() -> Any:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_str(_trained())
-
-
 @cache
 def _trained() -> str:
-    from tokenizers import Tokenizer, pre_tokenizers, processors, trainers
-    from tokenizers import models as kinds
-
     backend = Tokenizer(kinds.Unigram())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
@@ -93,7 +82,7 @@ def _logits(model: torch.nn.Module, words: PreTrainedTokenizerBase) -> torch.Ten
 def prompt_ids(
     words: PreTrainedTokenizerBase, query: str, document: str, max_length: int, prompt: Sequence[str] = PROMPT
 ) -> list[int]:
-    """A prompt's ids part by part, which is exact where words are tokenized each by itself."""
+    """A prompt's ids part by part, which is exact where each word is tokenized by itself."""
     parts = [prompt[0], query, prompt[1], document, prompt[2]]
     ids = [words(part, add_special_tokens=False, verbose=False)["input_ids"] for part in parts]
     others = sum(map(len, ids)) - len(ids[3]) + 1
@@ -104,5 +93,5 @@ def prompt_ids(
 
 @torch.no_grad()
 def first_step_logits(model: Any, ids: list[int], decoder_ids: list[int]) -> torch.Tensor:
-    """[vocabulary]: plain transformers on one prompt, nothing padded."""
+    """[vocabulary]: plain transformers on one unpadded prompt."""
     return model(input_ids=torch.tensor([ids]), decoder_input_ids=torch.tensor([decoder_ids])).logits[0, -1]

@@ -88,12 +88,8 @@ def test_traits_follow_the_config(configured, offset, positions):
 
 
 @pytest.mark.parametrize("unlimited", [None, int(1e30)])
-def test_an_unlimited_tokenizer_takes_all_positions_of_the_model(unlimited):
+def test_an_unlimited_tokenizer_takes_all_positions_of_the_model_and_without_those_max_length(unlimited):
     assert resolve_max_length(unlimited, config("bert", max_position_embeddings=64)) == 64
-
-
-@pytest.mark.parametrize("unlimited", [None, int(1e30)])
-def test_no_limit_at_all_asks_for_max_length(unlimited):
     with pytest.raises(ModelError, match=r"t5.*pass max_length="):
         resolve_max_length(unlimited, config("t5"))
 
