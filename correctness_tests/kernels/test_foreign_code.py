@@ -257,7 +257,7 @@ def test_a_way_that_was_asked_for_is_not_silently_another(checkpoint, way):
     logits(model)
     for layer in encoder_layers(model.transformers_model):
         nn.utils.parametrizations.weight_norm(layer)
-    with pytest.raises(ExecutionError, match="no layers that a kernel can stand for"):
+    with pytest.raises(ExecutionError, match="no layers that a kernel can replace"):
         model.execution = Execution(products=way, compile_mode=None)
 
 

@@ -46,7 +46,7 @@ class KernelTwin(Twin):
             apart=asked_by_pooled(self.model) if pooled_alone else None,
         )  # fmt: skip
         if not self._products:
-            raise ExecutionError(f"{type(self._original).__name__} has no layers that a kernel can stand for")
+            raise ExecutionError(f"{type(self._original).__name__} has no layers that a kernel can replace")
         return frozenset(name for one in self._products for name in one.layers)
 
     def _hold(self) -> None:
