@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from xenc.watch import watch_compiles
 
 from perf_tests.against import ON_CPU
 from perf_tests.arms import Arm
 from perf_tests.ready_models import share_weights
+from xenc.compiling.watch import watch_compiles
 from xenc.gate.paired.campaign import Campaign
 from xenc.gate.paired.revision import snapshot
 from xenc.gate.paired.session import PairedRequest, measure_process
