@@ -278,9 +278,10 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         listed = as_list(inputs, single=self.is_singular_input(inputs))
         pairs = check_pairs(listed)
         slow = slow_call(self, pairs, apply_softmax, device, pool, others)
-        if slow is None and pairs and device is not None:
-            self._worker.on_device(self.to, device).result()
         pipeline = slow or self._prepare()
+        if pairs and device is not None and isinstance(pipeline, Pipeline):
+            self._worker.on_device(self.to, device).result()
+            pipeline = self._prepare()
         if pairs and isinstance(pipeline, Pipeline):
             return len(listed), pairs, pipeline
         if isinstance(pipeline, str) and pipeline not in self._said:
