@@ -20,20 +20,13 @@ from xenc.profiling import flops
 from xenc.profiling.flops import device_peak, encoder_parameters, gemm_seconds_per_token, workload_flops
 
 SIZES = {
-    "vocab_size": 100,
-    "hidden_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "num_labels": 1,
-}
+    "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "intermediate_size": 256, "num_labels": 1,
+}  # fmt: skip
+BERT = BertForSequenceClassification(BertConfig(**SIZES))
 
 
-@pytest.mark.parametrize(
-    "model",
-    [BertForSequenceClassification(BertConfig(**SIZES)), XlmRoberta(XLMRobertaConfig(**SIZES))],
-    ids=["bert", "xlm-roberta"],
-)
+@pytest.mark.parametrize("model", [BERT, XlmRoberta(XLMRobertaConfig(**SIZES))], ids=["bert", "xlm-roberta"])
 def test_the_formula_counts_what_pytorch_counts(model):
     tokens, sizes = 48, model.config
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -54,29 +47,26 @@ def test_what_is_computed_for_all_tokens_is_counted_for_all():
 
 
 def test_products_that_one_token_passes_are_no_part_of_the_floor(monkeypatch):
-    model = BertForSequenceClassification(BertConfig(**SIZES))
     multiplied = []
 
     def noted(dtype, rows, *sizes):
         return {"torch": lambda: multiplied.append(sizes)}
 
     monkeypatch.setattr(flops, "ways", noted)
-    gemm_seconds_per_token(model, repeats=1)
+    gemm_seconds_per_token(BERT, repeats=1)
     chosen, passes = 4, 2  # a product's ways run four times before one is chosen
     assert multiplied.count((64, 256)) == chosen + passes * (3 - 1)
 
 
 def test_flops_add_up_over_pairs_and_grow_faster_than_tokens():
-    model = BertForSequenceClassification(BertConfig(**SIZES))
-    assert workload_flops(model, [10, 20]) == workload_flops(model, [10]) + workload_flops(model, [20])
-    assert workload_flops(model, [200]) > 2 * workload_flops(model, [100])
-    assert workload_flops(model, []) == 0
+    assert workload_flops(BERT, [10, 20]) == workload_flops(BERT, [10]) + workload_flops(BERT, [20])
+    assert workload_flops(BERT, [200]) > 2 * workload_flops(BERT, [100])
+    assert workload_flops(BERT, []) == 0
 
 
 def test_embeddings_and_pooler_are_left_out_and_so_is_a_decoder():
-    model = BertForSequenceClassification(BertConfig(**SIZES))
-    encoder = sum(parameter.numel() for parameter in model.bert.encoder.parameters())
-    assert encoder_parameters(model) == encoder
+    encoder = sum(parameter.numel() for parameter in BERT.bert.encoder.parameters())
+    assert encoder_parameters(BERT) == encoder
     config = {"vocab_size": 5000, "hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 128}
     small = Qwen3ForCausalLM(Qwen3Config(**{**config, "vocab_size": 50}))
     assert encoder_parameters(Qwen3ForCausalLM(Qwen3Config(**config))) == encoder_parameters(small)

@@ -1,9 +1,8 @@
-"""Profiling a model: what is measured is what predict runs, warmed up, and the trace holds it."""
+"""Profiling a model: it measures what predict runs, warmed up, and the trace shows it."""
 
 from __future__ import annotations
 
 import json
-import re
 from contextlib import suppress
 from itertools import pairwise
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from perf_tests.device_thread import on_device_thread
 from xenc import CompileError, CrossEncoder, Execution, ModelError
 from xenc.profiling import stages
 from xenc.profiling.findings import findings
-from xenc.profiling.kernels import _covered_ns, _Launch, profile_pass
+from xenc.profiling.kernels import _covered_ns, profile_pass
 from xenc.profiling.measure import profile_model
 from xenc.profiling.stages import recorded_stages, stage_seconds
 from xenc.serving.spans import STAGES, no_span
@@ -131,16 +130,8 @@ def test_a_profiled_model_scores_as_before_with_its_own_stages(eager_model):
 def test_a_compiled_model_is_one_region_for_each_batch(warm):
     profile = profile_model(warm, PAIRS, batch_size=4, repeats=1)
     assert (profile.regions, profile.graphs) == (1, 1)
-    assert findings(profile)[0].says.startswith("1 compiled region: the whole forward pass is one graph")
-
-
-def test_a_graph_break_shows_as_another_region_with_its_reason(eager_model, fresh):
-    sound, compiled = eager_model.pipeline.forward, static(fresh(broken))
-    eager_model.pipeline.forward = lambda batch: (compiled(sound(batch)) - 1) / 2
-    profile = profile_model(eager_model, PAIRS, batch_size=4, repeats=1)
-    assert profile.regions == 2
-    assert re.match(
-        r"2 compiled regions: Python runs between them.*graph_break\(\)", findings(profile)[0].says
+    assert findings(profile)[0].says.startswith(
+        "1 compiled region a batch: the whole forward pass is one graph"
     )
 
 
@@ -168,7 +159,7 @@ def test_a_model_that_sentence_transformers_scores_is_refused_with_the_reason(ti
 
 
 def test_kernels_that_overlap_count_once():
-    launches = [_Launch("a", 0, 10), _Launch("b", 5, 3), _Launch("c", 8, 4), _Launch("d", 20, 1)]
+    launches = [("a", 0, 10), ("b", 5, 3), ("c", 8, 4), ("d", 20, 1)]
     assert _covered_ns(launches) == 13
 
 

@@ -1,4 +1,4 @@
-"""The command line, `xenc COMMAND ...`: one module for each command."""
+"""The command line, `xenc COMMAND ...`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import Final, NoReturn
 from ..errors import XencError
 from . import profile
 
-COMMANDS: Final = (profile,)
-"""Each adds its own parser, whose `run` does the work."""
-
 USAGE_ERROR: Final = 2
-"""Exit status for what was asked wrongly."""
+"""Exit status for wrong arguments or input."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,18 +21,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: without the program's name; None for those of this process.
+    """Run a command by its arguments (None for this process's).
 
     Returns:
         The exit status: 0, or USAGE_ERROR after one line on stderr.
     """
     parser = _Parser(prog="xenc", description="Cross-encoder inference.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command in COMMANDS:
-        command.add_to(commands)
+    profile.add_to(parser.add_subparsers(dest="command", required=True))
     options = parser.parse_args(arguments)
     try:
         options.run(options)

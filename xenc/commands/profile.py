@@ -1,10 +1,10 @@
-"""`xenc profile MODEL`: where the time goes, how near the hardware's limit is, what to try next."""
+"""`xenc profile MODEL`: where the time goes, the share of the hardware's limit, what to try next."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -17,11 +17,9 @@ from ..profiling.measure import profile_model
 from ..profiling.report import TOP, markdown
 from ..profiling.texts import prose_pairs, read_pairs
 
-DTYPES: Final = ("float32", "bfloat16", "float16")
-
 
 def add_to(commands: Any) -> None:
-    """Add this command's parser to those of argparse's `add_subparsers`."""
+    """Add this command to argparse's `add_subparsers`."""
     parser = commands.add_parser("profile", help=(__doc__ or "").partition(": ")[2])
     parser.set_defaults(run=run)
     add = parser.add_argument
@@ -30,7 +28,8 @@ def add_to(commands: Any) -> None:
     add("--execution", default=DEFAULT_PRESET, metavar="PRESET", help="how to score (default: %(default)s)")
     add("--pairs", type=Path, metavar="FILE",
         help="pairs to score, .jsonl or .tsv (default: 64 of Python's own documentation)")  # fmt: skip
-    add("--dtype", choices=DTYPES, help="what to compute in (default: the checkpoint's)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"),
+        help="what to compute in (default: the checkpoint's)")  # fmt: skip
     add("--device", help="cpu, cuda, ... (default: the fastest there is)")
     add("--batch-size", type=_positive, default=32, metavar="PAIRS",
         help="of padded and bucketed batches (default: %(default)s)")  # fmt: skip
@@ -41,16 +40,15 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Profile a model, print the report, and leave it in a folder with the trace.
+    """Profile a model; print the report, and write it to a folder with the trace.
 
     Raises:
         XencError: a model, preset, file of pairs, device or folder that cannot be used.
-        OSError: a report that cannot be written.
+        OSError: the report cannot be written.
     """
     _check_device(options.device)
     execution = resolve_execution(options.execution)
     pairs = prose_pairs() if options.pairs is None else read_pairs(options.pairs)
-    report_file, trace = options.out / "profile.md", options.out / "trace.json"
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,13 +57,11 @@ def run(options: argparse.Namespace) -> None:
     with CrossEncoder(options.model, device=options.device, model_kwargs=dtype, execution=execution) as model:
         if model.device.type == "cpu":
             model._worker.on_device(name_compiled_kernels).result()
-        measured = profile_model(
-            model, pairs, batch_size=options.batch_size, repeats=options.repeats, trace=trace
-        )
-    report = markdown(measured, options.top)
+        size, repeats, trace = options.batch_size, options.repeats, options.out / "trace.json"
+        found = profile_model(model, pairs, batch_size=size, repeats=repeats, trace=trace)
+    report, report_file = markdown(found, options.top), options.out / "profile.md"
     report_file.write_text(report, encoding="utf-8")
-    print(report)
-    print(f"{report_file}: this report")
+    print(f"{report}\n{report_file}: this report")
     print(f"{trace}: the traced pass; open it at https://ui.perfetto.dev or chrome://tracing")
 
 

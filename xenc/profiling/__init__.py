@@ -1,1 +1,1 @@
-"""Where the time goes: by stage, by kernel, against the hardware's limit, and what to try next."""
+"""Profile a model: time by stage and by kernel, the share of the hardware's limit, and what to try next."""

@@ -1,19 +1,19 @@
-"""FLOPs of a workload on a model, and the peak of a device: how far from the limit a measurement is.
+"""FLOPs of a workload on a model, and a device's peak: how near a measurement comes to the limit.
 
-Model FLOPs are those of REAL tokens: padding counts as waste, not as work. For a pair of n tokens on a
-bidirectional encoder of P non-embedding parameters, l layers and hidden size h (Kaplan et al. 2020,
-"Scaling Laws for Neural Language Models", table 1, without its halving for causal masks):
+Only real tokens count, not padding. For a pair of n tokens on a bidirectional encoder of P non-embedding
+parameters, l layers and hidden size h (Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
+table 1, without its halving for causal masks):
 
     FLOPs(n) = n x (2 P + 4 l h n) - (n - 1) x (2 Q + 4 h n)
 
-The second term is what the last layer need not compute where the head reads one token of each pair
-(`families.Packable.pooled_alone`): attention then has one query, and the Q parameters of the query and behind
-attention are passed once. In other families it is 0. It is subtracted whether or not an execution skips that
-work: skipping it shows in the seconds alone. The pooler and the head run on one token per pair and are left
-out. MFU = FLOPs / (seconds x peak).
+The second term is what the last layer may skip where the head reads one token of each pair
+(`models.families.Packable.pooled_alone`): attention then has one query, and one token passes the Q parameters
+of the query and of everything after attention. In other families it is 0. It is subtracted whether or not an
+execution skips that work. The pooler and the head, one token per pair, do not count.
+MFU = FLOPs / (seconds x peak).
 
-A peak is what a device reaches on one large matrix product; a model's own products are smaller. How long they
-take by themselves on this device is measured: no forward pass in this dtype can be faster.
+A peak is reached on one large matrix product; a model's own products are smaller. The time that those take
+is therefore measured too: no forward pass in the same dtype can be faster.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache, partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -34,25 +33,19 @@ from ..models.families import Packable, packable
 from ..models.last_layer import of_pooled_alone
 from ..models.precision import fastest_dtype
 
-DENSE_PEAKS: Final = {
-    # datasheet peaks without sparsity, in FLOP/s of bfloat16 and float16 matrix products
-    "H200": 989.4e12,
-    "H100 PCIe": 756e12,
-    "H100": 989.4e12,
-    "A100": 312e12,
-}
+DENSE_PEAKS: Final = {"H200": 989.4e12, "H100 PCIe": 756e12, "H100": 989.4e12, "A100": 312e12}
+"""FLOP/s of bfloat16 and float16 products without sparsity, from datasheets."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Peak:
-    """A device's dense peak for one dtype, and where the number comes from."""
+class Peak(NamedTuple):
+    """A device's dense peak in one dtype, in FLOP/s, and where the number comes from."""
 
     flops_per_s: float
     source: str
 
 
 def encoder_parameters(model: PreTrainedModel) -> int:
-    """Parameters that every token of a pair passes: the encoder without embeddings and pooler."""
+    """Parameters that every token passes: the encoder's, without embeddings and pooler."""
     body = _body(model)
     embeddings = [module for module in body.modules() if isinstance(module, torch.nn.Embedding)]
     looked_up = {id(parameter) for module in embeddings for parameter in module.parameters()}
@@ -64,12 +57,12 @@ def encoder_parameters(model: PreTrainedModel) -> int:
 
 
 def workload_flops(model: PreTrainedModel, token_counts: Iterable[int]) -> float:
-    """FLOPs that pairs of these true token counts need, by the formula above."""
-    per_token = 2 * encoder_parameters(model)
-    per_attended = 4 * model.config.num_hidden_layers * model.config.hidden_size
-    once = _passed_by_one_token(model)
-    passed_once = 2 * sum(part.numel() for module in once for part in module.parameters())
-    attended_once = 4 * model.config.hidden_size if once else 0
+    """FLOPs that pairs of these real token counts need, by the formula above."""
+    hidden = model.config.hidden_size
+    per_token, per_attended = 2 * encoder_parameters(model), 4 * model.config.num_hidden_layers * hidden
+    skipped = _passed_by_one_token(model)
+    passed_once = 2 * sum(part.numel() for module in skipped for part in module.parameters())
+    attended_once = 4 * hidden if skipped else 0
 
     def of_pair(count: int) -> int:
         needless = max(0, count - 1) * (passed_once + attended_once * count)
@@ -80,11 +73,9 @@ def workload_flops(model: PreTrainedModel, token_counts: Iterable[int]) -> float
 
 @cache
 def device_peak(device: str, dtype: torch.dtype) -> Peak:
-    """The device's dense peak: of a known GPU from its datasheet, else the fastest of five products.
+    """The dense peak of "cpu" or "cuda": a known GPU's from its datasheet, else the fastest of five products.
 
-    Args:
-        device: "cpu" or "cuda".
-        dtype: what is multiplied; int8 for executions in eight bits.
+    `dtype` is that of the factors: torch.int8 for quantized executions.
     """
     if device == "cuda" and dtype in (torch.bfloat16, torch.float16):
         name = torch.cuda.get_device_name()
@@ -101,17 +92,16 @@ def device_peak(device: str, dtype: torch.dtype) -> Peak:
 def gemm_seconds_per_token(
     model: PreTrainedModel, repeats: int = 5, dtype: torch.dtype | None = None
 ) -> float:
-    """Seconds that the encoder's matrix products alone take per token, bias included: median of repeats.
+    """Seconds per token of the encoder's matrix products, bias included: the median of timed passes.
 
-    Those that one token of each pair passes are left out. Each distinct product is run on random activations,
-    in the fastest way there is here, and counted as often as the encoder has it: on as many tokens as a usual
-    batch has, for on fewer a GPU waits for launches, or on 64 in a dtype that a CPU emulates. Run it in
-    the same process and at the same time as what it is compared with.
+    Products that one token of each pair passes are left out. Each distinct product runs on random activations
+    in the fastest way available, as often as the encoder has it, on the tokens of a usual batch (64 tokens in
+    a dtype that a CPU emulates). Run it in the process and at the time of what it is compared with.
 
     Args:
         model: on its device.
         repeats: timed passes.
-        dtype: what is multiplied; None for the model's, int8 for executions in eight bits.
+        dtype: of the factors; None for the model's, torch.int8 for quantized executions.
     """
     device, dtype = model.device.type, dtype or model.dtype
     tokens = USUAL_BUDGET.get(device, 2048) if _has_instructions(device, dtype) else 64
@@ -136,27 +126,25 @@ def gemm_seconds_per_token(
 
 
 def _body(model: PreTrainedModel) -> torch.nn.Module:
-    """What all tokens run through: of an encoder-decoder the encoder, since one token enters the decoder."""
+    """The module that all tokens pass: an encoder-decoder's encoder, since one token enters the decoder."""
     body: torch.nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     return body
 
 
 def _passed_by_one_token(model: PreTrainedModel) -> tuple[torch.nn.Module, ...]:
-    """Modules of the encoder that only one token of each pair need pass."""
     traits = packable(model)
-    alone = isinstance(traits, Packable) and traits.pooled_alone
-    return of_pooled_alone(model) if alone else ()
+    return of_pooled_alone(model) if isinstance(traits, Packable) and traits.pooled_alone else ()
 
 
 def _has_instructions(device: str, dtype: torch.dtype) -> bool:
-    """Whether it multiplies in this dtype at full speed: large products that a CPU emulates take minutes."""
+    """Whether products in this dtype run at full speed: large ones that a CPU emulates take minutes."""
     return device != "cpu" or dtype in (torch.float32, torch.int8, fastest_dtype(device))
 
 
 def _fastest_product(
     device: str, dtype: torch.dtype, shape: tuple[int, int, int], rounds: int
 ) -> tuple[float, str, Callable[[], object]]:
-    """The fastest way to multiply, for (rows, inputs, outputs): its least seconds, its name, one product."""
+    """The fastest way to multiply (rows, inputs, outputs): its least seconds, its name, and one product."""
     products = ways(dtype, *shape) if device == "cpu" else {"torch": _torch_product(device, dtype, *shape)}
 
     def finish(way: str) -> None:
@@ -164,9 +152,8 @@ def _fastest_product(
         _wait(device)
 
     taken = seconds({way: partial(finish, way) for way in products}, rounds)
-    least = {way: min(each) for way, each in taken.items()}
-    way = min(least, key=least.__getitem__)
-    return least[way], way, products[way]
+    least_s, way = min((min(each), way) for way, each in taken.items())
+    return least_s, way, products[way]
 
 
 def _torch_product(
@@ -174,11 +161,9 @@ def _torch_product(
 ) -> Callable[[], object]:
     if dtype == torch.int8:
         numbers = partial(torch.randint, -127, 128, device=device, dtype=dtype)
-        left, weight = numbers((rows, inputs)), numbers((outputs, inputs))
-        return lambda: torch._int_mm(left, weight.t())
-    left, layer = torch.randn(rows, inputs), torch.nn.Linear(inputs, outputs)
-    left, layer = left.to(device, dtype), layer.to(device, dtype)
-    return lambda: layer(left)
+        return partial(torch._int_mm, numbers((rows, inputs)), numbers((outputs, inputs)).t())
+    layer = torch.nn.Linear(inputs, outputs).to(device, dtype)
+    return partial(layer, torch.randn(rows, inputs).to(device, dtype))
 
 
 def _wait(device: str) -> None:

@@ -1,4 +1,4 @@
-"""What kind of work a kernel does, by its name."""
+"""Classes of kernels, by name."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ COPIES: Final = "copies"
 OTHER: Final = "other"
 
 CLASSES: Final = (MATRIX_PRODUCTS, ATTENTION, ELEMENTWISE, COPIES, OTHER)
-"""Softmax and products of attention that is not one fused kernel count as what they are. Looking up rows, as
-in an embedding, is a copy."""
+"""ATTENTION is fused attention only; softmax and products of unfused attention have their own classes.
+Embedding lookups are COPIES."""
 
 _TEMPLATE: Final = re.compile(r"(graph_\d+_)?(triton_tem_|cpp_\w*(gemm|bmm|flex_attention))")
-"""Inductor names a kernel after all operators that it was made of, and only a template's kernel runs the
-product or the attention among them; the others are what stood around it."""
+"""Inductor names a kernel after all operators fused into it, or next to it; only a template's kernel contains
+the product or attention of its name."""
 
 _WORDS: Final = (
     (ATTENTION, r"flash|fmha|sdpa|attention|attn"),
@@ -45,11 +45,11 @@ _WORDS: Final = (
         r"|logical|bitwise|isnan|any|all|cos|sin|addcmul|erf|log|abs)_?(?![a-z])",
     ),
 )
-"""In the order in which they are asked."""
+"""The first match decides."""
 
 
 def class_of(name: str) -> str:
-    """Which of CLASSES a kernel is, by its name: an operator's on a CPU, a CUDA kernel's on a GPU."""
+    """The one of CLASSES that a kernel's name (on a CPU: an operator's) says."""
     if INDUCTOR.match(name) and not _TEMPLATE.match(name):
         return ELEMENTWISE
     lowered = name.lower()
@@ -57,22 +57,22 @@ def class_of(name: str) -> str:
 
 
 def added(launches: Iterable[tuple[str, int, float]]) -> dict[str, tuple[int, float]]:
-    """Launches and seconds by name, of (name, launches, seconds) that may have a name in common."""
+    """Sums of launches and seconds by name, of (name, launches, seconds)."""
     sums: dict[str, tuple[int, float]] = {}
     for name, count, seconds in launches:
-        count_before, seconds_before = sums.get(name, (0, 0.0))
-        sums[name] = count_before + count, seconds_before + seconds
+        counted, taken = sums.get(name, (0, 0.0))
+        sums[name] = counted + count, taken + seconds
     return sums
 
 
 def by_class(kernels: Kernels) -> dict[str, tuple[int, float]]:
-    """Launches and seconds of each class that there is, in the order of CLASSES."""
+    """Launches and seconds of each class present, in the order of CLASSES."""
     classes = added((class_of(name), count, seconds) for name, (count, seconds) in kernels.items())
     return {kind: classes[kind] for kind in CLASSES if kind in classes}
 
 
 def shares_by_class(kernels: Kernels) -> dict[str, float]:
-    """Of each class that there is, its seconds / all kernels' seconds."""
+    """Each class's seconds / all kernels' seconds."""
     classes = by_class(kernels)
     whole = sum(seconds for _, seconds in classes.values())
     return {kind: seconds / whole for kind, (_, seconds) in classes.items()}

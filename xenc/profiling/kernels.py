@@ -1,12 +1,12 @@
-"""What one pass ran, by torch.profiler: kernels, their counts and times, peak memory.
+"""The kernels of one pass, by torch.profiler: counts, times, peak memory.
 
 On CUDA a kernel is what ran on the device, by its own name; copies and fills are "memcpy HtoD", "memset".
 
-On a CPU a kernel is an outermost operator that computes. An operator that only combines others (aten::linear,
-a region of torch.compile, an operator of another namespace that calls aten's) is none, nor is a view or an
-allocation; what a kernel calls in its turn (to copy a scalar, say) belongs to it. Inductor's fused kernels
-are seen only where `name_compiled_kernels` was called before they were compiled. Operators are recorded where
-they are called, not on the threads that they spread over: neither threads nor time change a count.
+On a CPU a kernel is an outermost operator that computes. Operators that only combine others (aten::linear, a
+region of torch.compile, another namespace's operator that calls aten's), views and allocations are none. What
+a kernel calls (to copy a scalar, say) belongs to it. Inductor's fused kernels show only if
+`name_compiled_kernels` was called before they were compiled. Operators are recorded on the thread that calls
+them, so counts depend neither on the number of threads nor on time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 import torch._inductor.config
@@ -28,13 +28,14 @@ from torch.profiler import ProfilerActivity, profile
 from .kernel_names import INDUCTOR, added
 from .profile import PassProfile
 
-_NO_KERNEL: Final = re.compile(
-    r"aten::(empty|empty_like|empty_strided|new_empty|resize_|_unsafe_view|detach_)"
-)
-"""What only allocates or renames, though its schema does not say so."""
+_NO_KERNEL: Final = re.compile(r"aten::(empty(_like|_strided)?|new_empty|resize_|_unsafe_view|detach_)")
+"""Operators that only allocate or rename, though their schemas do not say so."""
+
+_Launch = tuple[str, int, int]
+"""Name, start in ns, duration in ns."""
 
 _OWN: Final = re.compile(r"xenc\w*_kernels::((pooled_)?attention|linear)")
-"""xenc's C++ kernels, of any revision: what they copy first belongs to them."""
+"""xenc's C++ kernels, of any revision; their copies of inputs belong to them."""
 
 
 def profile_pass(
@@ -44,16 +45,16 @@ def profile_pass(
     on_device: Callable[[Callable[[], object]], object] = lambda job: job(),
     trace: Path | None = None,
 ) -> PassProfile:
-    """Run one pass under the profiler. Warm it up first: what compiles would be counted too.
+    """Run one warmed-up pass under the profiler.
 
     Args:
-        run: the pass. It ends when everything it started has ended; on CUDA, when it is launched.
+        run: returns when the pass has ended (on CUDA: has been launched).
         device: "cpu" or "cuda".
         on_device: see `recording`.
-        trace: where to write all that was seen, as a Chrome trace.
+        trace: the file of a Chrome trace to write.
 
     Raises:
-        RuntimeError: no kernel was seen, which is another thread's work if there was any.
+        RuntimeError: the profiler saw no kernel.
     """
     cuda = device == "cuda"
     if cuda:
@@ -78,6 +79,7 @@ def profile_pass(
             "the profiler saw no kernel: does the pass run on another thread than on_device's?"
         )
     if trace is not None:
+        trace.parent.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(trace))
     calls = Counter(event.name().partition(":")[0] for event in results.events())
     return PassProfile(
@@ -98,9 +100,9 @@ def recording(
 
     Args:
         device: "cpu" or "cuda".
-        on_device: runs a job on the thread that runs the operators, and waits for it. The profiler sees the
-            thread that it was started on: allocations of no other, on a CPU.
-        memory: whether to note what is allocated.
+        on_device: runs a job on the thread of the operators and waits for it. On a CPU the profiler sees
+            allocations only of the thread that it was started on.
+        memory: whether to record allocations.
     """
     _initialise()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
@@ -113,30 +115,24 @@ def recording(
 
 
 def name_compiled_kernels() -> None:
-    """Have Inductor's C++ kernels tell the profiler their names, a few ns each, if compiled from now on.
+    """Show the C++ kernels that Inductor compiles from now on to the profiler, at a few ns per call.
 
-    Call it on the thread that compiles: PyTorch's settings belong to a thread, in torch 2.11 to the process.
+    Call it on the thread that compiles: PyTorch's settings are per thread (per process in torch 2.11).
     """
     torch._inductor.config.cpp.enable_kernel_profile = True
 
 
 @cache
 def _initialise() -> None:
-    """Kineto wants its first profile in the thread that imported torch, and says so otherwise."""
+    """Kineto warns unless its first profile is on the thread that imported torch."""
     with profile(activities=[ProfilerActivity.CPU], acc_events=True):
         pass
 
 
-class _Launch(NamedTuple):
-    name: str
-    start_ns: int
-    duration_ns: int
-
-
 def _covered_ns(launches: Iterable[_Launch]) -> int:
-    """Time in which at least one was running."""
+    """The time in which at least one was running."""
     covered = end = 0
-    for _, start, duration in sorted(launches, key=lambda launch: launch.start_ns):
+    for _, start, duration in sorted(launches, key=lambda launch: launch[1]):
         covered += max(0, start + duration - max(end, start))
         end = max(end, start + duration)
     return covered
@@ -148,7 +144,7 @@ def _device_kernels(events: Iterable[Any]) -> Iterator[_Launch]:
             continue
         copied = re.match(r"(Memcpy \w+|Memset)", event.name())
         name = copied.group(1).replace("Mem", "mem") if copied else event.name()
-        yield _Launch(name, event.start_ns(), event.duration_ns())
+        yield name, event.start_ns(), event.duration_ns()
 
 
 def _operators(nodes: Iterable[Any]) -> Iterator[_Launch]:
@@ -156,25 +152,24 @@ def _operators(nodes: Iterable[Any]) -> Iterator[_Launch]:
         name = node.name
         if node.tag != torch._C._profiler._EventType.TorchOp or _NO_KERNEL.fullmatch(name):
             continue
-        calls_kernels, is_none = _nature(name)
+        calls_kernels, is_no_kernel = _nature(name)
         inner = list(_operators(node.children)) if calls_kernels else []
-        if inner:
-            yield from inner
-        elif not is_none:
-            yield _Launch(name, node.start_time_ns, node.duration_time_ns)
+        yield from inner
+        if not inner and not is_no_kernel:
+            yield name, node.start_time_ns, node.duration_time_ns
 
 
 def _peak_bytes(roots: Iterable[Any]) -> int:
-    """The largest sum of the blocks allocated by then and not freed, in the order of time."""
+    """The largest sum of blocks allocated and not yet freed."""
     nodes = list(roots)
-    for node in nodes:  # which grow meanwhile
+    for node in nodes:  # the list grows as it is read
         nodes += node.children
     allocations = [node for node in nodes if node.tag == torch._C._profiler._EventType.Allocation]
     held: dict[int, int] = {}
     total = peak = 0
     for node in sorted(allocations, key=lambda node: int(node.start_time_ns)):
         address, size = node.extra_fields.ptr, node.extra_fields.alloc_size
-        total -= held.pop(address, 0)  # also where another thread freed it unseen
+        total -= held.pop(address, 0)  # also if another thread freed it unseen
         if size > 0:
             held[address] = size
             total += size
@@ -184,10 +179,9 @@ def _peak_bytes(roots: Iterable[Any]) -> int:
 
 @cache
 def _nature(name: str) -> tuple[bool, bool]:
-    """Whether kernels may be among what an operator calls, and whether it is none itself if it calls none.
+    """Whether an operator may call kernels, and whether it is no kernel itself if it calls none.
 
-    Both are so of views. What is written in terms of other operators may call kernels; where all that it is
-    is others, it is none itself: dropout that drops nothing, an empty region.
+    Both hold for views and for composites: dropout that drops nothing, an empty compiled region.
     """
     schemas = torch._C._jit_get_schemas_for_operator(name) if "::" in name else ()
     aliases = [value.alias_info for schema in schemas for value in schema.returns]

@@ -1,8 +1,8 @@
 """A model, an execution and pairs -> a `Profile`.
 
-The timed passes, the passes by stage and the traced pass are apart, because looking closer costs time: to
-attribute time to stages, each waits for the device; to trace, every operator is recorded. All run what
-`predict` runs, after one pass that does not count, and none may compile anything.
+Timed passes, passes by stage and the traced pass are separate, because each closer look costs time: passes by
+stage wait for the device after every stage, and the trace records every operator. All run what `predict`
+runs, after one pass that does not count, and none may compile anything.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,8 @@ from ..models.reranker import current_reranker
 from ..presets import PRESETS
 from .flops import device_peak, gemm_seconds_per_token, workload_flops
 from .kernels import profile_pass
-from .profile import PassProfile, Profile
+from .profile import Profile
 from .stages import add_to_trace, recorded_stages, stage_seconds
-
-Score = Callable[[], object]
 
 
 def profile_model(
@@ -39,19 +36,18 @@ def profile_model(
     repeats: int = 5,
     trace: Path | None = None,
 ) -> Profile:
-    """Profile the scoring of N >= 1 pairs.
+    """Warm up a model and profile the scoring of N >= 1 pairs; nothing else may use the model meanwhile.
 
     Args:
-        model: under the execution to profile. It is warmed up; nobody else may be using it.
-        pairs: what one pass scores.
-        batch_size: that of padded and bucketed batches, as for `predict`.
+        model: under the execution to profile.
+        pairs: scored in each pass.
+        batch_size: of padded and bucketed batches, as for `predict`.
         repeats: timed passes, and as many by stage.
-        trace: where to write a Chrome trace of one pass; None for none.
+        trace: the file of a Chrome trace of one pass.
 
     Raises:
-        ModelError: a model that sentence-transformers scores by itself; the message says why.
-        CompileError: a forward pass that does not compile as one graph, or something that compiled while
-            it was measured.
+        ModelError: sentence-transformers scores this model itself; the message says why.
+        CompileError: the forward pass does not compile as one graph, or something compiled while measuring.
     """
     slow = current_reranker(model)
     if isinstance(slow, str):
@@ -60,7 +56,9 @@ def profile_model(
     def score() -> None:
         model.predict(list(pairs), batch_size=batch_size, show_progress_bar=False)
 
-    warmup_s, compiled = _warmed_up(model, batch_size, score)
+    with watch_compiles() as warmup:
+        warmup_s = _warmed_up(model, batch_size)
+        score()
     pipeline, transformer = model.pipeline, model.pipeline.model
     with watch_compiles() as watch:
         seconds = tuple(_seconds(score) for _ in range(repeats))
@@ -68,12 +66,19 @@ def profile_model(
         with recorded_stages(pipeline, _wait) as spans:
             for _ in range(repeats):
                 score()
-        traced = _traced(model, score, trace)
+        with recorded_stages(pipeline) as traced_spans:
+            traced = profile_pass(
+                score,
+                device=model.device.type,
+                on_device=lambda job: model._worker.on_device(job).result(),
+                trace=trace,
+            )
     _check_nothing_compiled(watch.report)
+    if trace is not None:
+        add_to_trace(trace, traced_spans)
     report = model.last_report
     assert report is not None
-    tokens = sum(report.token_counts)
-    computed = tokens - report.shared_tokens  # what pairs share counts once
+    computed = sum(report.token_counts) - report.shared_tokens  # a shared prefix counts once
     return Profile(
         model=str(transformer.name_or_path),
         execution=model.execution,
@@ -88,35 +93,32 @@ def profile_model(
         traced=traced,
         warmup_s=warmup_s,
         graphs=0 if pipeline.compiled is None else pipeline.compiled.graphs,
-        compiled=replace(compiled, eager_fallbacks=watch.report.eager_fallbacks),
-        flops=workload_flops(transformer, report.token_counts) * computed / tokens,
+        cudagraph_skips=warmup.report.cudagraph_skips,
+        flops=workload_flops(transformer, report.token_counts) * computed / sum(report.token_counts),
         peak=device_peak(model.device.type, pipeline.multiplied_dtype),
         gemm_s=gemm_s * computed,
     )
 
 
-def _warmed_up(model: CrossEncoder, batch_size: int, score: Score) -> tuple[float, CompileReport]:
-    with watch_compiles() as watch:
-        try:
-            seconds = model.warmup(batch_size).seconds
-        except TorchDynamoException as error:
-            raise CompileError(
-                f"the forward pass does not compile as one graph: {first_line(error)}. Profile an execution "
-                "that is not compiled, such as packed-eager, or take what is named out of the model."
-            ) from error
-        score()
-    return seconds, watch.report
+def _warmed_up(model: CrossEncoder, batch_size: int) -> float:
+    try:
+        return model.warmup(batch_size).seconds
+    except TorchDynamoException as error:
+        raise CompileError(
+            f"the forward pass does not compile as one graph: {first_line(error)}. Profile an execution "
+            "that is not compiled, such as packed-eager, or take what is named out of the model."
+        ) from error
 
 
 def _check_nothing_compiled(report: CompileReport) -> None:
     if report.graphs or report.recompiles or report.cudagraph_recordings:
         raise CompileError(
             "something compiled while it was profiled, so the times are not those of scoring: "
-            f"{'; '.join(report.describe().splitlines())}. Keep other models of this process still meanwhile."
+            f"{'; '.join(report.describe().splitlines())}. Run no other model in this process meanwhile."
         )
 
 
-def _seconds(score: Score) -> float:
+def _seconds(score: Callable[[], object]) -> float:
     _wait()
     started = time.perf_counter()
     score()
@@ -124,27 +126,11 @@ def _seconds(score: Score) -> float:
     return time.perf_counter() - started
 
 
-def _traced(model: CrossEncoder, score: Score, trace: Path | None) -> PassProfile:
-    if trace is not None:
-        trace.parent.mkdir(parents=True, exist_ok=True)
-    with recorded_stages(model.pipeline) as spans:
-        traced = profile_pass(
-            score,
-            device=model.device.type,
-            on_device=lambda job: model._worker.on_device(job).result(),
-            trace=trace,
-        )
-    if trace is not None:
-        add_to_trace(trace, spans)
-    return traced
-
-
 def _described(model: CrossEncoder) -> str:
     execution, device = model.execution, model.device
     name: Any = next((name for name, known in PRESETS.items() if known == execution), execution)
-    compiled = (
-        "not compiled" if execution.compile_mode is None else f"compile_mode={execution.compile_mode!r}"
-    )
+    mode = execution.compile_mode
+    compiled = "not compiled" if mode is None else f"compile_mode={mode!r}"
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return (
         f"Execution {name} ({execution.layout} batches, {compiled}) in {_name(model.pipeline.dtype)} on "

@@ -1,4 +1,4 @@
-"""What a profile measured, and the shares that follow from it."""
+"""The numbers of a profile, and the shares that follow from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..compiling.watch import CompileReport
 from ..execution import Execution
 from ..serving.request import PredictReport
 from .flops import Peak
@@ -15,16 +14,15 @@ from .kernel_names import INDUCTOR, Kernels
 
 @dataclass(frozen=True, kw_only=True)
 class PassProfile:
-    """What one pass ran, by torch.profiler; see `kernels.profile_pass`.
+    """One pass, by torch.profiler; see `kernels.profile_pass`.
 
     Attributes:
-        wall_s: seconds that the pass took, the profiler's own cost included.
+        wall_s: seconds of the pass, with the profiler's own cost.
         busy_s: seconds in which at least one kernel ran.
         kernels: launches and seconds by name.
-        peak_bytes: the most bytes held at once of what the pass itself allocated. On CUDA: above what was
-            held when it began, in the allocator's rounding; what a CUDA graph replays in was held before.
-        region_calls: how often code that torch.compile made was called, from Python; seen on the thread that
-            the profiler was started on.
+        peak_bytes: the most bytes that the pass held at once. On CUDA: above what was held before, as the
+            allocator rounds; the memory of CUDA graphs was held before.
+        region_calls: calls of compiled regions from Python, on the thread that the profiler was started on.
         cudagraph_launches: CUDA graphs replayed.
     """
 
@@ -46,23 +44,21 @@ class Profile:
     """All that a profile measured. Nothing compiled in any of its passes.
 
     Attributes:
-        model: its name or folder.
-        execution: how it scored.
-        described: the execution and the machine, in a sentence.
+        model: name or folder.
+        execution, described: how it scored; that and the machine in a sentence.
         max_length: tokens that a pair may have.
         device: torch's device type.
-        dtype: what the model computes in.
-        fastest_dtype: what this device would be fastest in; see `precision`.
-        report: what one pass cost.
-        seconds: of each timed pass, undisturbed.
-        stages: seconds by stage, the mean of as many passes; stages on different threads overlap.
-        traced: the pass that the profiler saw.
-        warmup_s: seconds of the warm-up before them.
+        dtype, fastest_dtype: what the model computes in, and what the device would be fastest in.
+        report: of one pass.
+        seconds: of each timed pass.
+        stages: mean seconds per pass by stage; stages on different threads overlap.
+        traced: the pass under torch.profiler.
+        warmup_s: seconds of the warm-up.
         graphs: graphs kept for this execution, one or more for each compiled region.
-        compiled: what the warm-up compiled; its `eager_fallbacks` are those of the measured passes.
+        cudagraph_skips: regions that the warm-up could not record as a CUDA graph.
         flops: of one pass, real tokens only.
-        peak: the device's, in what the execution multiplies.
-        gemm_s: what the encoder's matrix products on the real tokens take alone, measured here.
+        peak: of the device, in the dtype of the execution's products.
+        gemm_s: seconds of the encoder's matrix products by themselves, on the real tokens.
     """
 
     model: str
@@ -78,14 +74,14 @@ class Profile:
     traced: PassProfile
     warmup_s: float
     graphs: int
-    compiled: CompileReport
+    cudagraph_skips: int
     flops: float
     peak: Peak
     gemm_s: float
 
     @property
     def tokens(self) -> int:
-        """True tokens of one pass, after truncation."""
+        """Real tokens of one pass, after truncation."""
         return sum(self.report.token_counts)
 
     @property
@@ -105,20 +101,20 @@ class Profile:
 
     @property
     def gemm_share(self) -> float:
-        """What the matrix products alone would take / what the pass took."""
+        """Seconds of the matrix products by themselves / seconds of a pass."""
         return self.gemm_s / self.median_s
 
     @property
     def regions(self) -> float:
-        """Compiled regions per forward pass: 1 where the whole pass is one graph, 0 where none is."""
+        """Compiled regions per forward pass: 1, or 0 if it ran eagerly."""
         return self.traced.region_calls / self.report.batches
 
     @property
     def busy_share(self) -> float | None:
         """Time with a kernel running / wall time; None where a CPU's compiled kernels have no names.
 
-        A GPU's kernels take no longer under the profiler, but the host does: there, the wall time is that of
-        the timed passes. A CPU is its own host, and both are of the traced pass.
+        The profiler slows the host and not a GPU's kernels, so the wall time is that of the timed passes on a
+        GPU, and that of the traced pass on a CPU.
         """
         if self.device != "cpu":
             return min(1.0, self.traced.busy_s / self.median_s)

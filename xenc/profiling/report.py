@@ -11,32 +11,40 @@ from .kernel_names import by_class, class_of
 from .profile import Profile
 
 TOP: Final = 15
-"""Kernels that get a row of their own."""
-
-DISTURBED: Final = 1.5
-"""Times that a pass may take what its stages take by themselves; passes wait for nothing but the stages."""
+"""Kernels listed by name."""
 
 LONGEST_NAME: Final = 64
 """Characters of a kernel's name."""
 
 
 def markdown(profile: Profile, top: int = TOP) -> str:
-    """The whole report."""
+    """The whole report, with the `top` slowest kernels by name."""
+    said = (f"- {says}" + (f"\n  - Next: {hint}." if hint else "") for says, hint in findings(profile))
+    busy = profile.busy_share
+    limits = [
+        ["MFU, FLOPs of real tokens / (time x peak)", f"{profile.mfu:.1%}"],
+        ["time of the matrix products by themselves / time", f"{profile.gemm_share:.1%}"],
+        ["time with a kernel running / time", "unknown" if busy is None else f"{busy:.1%}"],
+    ]
+    peak = f"{profile.peak.flops_per_s / 1e12:,.4g} TFLOP/s ({profile.peak.source})"
     sections = (
-        f"# Profile of {profile.model}",
-        profile.described,
+        f"# Profile of {profile.model}\n\n{profile.described}",
         f"## Speed\n\n{_speed(profile)}",
-        f"## What it says\n\n{_findings(profile)}",
+        "## What it says\n\n" + "\n".join(said),
         f"## Where the time goes, by stage\n\n{_stages(profile)}",
         f"## Where the time goes, by kernel\n\n{_kernels(profile, top)}",
-        f"## Against the hardware's limit\n\n{_limit(profile)}",
-        f"## How it was measured\n\n{_method(profile)}",
+        "## Against the hardware's limit",
+        table(["what", "share"], limits),
+        f"Peak in {profile.dtype}: {peak}.",
+        f"## How it was measured\n\nAfter a warm-up of {profile.warmup_s:.1f} s and one pass that does not "
+        f"count: {len(profile.seconds)} timed pass(es), as many by stage, and one under torch.profiler for "
+        "the kernels. Compilation was watched throughout: nothing compiled.",
     )
     return "\n\n".join(sections) + "\n"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with columns of one width; columns of numbers are aligned to the right."""
+    """A Markdown table with padded cells; columns of numbers are aligned to the right."""
     columns = []
     for name, *cells in zip(header, *rows, strict=True):
         width = max(3, len(name), *map(len, cells))
@@ -65,26 +73,19 @@ def _speed(profile: Profile) -> str:
     return table(["what", "measured"], rows)
 
 
-def _findings(profile: Profile) -> str:
-    return "\n".join(
-        f"- {says}" if hint is None else f"- {says}\n  - Next: {hint}." for says, hint in findings(profile)
-    )
-
-
 def _stages(profile: Profile) -> str:
-    whole, together = profile.median_s, sum(profile.stages.values())
+    together = sum(profile.stages.values())
     rows = [
-        [stage, f"{1000 * seconds:,.2f}", f"{seconds / together:.1%}"]
-        for stage, seconds in sorted(profile.stages.items(), key=lambda item: STAGES.index(item[0]))
+        [stage, f"{1000 * profile.stages[stage]:,.2f}", f"{profile.stages[stage] / together:.1%}"]
+        for stage in STAGES
+        if stage in profile.stages
     ]
-    why = (
-        "texts are tokenized on other threads while the device runs."
-        if together >= whole / DISTURBED
-        else "they cannot be so much shorter than the whole. Something else kept the machine busy in one of "
-        "the two; **believe no share here, and measure again when it is quiet**."
+    return (
+        f"{table(['stage', 'ms per pass', 'share'], rows)}\n\n"
+        f"Together {1000 * together:,.1f} ms, of a pass that takes {1000 * profile.median_s:,.1f} ms: texts "
+        "are tokenized on other threads while the device runs. If a pass takes much longer than its stages "
+        "together, something else kept the machine busy: measure again."
     )
-    compared = f"Together {1000 * together:,.1f} ms, of a pass that takes {1000 * whole:,.1f} ms: {why}"
-    return f"{table(['stage', 'ms per pass', 'share'], rows)}\n\n{compared}"
 
 
 def _kernels(profile: Profile, top: int) -> str:
@@ -107,24 +108,4 @@ def _kernels(profile: Profile, top: int) -> str:
 
 def _short(name: str) -> str:
     name = name.replace("|", "/").replace("`", "'")
-    return f"`{name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + '...'}`"
-
-
-def _limit(profile: Profile) -> str:
-    busy = profile.busy_share
-    rows = [
-        ["MFU, FLOPs of real tokens / (time x peak)", f"{profile.mfu:.1%}"],
-        ["the matrix products alone / time", f"{profile.gemm_share:.1%}"],
-        ["time with a kernel running / time", "unknown" if busy is None else f"{busy:.1%}"],
-    ]
-    peak = f"{profile.peak.flops_per_s / 1e12:,.4g} TFLOP/s ({profile.peak.source})"
-    return f"{table(['what', 'share'], rows)}\n\nPeak in {profile.dtype}: {peak}."
-
-
-def _method(profile: Profile) -> str:
-    count = len(profile.seconds)
-    return (
-        f"After a warm-up of {profile.warmup_s:.1f} s and one pass that does not count: {count} timed "
-        f"pass(es) with nothing else in the way, {count} by stage, and one traced, of which the kernels are. "
-        "A watch was on from the first to the last of them: nothing compiled in any."
-    )
+    return f"`{name if len(name) <= LONGEST_NAME else f'{name[: LONGEST_NAME - 3]}...'}`"

@@ -15,7 +15,7 @@ from ..serving.spans import Stage
 
 
 class RecordedSpan(NamedTuple):
-    """One run of a stage: on what thread, from when to when, in ns since 1970."""
+    """One run of a stage: its thread, and its start and end in ns since 1970."""
 
     stage: Stage
     thread: str
@@ -27,18 +27,13 @@ class RecordedSpan(NamedTuple):
 def recorded_stages(
     pipeline: Any, synchronize: Callable[[], object] = lambda: None
 ) -> Iterator[list[RecordedSpan]]:
-    """Record the stages of a pipeline, on all its threads, while the block runs.
+    """Record a pipeline's stages, on all its threads, while the block runs; yields the spans ended so far.
 
-    Args:
-        pipeline: of any revision that has spans.
-        synchronize: waits for the device, before and after each stage, so that the device's work counts where
-            it was launched. This takes away what the pipeline overlaps: use it to attribute, not to time.
-
-    Yields:
-        The spans that have ended so far.
+    `synchronize` waits for the device before and after each stage, so that the device's work counts in the
+    stage that launched it. That undoes overlap: use it to attribute time, not to measure speed.
     """
     spans: list[RecordedSpan] = []
-    zero_ns = time.time_ns() - time.perf_counter_ns()  # this clock never jumps, and starts anywhere
+    zero_ns = time.time_ns() - time.perf_counter_ns()  # perf_counter never jumps, but starts anywhere
 
     @contextmanager
     def span(stage: Stage) -> Iterator[None]:
@@ -59,18 +54,18 @@ def recorded_stages(
 
 
 def stage_seconds(spans: Iterable[RecordedSpan], passes: int) -> dict[str, float]:
-    """Mean seconds per pass of each stage that ran, added over all threads."""
+    """Mean seconds per pass of each stage, added over threads."""
     total_ns: Counter[str] = Counter()
-    for span in tuple(spans):
+    for span in spans:
         total_ns[span.stage] += span.end_ns - span.start_ns
     return {stage: total / passes / 1e9 for stage, total in total_ns.items()}
 
 
 def add_to_trace(trace: Path, spans: Iterable[RecordedSpan]) -> None:
-    """Put spans into a Chrome trace that PyTorch's profiler wrote, on a track of their own."""
+    """Add spans to a Chrome trace that PyTorch's profiler wrote, on tracks of their own."""
     written = json.loads(trace.read_text())
     base_ns = written.get("baseTimeNanoseconds", 0)
-    for span in tuple(spans):
+    for span in spans:
         start_us, duration_us = (span.start_ns - base_ns) / 1000, (span.end_ns - span.start_ns) / 1000
         place = {"pid": "xenc: stages", "tid": span.thread, "ts": start_us, "dur": duration_us}
         written["traceEvents"].append({"ph": "X", "cat": "xenc", "name": span.stage, **place})

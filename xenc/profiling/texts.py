@@ -29,9 +29,9 @@ def sentences() -> tuple[str, ...]:
 
 def prose_pairs(count: int = 64) -> list[Pair]:
     """Pairs of a sentence and a document of one to eight sentences, the same each time."""
-    generator = random.Random(0)
+    draw = random.Random(0)
     return [
-        (generator.choice(sentences()), " ".join(generator.choices(sentences(), k=generator.randint(1, 8))))
+        (draw.choice(sentences()), " ".join(draw.choices(sentences(), k=draw.randint(1, 8))))
         for _ in range(count)
     ]
 
@@ -42,7 +42,8 @@ def read_pairs(path: Path) -> list[Pair]:
     Raises:
         PairError: a file that cannot be read or holds no pairs; a line that is no pair, by its number.
     """
-    if path.suffix.lower() not in (".tsv", ".jsonl"):
+    kind = path.suffix.lower()
+    if kind not in (".tsv", ".jsonl"):
         raise PairError(f"{path}: pairs are read from .jsonl or .tsv, and {path.suffix!r} is neither.")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -51,7 +52,7 @@ def read_pairs(path: Path) -> list[Pair]:
     pairs = []
     for number, line in enumerate((line.rstrip("\r") for line in lines), 1):
         if line.strip():
-            found = line.split("\t") if path.suffix.lower() == ".tsv" else _from_json(line)
+            found = line.split("\t") if kind == ".tsv" else _from_json(line)
             if len(found) != 2 or not all(isinstance(text, str) for text in found):
                 raise PairError(
                     f"{path}, line {number}: {line[:60]!r} is no pair: in .tsv give two columns, in .jsonl "
