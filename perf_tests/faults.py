@@ -1,6 +1,6 @@
-"""Faults to put into the code under measurement, so that one can watch the gate go red (--fault).
+"""Faults to put into the code under measurement, to watch the gate go red (--fault).
 
-They know a model by its `pipeline` alone, so that they break a model of any copy of xenc.
+They use only a model's `pipeline` and layout, so they break a model of any revision of xenc.
 """
 
 from __future__ import annotations
@@ -34,55 +34,37 @@ def inject(fault: str | None, model: Any) -> None:
         return
     pipeline = model.pipeline
     name, _, value = fault.partition(":")
-    if name == "slow" and model.execution.layout == "packed":
-        pipeline.forward = _slowed_packed(pipeline, float(value))
-    elif name == "slow":
-        pipeline.forward = _slowed(pipeline.forward, float(value))
-    elif name == "recompile":
-        pipeline.forward = _recompiled(pipeline)
-    elif name == "eager":
-        pipeline.forward = _eager(pipeline.forward)
-    elif name == "kernel":
-        pipeline.forward = _one_kernel_more(pipeline.forward)
-    elif name == "memory":
-        pipeline.forward = _holding(pipeline.forward, int(value))
-    else:
+    broken = {
+        "slow": lambda: _slowed(pipeline, model.execution.layout == "packed", float(value)),
+        "recompile": lambda: _recompiled(pipeline),
+        "eager": lambda: _eager(pipeline.forward),
+        "kernel": lambda: _one_kernel_more(pipeline.forward),
+        "memory": lambda: _holding(pipeline.forward, int(value)),
+    }
+    if name not in broken:
         raise ValueError(f"--fault={fault}: know {KNOWN}")
+    pipeline.forward = broken[name]()
 
 
-def _slowed(forward: Forward, fraction: float) -> Forward:
-    """The same answers for `fraction` more tokens of device work: each batch also runs cut to that length.
+def _slowed(pipeline: Any, packed: bool, fraction: float) -> Forward:
+    """The same answers for `fraction` more tokens of device work, in shapes that were warmed up.
 
-    Cut to a multiple of 16, a batch has a shape that was warmed up; what is left over is owed to the next.
+    Each padded batch also runs cut to a multiple of 16 tokens, each packed one along with dummy batches; the
+    remainder is added to the next batch's.
     """
-    owed = 0.0  # padded length, in tokens
+    forward, owed = pipeline.forward, 0.0  # tokens; of padded batches: of their length
+    dummies = {batch.shape[0]: batch for batch in pipeline.every_shape(batch_size=1)} if packed else {}
 
     def slowed(batch: Any) -> torch.Tensor:
         nonlocal owed
-        _, length = batch.shape
-        owed += fraction * length
-        while owed >= STEP:
-            extra = min(length, int(owed) // STEP * STEP)
+        size = batch.shape[0 if packed else 1]
+        owed += fraction * size
+        while owed >= min(dummies, default=STEP):
+            extra = min(size, int(owed) // STEP * STEP)
+            if packed:
+                extra = max(each for each in dummies if each <= owed)
             owed -= extra
-            forward(_cut(batch, extra))
-        return forward(batch)
-
-    return slowed
-
-
-def _slowed_packed(pipeline: Any, fraction: float) -> Forward:
-    """The same, with dummy batches of the sizes there are; what is left over is owed to the next."""
-    forward, owed = pipeline.forward, 0.0  # tokens
-    dummies = {batch.shape[0]: batch for batch in pipeline.every_shape(batch_size=1)}
-
-    def slowed(batch: Any) -> torch.Tensor:
-        nonlocal owed
-        tokens, _ = batch.shape
-        owed += fraction * tokens
-        while owed >= min(dummies):
-            extra = max(size for size in dummies if size <= owed)
-            owed -= extra
-            forward(dummies[extra])
+            forward(dummies[extra] if packed else _cut(batch, extra))
         return forward(batch)
 
     return slowed
@@ -119,7 +101,7 @@ def _recompiled(pipeline: Any) -> Forward:
 
 
 def _drop_graphs(pipeline: Any) -> None:
-    """This model's graphs only, where one can tell which they are: a sound model may run beside it."""
+    """Only this model's graphs, where they can be told apart: a sound model may run beside it."""
     function = getattr(pipeline.compiled, "_own_function", None)
     if function is None:
         torch._dynamo.reset()
@@ -128,7 +110,7 @@ def _drop_graphs(pipeline: Any) -> None:
 
 
 def _eager(forward: Forward) -> Forward:
-    """The same answers, and in each pass a compiled function that runs eagerly and never says so."""
+    """The same answers, and in each pass a compiled function that silently runs eagerly."""
     code = _doubled.__code__.replace(co_name="exhausted")  # with graphs of its own
     function = FunctionType(code, _doubled.__globals__, "exhausted")
     exhausted = torch.compile(function, backend="eager", dynamic=False)

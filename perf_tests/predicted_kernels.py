@@ -141,8 +141,7 @@ def _batch(layout: Layout, pairs: int) -> Batch:
 def _reranker(model: PreTrainedModel, max_length: int) -> Reranker:
     names = ["input_ids", "token_type_ids"] if model.config.model_type == "bert" else ["input_ids"]
     tokenizer: Any = SimpleNamespace(pad_token_id=model.config.pad_token_id, model_input_names=names)
-    packing = packable(model)
-    return Reranker(model=model, tokenizer=tokenizer, max_length=max_length, packing=packing)
+    return Reranker(model=model, tokenizer=tokenizer, max_length=max_length, packing=packable(model))
 
 
 def _what_fake_tensors_cannot_say() -> ExitStack:
@@ -211,31 +210,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m perf_tests.predicted_kernels", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--preset", choices=PREDICTABLE, default="packed")
-    parser.add_argument("--geometry", choices=GEOMETRIES, default="xlm-roberta-base")
-    parser.add_argument("--layers", type=int)
-    parser.add_argument("--tokens", type=int, default=16_384)
-    parser.add_argument("--pair-tokens", type=int, default=512)
-    parser.add_argument(
-        "--compile", action="store_true", help="compile each Triton kernel to a cubin as well"
-    )
-    parser.add_argument("--code", action="store_true", help="print the module that Inductor generated")
-    asked = parser.parse_args()
+    add = parser.add_argument
+    add("--preset", choices=PREDICTABLE, default="packed")
+    add("--geometry", choices=GEOMETRIES, default="xlm-roberta-base")
+    add("--layers", type=int)
+    add("--tokens", type=int, default=16_384)
+    add("--pair-tokens", type=int, default=512)
+    add("--compile", action="store_true", help="compile each Triton kernel to a cubin as well")
+    add("--code", action="store_true", help="print the module that Inductor generated")
+    asked = vars(parser.parse_args())
+    compiles, code = asked.pop("compile"), asked.pop("code")
     try:
-        prediction = predict(
-            asked.preset,
-            asked.geometry,
-            layers=asked.layers,
-            tokens=asked.tokens,
-            pair_tokens=asked.pair_tokens,
-        )
+        prediction = predict(**asked)
     except absent_gpu.NoCompilerError as error:
         raise SystemExit(str(error)) from None
-    if asked.code:
+    if code:
         print(prediction.code)
     print(table(prediction))
     print(f"CUDA graph: {prediction.no_cuda_graph or 'Inductor would make one'}")
-    if asked.compile:
+    if compiles:
         variants = absent_gpu.compile_kernels(prediction.code)
         print(f"{len(variants)} Triton kernels compile for sm_90, in {sum(variants.values())} variants")
 

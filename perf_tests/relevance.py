@@ -112,5 +112,4 @@ def _text(paper: Mapping[str, Any]) -> str:
 def _data(name: str) -> Any:
     spec = find_spec("cherche")
     assert spec is not None, missing()
-    assert spec.origin is not None
     return json.loads((Path(spec.origin).parent / "data" / "semanlink" / name).read_text("utf-8"))

@@ -118,7 +118,6 @@ def serving(scorers: Scorers, row: Row, *, half_a_second: int) -> Iterator[Serve
         return
     name = "packed" if row.server == BOUNDED else row.server
     scorer = ready(scorers, name, row.device)
-    assert scorer.model is not None
     if row.server == BOUNDED:
         scorer.model.max_waiting_pairs = max(half_a_second, 2 * MOST_DOCUMENTS[row.device])
     try:

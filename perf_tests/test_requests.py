@@ -62,7 +62,6 @@ def test_requests_of_random_sizes(benchmark: Any, scorers: Scorers, device: str)
     pairs = workloads.short_query(batch_size=64).round(0)
     rounds = [generator.choices(pairs, k=generator.randint(1, most)) for _ in range(500)]
     scorer = packed(scorers, device)
-    assert scorer.model is not None
     tokens = [sum(scorer.model.pipeline.tokenize(round_).counts) for round_ in rounds]
     seconds = record(benchmark, scorer, rounds, round_tokens=tokens)
     if seconds:
@@ -77,7 +76,6 @@ def test_texts_are_read_while_the_device_runs(benchmark: Any, scorers: Scorers, 
     """`predict` on fresh texts, beside the device's own time on the same batches, laid out before."""
     workload = workloads.seed(pairs=32 if device == "cpu" else 1024, batch_size=64)
     scorer = packed(scorers, device)
-    assert scorer.model is not None
     rounds = [workload.round(number) for number in range(5)]
     scorer.logits(rounds[0])
     prepared = {id(round_): batches_of(scorer, round_) for round_ in rounds}
@@ -95,7 +93,6 @@ def test_texts_are_read_while_the_device_runs(benchmark: Any, scorers: Scorers, 
 
 def batches_of(scorer: Scorer, pairs: list[Pair]) -> Callable[[], None]:
     """Runs a request's batches and nothing else, on the thread that owns the device."""
-    assert scorer.model is not None
     pipeline = scorer.model.pipeline
     _, batches = laid_out(scorer.model, pairs, scorer.batch_size)
     return lambda: pipeline.run(batches)

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch._inductor.utils import fresh_cache
 
-from correctness_tests import oracle
 from perf_tests import models, rates, relevance
 from perf_tests.configurations import REFERENCE
 from perf_tests.ranking import kendall_tau, rank_quality, tau_floor
-from perf_tests.scorers import DTYPES, OutputError, Scorer, check_runs_as, output_error
+from perf_tests.scorers import DTYPES, OutputError, Scorer, oracle_logits, output_error, warmed_up
 from perf_tests.techniques import ROUNDS, Technique, lacking, techniques, why_not, workload
 from perf_tests.workloads import Pair
 from xenc import DEFAULT_MODEL, PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
 from xenc.gate.exact import compile_counts
-from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
+from xenc.gate.measure import synchronised_seconds, time_rounds
 
 RANKED = "precision"
 """The chapter whose techniques compute in another precision."""
@@ -45,7 +43,11 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
         benchmark.extra_info.update(not_measured=reason)
         return
     rounds = [workload(device).round(number) for number in range(ROUNDS)]
-    timing = measure(benchmark, scorer, reference(device), rounds)
+    plain = reference(device)
+    for pairs in rounds[:2]:  # what runs for the first time has run before
+        scorer.logits(pairs)
+        plain.logits(pairs)
+    timing = time_rounds(benchmark, scorer.logits, rounds, reference=plain.logits)
     benchmark.extra_info.update(
         graphs=scorer.graphs,
         warmup_s=scorer.warmup_s,
@@ -67,27 +69,28 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
 
 
 def slack(facts: Mapping[str, float]) -> float:
-    """How far Kendall's tau is from what it may not fall below."""
+    """Kendall's tau above its floor."""
     return facts["kendall_tau"] - facts["kendall_floor"]
 
 
 def ranking(technique: Technique, device: str) -> dict[str, float]:
     """Whether the default model's scores still rank as well, by people's judgements."""
     judged, model = relevance.arxiv_tags(), Path(DEFAULT_MODEL)
-    dtype = technique.dtype or DTYPES[device]
-    scorer = Scorer(model=made(technique.execution, device, dtype, model), batch_size=technique.batch_size)
-    scored = against_oracle(scorer, judged.pairs, device, technique, model)
-    assert scored.error.error <= scored.error.tolerance
-    quality = rank_quality(
-        scored.logits, scored.exact, judged, tolerance=scored.error.tolerance, plain=scored.plain
+    scorer = Scorer(
+        model=made(technique.execution, device, dtype_of(technique, device), model),
+        batch_size=technique.batch_size,
     )
-    return {"ndcg": quality.ndcg, "ranked_error": scored.error.error, **quality.facts()}
+    scored = against_oracle(scorer, judged.pairs, device, technique, model)
+    error, tolerance = scored.error
+    assert error <= tolerance
+    quality = rank_quality(scored.logits, scored.exact, judged, tolerance=tolerance, plain=scored.plain)
+    return {"ndcg": quality.ndcg, "ranked_error": error, **quality.facts()}
 
 
 def identity(technique: Technique, device: str) -> dict[str, Any]:
     """What is measured, by the names that reports and baselines use."""
     lack = lacking(technique, device)
-    dtype = technique.dtype or DTYPES[device]
+    dtype = dtype_of(technique, device)
     return {
         **rates.identity(technique.name, workload(device), checkpoint(device), dtype),
         "chapter": technique.chapter,
@@ -95,19 +98,15 @@ def identity(technique: Technique, device: str) -> dict[str, Any]:
     }
 
 
+def dtype_of(technique: Technique, device: str) -> torch.dtype:
+    return technique.dtype or DTYPES[device]
+
+
 def cold_start(technique: Technique, device: str) -> Scorer:
     """The technique warmed up, by a compiler that finds nothing of an earlier run."""
     with fresh_cache():
-        model = made(technique.execution, device, technique.dtype or DTYPES[device])
-        report = model.warmup(technique.batch_size)
-    check_runs_as(model, technique.execution, technique.name)
-    compiled = model.pipeline.compiled
-    return Scorer(
-        model=model,
-        batch_size=technique.batch_size,
-        graphs=compiled.graphs if compiled is not None else 0,
-        warmup_s=report.seconds,
-    )
+        model = made(technique.execution, device, dtype_of(technique, device))
+        return warmed_up(model, technique.execution, technique.name, technique.batch_size)
 
 
 @cache
@@ -115,14 +114,6 @@ def reference(device: str) -> Scorer:
     """What speed-ups are over: plain, in the device's usual precision."""
     model = made(PRESETS[REFERENCE], device, DTYPES[device])
     return Scorer(model=model, batch_size=workload(device).batch_size)
-
-
-def measure(benchmark: Any, scorer: Scorer, beside: Scorer, rounds: list[list[Pair]]) -> Timing:
-    """Time the rounds; whatever runs for the first time has run before."""
-    for pairs in rounds[:2]:
-        scorer.logits(pairs)
-        beside.logits(pairs)
-    return time_rounds(benchmark, scorer.logits, rounds, reference=beside.logits)
 
 
 def made(execution: Execution, device: str, dtype: torch.dtype, model: Path | None = None) -> CrossEncoder:
@@ -133,8 +124,7 @@ def made(execution: Execution, device: str, dtype: torch.dtype, model: Path | No
     )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class AgainstOracle:
+class AgainstOracle(NamedTuple):
     """Logits [N] beside the oracle's: in float32, and plain in the same precision if that is a lower one."""
 
     logits: np.ndarray
@@ -146,41 +136,27 @@ class AgainstOracle:
 def against_oracle(
     scorer: Scorer, pairs: Sequence[Pair], device: str, technique: Technique, model: Path
 ) -> AgainstOracle:
-    """What a technique answers on a model, and what it should."""
+    """A technique's answers on a model, and what they should be."""
     logits, most = scorer.logits(pairs), workload(device).max_length
-    dtype, quantize = technique.dtype or DTYPES[device], technique.execution.quantize
-    lower = dtype != torch.float32 or quantize is not None
-    return AgainstOracle(
-        logits=logits,
-        exact=oracle_logits(model, device, tuple(pairs), most),
-        plain=oracle_logits(model, device, tuple(pairs), most, dtype, quantize) if lower else None,
-        error=output_error(
-            logits, pairs, model=model, device=device, max_length=most, dtype=dtype, quantize=quantize
-        ),
+    precision = dtype_of(technique, device), technique.execution.quantize
+    asked = model, device, tuple(pairs), most
+    error = output_error(
+        logits, pairs, model=model, device=device, max_length=most, dtype=precision[0], quantize=precision[1]
     )
+    plain = None if precision == (torch.float32, None) else oracle_logits(*asked, *precision)
+    return AgainstOracle(logits, oracle_logits(*asked), plain, error)
 
 
 def answers(scorer: Scorer, pairs: list[Pair], device: str, technique: Technique) -> dict[str, float]:
     """How far from the float32 oracle, how far it may be, and whether it ranks the pairs alike."""
     scored = against_oracle(scorer, pairs, device, technique, checkpoint(device))
+    error, tolerance = scored.error
     return {
-        "output_error": scored.error.error,
-        "output_tolerance": scored.error.tolerance,
+        "output_error": error,
+        "output_tolerance": tolerance,
         "kendall_tau": kendall_tau(scored.logits, scored.exact),
-        "kendall_floor": tau_floor(scored.exact, scored.error.tolerance, scored.plain),
+        "kendall_floor": tau_floor(scored.exact, tolerance, scored.plain),
     }
-
-
-@cache
-def oracle_logits(
-    model: Path,
-    device: str,
-    pairs: tuple[Pair, ...],
-    max_length: int,
-    dtype: torch.dtype = torch.float32,
-    quantize: str | None = None,
-) -> np.ndarray:
-    return oracle.logits(model, pairs, max_length=max_length, device=device, dtype=dtype, quantize=quantize)
 
 
 @cache

@@ -1,7 +1,7 @@
 """Named, seeded, fingerprinted lists of pairs, drawn from the prose that every Python ships.
 
-A round is one list of pairs. Round r of a workload is the same list wherever that prose is the same, so
-that two runs, or two revisions, can be compared round by round; the fingerprint says whether it was.
+A round is one list of pairs. Round r of a workload is the same list wherever that prose is the same, so that
+two runs or two revisions can be compared round by round; the fingerprint shows whether it was.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from functools import cached_property
 from xenc.profiling.texts import sentences
 
 Pair = tuple[str, str]
+Draw = Callable[[random.Random, int], Pair]
+"""Makes one pair from a seeded generator and the pair's index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,19 +24,19 @@ class Workload:
     """A protocol for making pairs.
 
     Attributes:
-        name: what reports call it.
-        pairs_per_round: how many pairs one round scores.
-        batch_size: pairs per batch.
+        name: in reports.
+        pairs_per_round: pairs of one round.
+        batch_size: pairs per padded batch.
+        draw: makes each pair.
         max_length: tokens to truncate at.
-        draw: makes one pair per call from a seeded generator and the pair's index.
         fresh: a new list each round; otherwise every round repeats the first.
     """
 
     name: str
     pairs_per_round: int
     batch_size: int
-    max_length: int
-    draw: Callable[[random.Random, int], Pair]
+    draw: Draw
+    max_length: int = 512
     fresh: bool = True
 
     def round(self, number: int) -> list[Pair]:
@@ -49,107 +51,76 @@ class Workload:
         return hashlib.sha256(repr((protocol, self.round(0))).encode()).hexdigest()[:12]
 
 
-def _some_sentences(generator: random.Random, low: int, high: int) -> str:
-    return " ".join(generator.choices(sentences(), k=generator.randint(low, high)))
+def _drawing(documents: tuple[int, int], queries: tuple[int, int] | None = None) -> Draw:
+    """Texts of so many random sentences, at least and at most; without `queries`, one short question."""
+
+    def text(generator: random.Random, least: int, most: int) -> str:
+        return " ".join(generator.choices(sentences(), k=generator.randint(least, most)))
+
+    def draw(generator: random.Random, _: int) -> Pair:
+        query = "How does Python look up names?" if queries is None else text(generator, *queries)
+        return query, text(generator, *documents)
+
+    return draw
 
 
-def _seed_pair(generator: random.Random, _: int) -> Pair:
-    """The original protocol: each side 2 to 15 random sentences."""
-    return _some_sentences(generator, 2, 15), _some_sentences(generator, 2, 15)
+_SEED = _drawing((2, 15), (2, 15))
+_SHORT_QUERY, _SHORT_DOCUMENT, _RANK = _drawing((1, 4)), _drawing((1, 1)), _drawing((4, 8))
+_LONG, _ONE_OR_TWO = _drawing((30, 40), (1, 1)), _drawing((1, 2), (1, 1))
+_BRIEF, _SENTENCE = _drawing((1, 3), (1, 1)), _drawing((1, 1), (1, 1))
 
 
-def _short_query_pair(generator: random.Random, _: int) -> Pair:
-    """One query of about eight tokens against documents of one to four sentences."""
-    return "How does Python look up names?", _some_sentences(generator, 1, 4)
-
-
-def _short_document_pair(generator: random.Random, _: int) -> Pair:
-    return "How does Python look up names?", _some_sentences(generator, 1, 1)
-
-
-def _rank_pair(generator: random.Random, _: int) -> Pair:
-    """The short query against documents of about 150 tokens."""
-    return "How does Python look up names?", _some_sentences(generator, 4, 8)
-
-
-def _long_pair(generator: random.Random, _: int) -> Pair:
-    return _some_sentences(generator, 1, 1), _some_sentences(generator, 30, 40)
-
-
-def _sentence_pair(generator: random.Random, _: int) -> Pair:
-    return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 1)
-
-
-def _brief_pair(generator: random.Random, _: int) -> Pair:
-    return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 3)
-
-
-def _skewed_pair(generator: random.Random, index: int) -> Pair:
-    """Seven short documents, then one that fills the model: what padding to the longest pays for."""
-    if index % 8 == 7:
-        return _long_pair(generator, index)
-    return _some_sentences(generator, 1, 1), _some_sentences(generator, 1, 2)
+def _skewed(generator: random.Random, index: int) -> Pair:
+    """Seven short documents, then one that fills the model."""
+    return (_LONG if index % 8 == 7 else _ONE_OR_TWO)(generator, index)
 
 
 def seed(*, pairs: int, batch_size: int) -> Workload:
-    """The original protocol, fresh pairs each round."""
-    return Workload(
-        name="seed", pairs_per_round=pairs, batch_size=batch_size, max_length=512, draw=_seed_pair
-    )
+    """The original protocol: each side 2 to 15 sentences, fresh pairs each round."""
+    return Workload(name="seed", pairs_per_round=pairs, batch_size=batch_size, draw=_SEED)
+
+
+def _request(name: str, draw: Draw, batch_size: int) -> Workload:
+    return Workload(name=name, pairs_per_round=100, batch_size=batch_size, draw=draw, fresh=False)
 
 
 def short_query(*, batch_size: int) -> Workload:
-    """One rerank request: a short query against 100 documents, the same each round."""
-    return _one_request("short-query", _short_query_pair, batch_size)
+    """One rerank request: a query of about eight tokens, 100 documents of one to four sentences."""
+    return _request("short-query", _SHORT_QUERY, batch_size)
 
 
 def short_documents(*, batch_size: int) -> Workload:
-    """The short query against 100 documents of one sentence, the same each round."""
-    return _one_request("short-documents", _short_document_pair, batch_size)
+    """The same query against 100 documents of one sentence."""
+    return _request("short-documents", _SHORT_DOCUMENT, batch_size)
 
 
 def rank_request(*, batch_size: int) -> Workload:
-    """The short query against 100 documents of about 150 tokens, the same each round."""
-    return _one_request("rank-request", _rank_pair, batch_size)
+    """The same query against 100 documents of about 150 tokens."""
+    return _request("rank-request", _RANK, batch_size)
 
 
 def full(*, pairs: int, max_length: int) -> Workload:
-    """Pairs that are all cut to the same number of tokens."""
+    """Pairs that are all cut to max_length tokens."""
     return Workload(
-        name=f"full-{max_length}", pairs_per_round=pairs, batch_size=64, max_length=max_length,
-        draw=_long_pair,
-    )  # fmt: skip
-
-
-def _one_request(name: str, draw: Callable[[random.Random, int], Pair], batch_size: int) -> Workload:
-    return Workload(
-        name=name, pairs_per_round=100, batch_size=batch_size, max_length=512, draw=draw, fresh=False
+        name=f"full-{max_length}", pairs_per_round=pairs, batch_size=64, draw=_LONG, max_length=max_length
     )
 
 
 def skewed(*, pairs: int, batch_size: int) -> Workload:
-    """One long document in eight."""
-    return Workload(
-        name="skewed", pairs_per_round=pairs, batch_size=batch_size, max_length=512, draw=_skewed_pair
-    )
+    """One long document in eight: the worst case of padding to the longest."""
+    return Workload(name="skewed", pairs_per_round=pairs, batch_size=batch_size, draw=_skewed)
 
 
 def sentence_pairs(*, pairs: int, batch_size: int) -> Workload:
     """One sentence against another, cut to 64 tokens."""
     return Workload(
-        name="sentence-pairs",
-        pairs_per_round=pairs,
-        batch_size=batch_size,
-        max_length=64,
-        draw=_sentence_pair,
+        name="sentence-pairs", pairs_per_round=pairs, batch_size=batch_size, draw=_SENTENCE, max_length=64
     )
 
 
 def brief(*, pairs: int, batch_size: int) -> Workload:
     """One sentence against one to three, cut to 128 tokens: eight buckets of 16."""
-    return Workload(
-        name="brief", pairs_per_round=pairs, batch_size=batch_size, max_length=128, draw=_brief_pair
-    )
+    return Workload(name="brief", pairs_per_round=pairs, batch_size=batch_size, draw=_BRIEF, max_length=128)
 
 
 # sized so that two cores time every preset within minutes

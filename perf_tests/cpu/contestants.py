@@ -51,7 +51,6 @@ class Contestants:
         return self._made[key]
 
     def _peer(self, row: Row, workload: Workload) -> dict[int, Contestant]:
-        assert row.peer is not None
         started = time.perf_counter()
         peer: Any = row.peer(self._setting, workload)
         seconds = time.perf_counter() - started
@@ -62,7 +61,6 @@ class Contestants:
 
     def _ours(self, row: Row, workload: Workload) -> dict[int, Contestant]:
         check_native(self._setting, row.dtype)
-        assert row.execution is not None
         model = CrossEncoder(
             str(self._setting.checkpoint()), device="cpu", max_length=workload.max_length,
             model_kwargs={"dtype": row.dtype}, execution=row.execution,

@@ -76,7 +76,7 @@ def _share(results: Results, *, of: str, row: str = f"{XENC} bfloat16") -> Found
     return None if share is None else (share, row)
 
 
-def _goals() -> Iterator[Goal[Results]]:
+def _goals() -> Iterator[Goal]:
     for peer, precision, aims, stretches in _OVER:
         for workload, aim, stretch in zip(_IN_ORDER, aims, stretches, strict=True):
             measured = partial(_over, workload=workload, peer=peer, precision=precision)

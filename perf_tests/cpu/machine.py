@@ -1,4 +1,4 @@
-"""What machine this is, and what else it did."""
+"""The machine and its load, for reports."""
 
 from __future__ import annotations
 
@@ -29,10 +29,7 @@ def facts(machine: Machine) -> dict[str, Any]:
         "lscpu": _lscpu(),
         "instructions": _instructions(),
         "threads": own["threads"],
-        "versions": {
-            **{name: own[name] for name in ("python", "torch", "transformers", "sentence-transformers")},
-            **{name: _version(name) for name in LIBRARIES},
-        },
+        "versions": {**versions(), **{name: _version(name) for name in LIBRARIES}},
         "load_at_start": own["load_before"],
         "load_now": os.getloadavg()[0],
         "cpu_seconds": own["cpu_seconds"],
@@ -47,8 +44,10 @@ def in_words() -> str:
 
 
 def _instructions() -> list[str]:
-    flags = _flags()
-    return [flag for flag in FLAGS if flag in flags]
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    known = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    return [flag for flag in FLAGS if flag in known]
 
 
 def _version(name: str) -> str:
@@ -56,12 +55,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "absent"
-
-
-def _flags() -> set[str]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return set(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
 
 
 def _lscpu() -> dict[str, str]:

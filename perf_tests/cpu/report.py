@@ -76,7 +76,7 @@ def _row(row: Timed, found: Found) -> list[str]:
     why = f"absent: {found.absent[row.name]}" if row.name in found.absent else row.problem
     if why is not None or not row.seconds:
         return [row.name, "", why or "not measured", *[""] * 9]
-    spread = found.spread(row)
+    spread = row.spread_per(found.round_tokens)
     wrong = row.output_error is not None and not row.output_error <= (row.output_tolerance or 0.0)
     error = "" if row.largest_error is None else f"{row.largest_error:.1g}"
     return [
@@ -85,8 +85,8 @@ def _row(row: Timed, found: Found) -> list[str]:
         f"{1000 * statistics.median(row.seconds):,.1f}",
         f"{spread:.1%}{' (!)' if spread > FLAGGED_SPREAD else ''}",
         str(len(row.seconds)),
-        f"{found.rate(row, found.round_pairs):,.1f}",
-        f"{found.rate(row, found.round_tokens):,.0f}",
+        f"{row.per_second(found.round_pairs):,.1f}",
+        f"{row.per_second(found.round_tokens):,.0f}",
         error + (" WRONG" if wrong else ""),
         "" if row.kendall_tau is None else f"{row.kendall_tau:.3f}",
         "" if row.waste is None else f"{row.waste:.1%}",

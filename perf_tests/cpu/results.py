@@ -1,4 +1,4 @@
-"""All that one run measured, as it is written to a file after each step. Pure."""
+"""All that one run measured."""
 
 from __future__ import annotations
 
@@ -51,14 +51,6 @@ class Found:
         """The fastest of some rows."""
         found = [row for name in names if (row := self.ours(name) if ours else self.timed(name)) is not None]
         return min(found, key=lambda row: statistics.median(row.seconds), default=None)
-
-    def spread(self, row: Timed) -> float:
-        """Of seconds per token, since rounds differ in their pairs."""
-        return row.spread_per(self.round_tokens)
-
-    def rate(self, row: Timed, of: list[int]) -> float:
-        """Pairs or tokens per second, a median over rounds."""
-        return row.per_second(of)
 
 
 @dataclass(kw_only=True)

@@ -33,7 +33,7 @@ from xenc.text.tokens import tokenize
 _TURNS = 5
 
 
-class Run(Steps[Results]):
+class Run(Steps):
     """One run and where it leaves what it finds.
 
     Args:
@@ -139,7 +139,6 @@ class Run(Steps[Results]):
             contestant.logits(pairs)
             taken = time.perf_counter() - started
             products = (before + gemm_seconds_per_token(model, repeats=1)) / 2
-            assert contestant.model is not None
             shares.append(products * sum(contestant.model.last_report.token_counts) / taken)
         return statistics.median(shares)
 

@@ -28,7 +28,6 @@ class Contestants:
         return self._peer(row) if row.execution is None else self._ours(row)
 
     def _peer(self, row: Row) -> Contestant:
-        assert row.peer is not None
         known = self._models.get(row.model_key)
         if known is None:
             setting = self._setting

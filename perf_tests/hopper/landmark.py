@@ -27,7 +27,6 @@ def sequences_per_second(setting: Setting, length: int, preset: str, rounds: int
     with model:
         model.warmup(workload.batch_size)
         pipeline, transformer = model.pipeline, model.transformers_model
-        assert transformer is not None
         tokens, batches = laid_out(model, workload.round(0), workload.batch_size)
         pipeline.run(batches)
         seconds = []

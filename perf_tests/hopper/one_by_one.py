@@ -17,7 +17,6 @@ from xenc.gate.exact import compile_counts
 def equal_requests(contestant: Contestant, setting: Setting) -> dict[str, Any]:
     """`rank` of a query and its documents, again and again: how long, and how steady."""
     model = contestant.model
-    assert model is not None
     contestant.take_over()
     pairs = setting.request.round(0)
     query, documents = pairs[0][0], [document for _, document in pairs]
@@ -29,7 +28,6 @@ def equal_requests(contestant: Contestant, setting: Setting) -> dict[str, Any]:
 
     for _ in range(min(20, setting.equal_requests)):
         rank()
-    assert model.last_report is not None
     tokens = sum(model.last_report.token_counts)
     with watch_compiles() as watch:
         seconds = [rank() for _ in range(setting.equal_requests)]
@@ -51,7 +49,6 @@ def random_requests(
 ) -> dict[str, Any]:
     """Requests of one document to many: nothing may compile, and time should go with tokens."""
     model = contestant.model
-    assert model is not None
     contestant.take_over()
     generator = random.Random("sizes")
     pairs = setting.request.round(0)

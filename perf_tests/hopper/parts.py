@@ -1,12 +1,10 @@
-"""The parts of a run in the order of what they are worth, each safe from the failures of the others."""
+"""The parts of a run, the most important first; a part that fails leaves the others alone."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from transformers import AutoTokenizer
@@ -27,7 +25,7 @@ from perf_tests.side_by_side.turns import Timed, time_in_turns
 from perf_tests.workloads import Pair
 from xenc.gate.machine import Machine
 from xenc.profiling.flops import device_peak, workload_flops
-from xenc.profiling.kernel_names import by_class
+from xenc.profiling.kernel_names import shares_by_class
 from xenc.profiling.measure import profile_model
 from xenc.profiling.report import markdown as profile_markdown
 from xenc.text.tokens import tokenize
@@ -39,7 +37,7 @@ SHARE_TO_PREPARE: Final = 0.6
 """Of the time: after that no further row is made ready, so that the others can be timed."""
 
 
-class Run(Steps[Results]):
+class Run(Steps):
     """One run and where it leaves what it finds.
 
     Args:
@@ -132,7 +130,6 @@ def _describe(run: Run, rounds: list[list[Pair]]) -> None:
     setting, results = run.setting, run.results
     run.say("  the model, made if there is none yet")
     model = run.named("sdpa-sorted").model
-    assert model is not None
     transformer = model.transformers_model
     tokenizer = AutoTokenizer.from_pretrained(setting.checkpoint())
     counts = [tokenize(tokenizer, pairs, max_length=setting.workload.max_length).counts for pairs in rounds]
@@ -173,10 +170,7 @@ def profiles(run: Run) -> None:
             continue
         contestant.take_over()
         found = profile_model(contestant.model, pairs, batch_size=contestant.row.batch_size, repeats=3)
-        whole = sum(seconds for _, seconds in found.traced.kernels.values())
-        run.results.profiles[name] = {
-            kind: seconds / whole for kind, (_, seconds) in by_class(found.traced.kernels).items()
-        }
+        run.results.profiles[name] = shares_by_class(found.traced.kernels)
         file = run.out / f"profile-{name.replace(', ', '-')}.md"
         file.write_text(profile_markdown(found), encoding="utf-8")
 
@@ -206,15 +200,13 @@ def cold_start(run: Run) -> None:
             run.results.first_score_s.setdefault(name, []).append(time.monotonic() - started)
 
 
-PARTS: Final[Mapping[str, Callable[[Run], None]]] = MappingProxyType(
-    {
-        "compile": compile_first,
-        "rows": rows_in_turns,
-        "profiles": profiles,
-        "requests": requests,
-        "company": company,
-        "cold-start": cold_start,
-        "landmark": landmark,
-    }
-)
-"""In the order of what they are worth."""
+PARTS = {
+    "compile": compile_first,
+    "rows": rows_in_turns,
+    "profiles": profiles,
+    "requests": requests,
+    "company": company,
+    "cold-start": cold_start,
+    "landmark": landmark,
+}
+"""The most important first."""

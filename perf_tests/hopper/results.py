@@ -1,4 +1,4 @@
-"""All that one run measured, as it is written to a file after each step. Pure."""
+"""All that one run measured."""
 
 from __future__ import annotations
 

@@ -7,38 +7,23 @@ attention only in graphs that the older exporter traced from eager attention.
 from __future__ import annotations
 
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 
 from perf_tests.peers.exported import Classifier, kept
 from perf_tests.peers.padded import Arrays, Padded, Session
-from perf_tests.peers.peer import Absent
+from perf_tests.peers.peer import require
+from xenc.models.precision import has_int8_instructions
 
 _FILE: Final = "model.onnx"
 
-_QUANTISED: Final = ["MatMul", "Attention"]
-"""Operators that become products of int8; embeddings are looked up and not multiplied."""
-
 
 def onnxruntime(checkpoint: Path, threads: int, batch_size: int, *, int8: bool = False) -> Padded:
-    """The peer, loaded.
-
-    Args:
-        checkpoint: the model.
-        threads: of a batch.
-        batch_size: pairs of a batch.
-        int8: whether to quantise it, weights by column.
-
-    Raises:
-        Absent: a package is missing.
-    """
-    absent = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
-    if absent:
-        raise Absent(f"not installed: {', '.join(absent)}")
+    """The peer, loaded; in int8 its weights are quantized by column. Raises Absent without its packages."""
+    require("onnx", "onnxruntime")
     file = _quantised(checkpoint) if int8 else _exported(checkpoint)
     return Padded(checkpoint, _session(file, threads), batch_size)
 
@@ -59,6 +44,8 @@ def _session(file: Path, threads: int) -> Session:
 
 def _exported(checkpoint: Path) -> Path:
     def save(folder: Path) -> None:
+        from onnxruntime.transformers.optimizer import optimize_model
+
         classifier = Classifier(checkpoint, "eager")
         folder.mkdir(parents=True)
         traced = folder / "traced.onnx"
@@ -70,19 +57,14 @@ def _exported(checkpoint: Path) -> Path:
                 classifier, tuple(example.values()), traced, dynamo=False, opset_version=17,
                 input_names=list(example), output_names=["logits"], dynamic_axes=axes,
             )  # fmt: skip
-        _optimised(traced, classifier.model.config).save_model_to_file(str(folder / _FILE))
+        config = classifier.model.config
+        optimize_model(
+            str(traced), model_type="bert", num_heads=config.num_attention_heads,
+            hidden_size=config.hidden_size, opt_level=0,
+        ).save_model_to_file(str(folder / _FILE))  # fmt: skip
         traced.unlink()
 
     return kept("onnx", checkpoint, Path(__file__), ("onnx", "onnxruntime"), save) / _FILE
-
-
-def _optimised(traced: Path, config: Any) -> Any:
-    from onnxruntime.transformers.optimizer import optimize_model
-
-    return optimize_model(
-        str(traced), model_type="bert", num_heads=config.num_attention_heads,
-        hidden_size=config.hidden_size, opt_level=0,
-    )  # fmt: skip
 
 
 def _quantised(checkpoint: Path) -> Path:
@@ -93,16 +75,12 @@ def _quantised(checkpoint: Path) -> Path:
         folder.mkdir(parents=True)
         quantize_dynamic(
             onnx.load(_exported(checkpoint)), folder / _FILE, weight_type=QuantType.QInt8, per_channel=True,
-            op_types_to_quantize=_QUANTISED, reduce_range=_sums_overflow(),
+            op_types_to_quantize=["MatMul", "Attention"], reduce_range=sums_overflow,
             # of tensors between operators of its own, whose type ONNX cannot infer
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )  # fmt: skip
 
+    # without VNNI or AMX, products of uint8 and int8 are summed in sixteen bits: weights get seven then
+    sums_overflow = not has_int8_instructions("cpu")
     libraries = ("onnx", "onnxruntime")
-    return kept("onnx-int8", checkpoint, Path(__file__), libraries, save, _sums_overflow()) / _FILE
-
-
-def _sums_overflow() -> bool:
-    """Without VNNI or AMX, products of uint8 and int8 are summed in sixteen bits: weights get seven then."""
-    known = (getattr(torch.cpu, name, None) for name in ("_is_vnni_supported", "_is_amx_tile_supported"))
-    return not any(supported() for supported in known if supported is not None)
+    return kept("onnx-int8", checkpoint, Path(__file__), libraries, save, sums_overflow) / _FILE

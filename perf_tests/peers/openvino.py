@@ -6,7 +6,6 @@ The model is converted from PyTorch and not from ONNX, so that its attention sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ import torch
 
 from perf_tests.peers.exported import Classifier, kept
 from perf_tests.peers.padded import Arrays, Padded, Session
-from perf_tests.peers.peer import Absent, Pair
+from perf_tests.peers.peer import Absent, Pair, require
 
 _HINTS: Final = {torch.float32: ("f32", "FP32"), torch.bfloat16: ("bf16", "BF16")}
 """By dtype: the precision to ask for, and the capability it needs."""
@@ -26,21 +25,12 @@ _FILE: Final = "model.xml"
 def openvino(
     checkpoint: Path, dtype: torch.dtype, threads: int, batch_size: int, calibrate_on: Sequence[Pair] = ()
 ) -> Padded:
-    """The peer, loaded.
-
-    Args:
-        checkpoint: the model.
-        dtype: what is computed in; of a quantised model, what is not quantised.
-        threads: of a batch.
-        batch_size: pairs of a batch.
-        calibrate_on: pairs to calibrate an int8 model with; none for a model that is not quantised.
+    """The peer, loaded; in int8 if there are pairs to calibrate it on.
 
     Raises:
-        Absent: a package or the instructions are missing.
+        Absent: a package is missing, or the instructions for dtype.
     """
-    absent = [name for name in ("openvino", *(["nncf"] if calibrate_on else [])) if find_spec(name) is None]
-    if absent:
-        raise Absent(f"not installed: {', '.join(absent)}")
+    require("openvino", *(["nncf"] if calibrate_on else []))
     import openvino
 
     core = openvino.Core()

@@ -1,8 +1,9 @@
-"""What a peer is: another system that scores pairs of texts with the same checkpoint."""
+"""A peer: another system that scores pairs of texts with the same checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -37,4 +38,11 @@ def predicted(model: Any, pairs: Sequence[Pair], batch_size: int, **options: Any
 
 
 class Absent(Exception):
-    """A peer cannot run here, for want of a package or of instructions; the message says of which."""
+    """A peer cannot run here, for want of a package or of instructions; the message says which."""
+
+
+def require(*packages: str) -> None:
+    """Raise Absent, naming the packages that are not installed, if any."""
+    absent = [name for name in packages if find_spec(name) is None]
+    if absent:
+        raise Absent(f"not installed: {', '.join(absent)}")

@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
+from perf_tests import scorers
 from perf_tests.device_clock import DeviceClock
-from perf_tests.scorers import Scorer, check_runs_as
+from perf_tests.scorers import Scorer
 from perf_tests.workloads import Pair
-from xenc import CrossEncoder, Execution
-
-
-class Entered(Protocol):
-    """What of a row its contestant has to know."""
-
-    @property
-    def name(self) -> str:
-        """What the table calls it."""
-        ...
-
-    @property
-    def execution(self) -> Execution | None:
-        """How xenc scores; None for a peer."""
-        ...
+from xenc import CrossEncoder
 
 
 class Contestant:
     """A row that is ready to be timed.
 
     Args:
-        row: which.
+        row: its name and execution; the latter is None for a peer.
         scorer: xenc's model or a peer, with the row's batch size.
         device: torch's device type.
-
-    Attributes:
-        row, scorer: as given.
-        model: xenc's model; None for a peer.
     """
 
-    def __init__(self, row: Entered, scorer: Scorer, device: str) -> None:
+    def __init__(self, row: Any, scorer: Scorer, device: str) -> None:
         self.row, self.scorer, self.model = row, scorer, scorer.model
         self._clock = DeviceClock(device)
         self._pipeline: object = None
@@ -62,7 +45,7 @@ class Contestant:
 
     @property
     def device_seconds(self) -> float | None:
-        """What the forward passes of the last `logits` took on the device; None for a peer."""
+        """Seconds of the last `logits`' forward passes on the device; None for a peer."""
         return None if self.model is None else self._clock.seconds()
 
     @property
@@ -72,17 +55,6 @@ class Contestant:
         return None if report is None else report.waste
 
 
-def warmed_up(row: Entered, model: CrossEncoder, batch_size: int, device: str) -> Contestant:
-    """A row of xenc's, for which nothing is left to compile.
-
-    Raises:
-        RuntimeError: the model does not run as the row says.
-    """
-    scorer = Scorer(model=model, batch_size=batch_size)
-    contestant = Contestant(row, scorer, device)
-    contestant.take_over()
-    scorer.warmup_s = model.warmup(batch_size).seconds
-    check_runs_as(model, row.execution, row.name)
-    compiled = model.pipeline.compiled
-    scorer.graphs = 0 if compiled is None else compiled.graphs
-    return contestant
+def warmed_up(row: Any, model: CrossEncoder, batch_size: int, device: str) -> Contestant:
+    """A row of xenc's, for which nothing is left to compile; see `scorers.warmed_up`."""
+    return Contestant(row, scorers.warmed_up(model, row.execution, row.name, batch_size), device)

@@ -8,18 +8,18 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from xenc.errors import first_line
 
 
 @dataclass(kw_only=True)
 class Kept:
-    """All that one run measured, as it is written to a file after each step.
+    """All that one run measured.
 
     Attributes:
-        rehearsal: whether it was one, of whose numbers none means anything.
-        machine: name, versions, and what else it did.
+        rehearsal: its numbers mean nothing.
+        machine: name, versions and load.
         problems: what failed or is missing, and why.
     """
 
@@ -28,26 +28,22 @@ class Kept:
     problems: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Leave everything in a file."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-Results = TypeVar("Results", bound=Kept)
-
-
-class Steps(Generic[Results]):
-    """A run, and where it leaves what it finds.
+class Steps:
+    """A run that writes its results after each step.
 
     Args:
         out: the folder of the report.
-        results: nothing yet.
+        results: empty.
         report: makes Markdown of them.
-        facts: what is known of the machine by now.
-        tell: where lines of progress go.
+        facts: describes the machine.
+        tell: where lines of progress go; None to print them.
     """
 
     def __init__(
-        self, out: Path, results: Results, report: Callable[[Results], str],
+        self, out: Path, results: Any, report: Callable[[Any], str],
         facts: Callable[[], dict[str, Any]], tell: Callable[[str], object] | None = None,
     ) -> None:  # fmt: skip
         self.out, self.results = out, results
@@ -57,24 +53,22 @@ class Steps(Generic[Results]):
 
     @property
     def elapsed(self) -> float:
-        """Seconds."""
         return time.monotonic() - self._began
 
     def say(self, what: str) -> None:
-        """A line of progress."""
         if self._tell is None:
             print(f"[{self.elapsed:6.1f} s] {what}", flush=True)
         else:
             self._tell(what.strip())
 
     def keep(self) -> None:
-        """Leave what there is: whoever is interrupted loses no more than one step."""
+        """Write what there is: an interrupted run loses no more than one step."""
         self.results.machine = self._facts()
         self.results.write(self.out / "results.json")
         (self.out / "report.md").write_text(self._report(self.results), encoding="utf-8")
 
     def guarded(self, name: str, work: Callable[[], object]) -> str | None:
-        """Do something; note why it failed, print all of it, and return the reason."""
+        """Do something; if it fails, print the traceback, note the reason and return it."""
         try:
             work()
         except Exception as error:
