@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +17,6 @@ from .warmup import PreparedForward, WarmupReport
 from .wrapper import CompiledForward
 
 
-@dataclass(eq=False)
 class PrefixForward:
     """A model's forward pass on batches whose documents share a prefix. Call it from one thread.
 
@@ -25,38 +24,44 @@ class PrefixForward:
     heads of size D): 0.9 GiB for Qwen3-Reranker-0.6B in bfloat16 at 8,192 tokens. While a prefix is read, its
     keys and values exist twice.
 
-    Attributes:
+    Args:
         model: a causal model.
         read: a packed batch -> keys and values [layers, 2, T, K, D].
         classify: a prefixed batch -> logits [N, C].
         lay_out: a prefix -> the packed batch whose first document it is.
-        max_seqlen: the longest prefix, in tokens.
+        max_seqlen: the longest prefix, in tokens; also an attribute.
     """
 
-    model: PreTrainedModel
-    read: Callable[[PackedBatch], Tensor]
-    classify: Callable[[PrefixedBatch], Tensor]
-    lay_out: Callable[[Prefix], PackedBatch]
-    max_seqlen: int
-    _held: Prefix | None = field(default=None, init=False)
-    _cache: Tensor | None = field(default=None, init=False)
-    _nothing: Tensor | None = field(default=None, init=False)
-    _starts: Tensor | None = field(default=None, init=False)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        read: Callable[[PackedBatch], Tensor],
+        classify: Callable[[PrefixedBatch], Tensor],
+        lay_out: Callable[[Prefix], PackedBatch],
+        max_seqlen: int,
+    ) -> None:
+        self._model, self._read, self._classify, self._lay_out = model, read, classify, lay_out
+        self.max_seqlen = max_seqlen
+        self._held: Prefix | None = None
+        self._cache: Tensor | None = None
+        self._nothing: Tensor | None = None
+        self._starts: Tensor | None = None
 
     def __call__(self, batch: PrefixedBatch) -> Tensor:
         """Logits [N, C] of a batch. The prefix is read unless the previous batch had the same."""
-        return self.classify(self._after_prefix(batch))
+        return self._classify(self._after_prefix(batch))
 
     def _after_prefix(self, batch: PrefixedBatch) -> PrefixedBatch:
         if self._cache is None:
-            self._cache = _empty_cache(self.model, self.max_seqlen)
-            self._nothing = torch.zeros(2, dtype=torch.int32, device=self.model.device)
+            self._cache = _empty_cache(self._model, self.max_seqlen)
+            self._nothing = torch.zeros(2, dtype=torch.int32, device=self._model.device)
         if batch.prefix is None:
             return replace(batch, cache=self._cache, prefix_cu_seqlens=self._nothing)
         if batch.prefix is not self._held:
             self._held = None  # stays so if reading fails
-            packed = self.lay_out(batch.prefix)
-            layers = self.read(packed)
+            packed = self._lay_out(batch.prefix)
+            layers = self._read(packed)
             self._cache[:, :, : layers.shape[2]].copy_(layers)
             self._starts = packed.cu_seqlens[:2].clone()
             self._held = batch.prefix
@@ -66,29 +71,29 @@ class PrefixForward:
 class CompiledPrefixForward(PrefixForward, PreparedForward):
     """The same under torch.compile: `read` and `classify` are `CompiledForward`s."""
 
-    read: CompiledForward
-    classify: CompiledForward
+    _read: CompiledForward
+    _classify: CompiledForward
 
     @property
     def strict(self) -> bool:
         """See `PreparedForward`."""
-        return self.read.strict
+        return self._read.strict
 
     @strict.setter
     def strict(self, strict: bool) -> None:
-        self.read.strict = self.classify.strict = strict
+        self._read.strict = self._classify.strict = strict
 
     @property
     def graphs(self) -> int:
         """Graphs compiled so far for the two functions."""
-        return self.read.graphs + self.classify.graphs
+        return self._read.graphs + self._classify.graphs
 
     def warmup(self, batches: Iterable[PrefixedBatch], passes: int | None = None) -> WarmupReport:
         """Read the prefixes of the batches that have one, and run the others; see `PreparedForward`."""
         every = list(batches)
-        prefixes = (self.lay_out(batch.prefix) for batch in every if batch.prefix is not None)
+        prefixes = (self._lay_out(batch.prefix) for batch in every if batch.prefix is not None)
         others = (self._after_prefix(batch) for batch in every if batch.prefix is None)
-        reports = self.read.warmup(prefixes, passes), self.classify.warmup(others, passes)
+        reports = self._read.warmup(prefixes, passes), self._classify.warmup(others, passes)
         return WarmupReport(
             shapes=sum((report.shapes for report in reports), ()),
             graphs=sum(report.graphs for report in reports),
