@@ -68,7 +68,7 @@ ROWS = (
     "test_cuda_traced.py::test_the_cuda_kernel_answers_as_the_operator_says_and_waits_for_nothing",
     ("flash answers in float32", "on_cuda", "return flash", "return flash.float()"),
     ("flash answers by head", "on_cuda",
-     "return flash", "return flash.transpose(0, 1).contiguous().transpose(0, 1)"),
+     "return flash.contiguous()", "return flash.transpose(0, 1).contiguous().transpose(0, 1)"),
     ("efficient answers a batch", "on_cuda", "return efficient[0]", "return efficient"),
     ("a kernel waits for the longest", "on_cuda",
      "flash: Tensor = torch", "longest = (int(cu_seqlens[0].diff().max()),) * 2; flash: Tensor = torch"),
