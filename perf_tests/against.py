@@ -1,10 +1,11 @@
-"""What `--against REF` measures on both revisions: few configurations, in many fresh processes."""
+"""The configurations that `--against REF` measures on both revisions, in many fresh processes."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,8 +22,8 @@ class PairedConfiguration:
 
     Attributes:
         preset: the preset's name.
-        workload: what a block scores; one palindrome, one round of it.
-        exact_on: what is scored once for the facts that need no statistics; as `workload`, but more of it.
+        workload: scored in a block; one round of it per palindrome.
+        exact_on: scored once, for facts without statistics; like `workload`, with more pairs.
         palindromes: rounds of the workload in one process, each run twice by each arm.
         changes: fields of `Execution` that differ from the preset's.
     """
@@ -44,11 +45,11 @@ class Paired:
     """The configurations of one device, and how they are judged.
 
     Attributes:
-        configurations: what is measured; the controls run on the first.
-        checkpoint: makes the checkpoint that it is measured with.
-        rule: the margins and the errors.
-        one_core: whether a measuring process keeps to one thread on one core.
-        timeout_s: after which a measuring process counts as hung.
+        configurations: the controls run on the first.
+        checkpoint: makes the checkpoint.
+        rule: the margins and error rates.
+        one_core: keep a measuring process to one thread on one core.
+        timeout_s: a measuring process that takes longer has hung.
     """
 
     configurations: tuple[PairedConfiguration, ...]
@@ -58,40 +59,36 @@ class Paired:
     timeout_s: float
 
 
-_BRIEF: Final = workloads.sentence_pairs(pairs=1, batch_size=2)
-
-_MORE: Final = workloads.sentence_pairs(pairs=32, batch_size=2)
+_brief = partial(
+    PairedConfiguration,
+    workload=workloads.sentence_pairs(pairs=1, batch_size=2),
+    exact_on=workloads.sentence_pairs(pairs=32, batch_size=2),
+)
 
 _SMALL = MappingProxyType({"token_budgets": 128})
 """Fewer shapes to warm up in each of many processes."""
 
 ON_CPU: Final = Paired(
     configurations=(
-        PairedConfiguration(
-            preset="packed", workload=_BRIEF, exact_on=_MORE, palindromes=120, changes=_SMALL
-        ),
-        PairedConfiguration(
-            preset="packed-eager", workload=_BRIEF, exact_on=_MORE, palindromes=200, changes=_SMALL
-        ),
-        PairedConfiguration(preset="bucketed", workload=_BRIEF, exact_on=_MORE, palindromes=200),
-        PairedConfiguration(preset="sdpa-sorted", workload=_BRIEF, exact_on=_MORE, palindromes=200),
+        _brief(preset="packed", palindromes=120, changes=_SMALL),
+        _brief(preset="packed-eager", palindromes=200, changes=_SMALL),
+        _brief(preset="bucketed", palindromes=200),
+        _brief(preset="sdpa-sorted", palindromes=200),
     ),
     checkpoint=models.minilm_two_layers,
     rule=Rule(margin=0.01, must_see=0.05),
     one_core=True,
     timeout_s=300,
 )
-"""One core: two copies of the same code then agree within half a percent, on several within several. And
-blocks of some milliseconds: the speed of a shared processor wanders by ten percent, and is nearly what it was
-for some hundredths of a second, so that only what is shorter compares at the same speed."""
+"""On one core two copies of the same code agree within half a percent, on several within several. Blocks last
+milliseconds, because a shared processor's speed varies by ten percent within some hundredths of a second."""
 
-_SEED: Final = workloads.seed(pairs=1024, batch_size=64)
-
-_REQUEST: Final = workloads.short_query(batch_size=64)
+_SEED = workloads.seed(pairs=1024, batch_size=64)
+_REQUEST = workloads.short_query(batch_size=64)
 
 ON_GPU: Final = Paired(
     configurations=(
-        # first, with the controls: on long inputs reading texts may hide what the device does besides
+        # first, with the controls: on long inputs tokenizing may hide the device's extra work
         PairedConfiguration(preset="packed", workload=_REQUEST, exact_on=_REQUEST, palindromes=42),
         PairedConfiguration(preset="packed", workload=_SEED, exact_on=_SEED, palindromes=8),
         PairedConfiguration(preset="packed-cudagraphs", workload=_REQUEST, exact_on=_REQUEST, palindromes=40),
@@ -110,7 +107,7 @@ START: Final = (
     f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r}); "
     "from perf_tests.measuring import main; main(*sys.argv[1:])"
 )
-"""Starts a measuring process of this very suite, whatever the working directory and what is installed."""
+"""Starts a measuring process of this suite, in any working directory."""
 
 
 def paired_request(device: str, fault: str | None) -> PairedRequest:

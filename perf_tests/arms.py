@@ -26,10 +26,11 @@ class Arm:
     Args:
         ready: the revision's model under the configuration's execution.
         configuration: what it runs.
-        other: the folder of the other revision, whose functions this one is not to blame for.
+        other: the other revision's folder; its functions do not count here.
 
     Attributes:
-        counts: what compiled, broke or fell to eager in timed blocks, or broke or fell in the warm-up.
+        counts: compilations, graph breaks and eager fallbacks in timed blocks; of the last two also those in
+            the warm-up.
         findings: the same in words.
     """
 
@@ -56,16 +57,16 @@ class Arm:
 
     @contextmanager
     def watched(self, names: Sequence[str] | None = None) -> Iterator[None]:
-        """What compiles meanwhile is this arm's: all of it, or the counts of these names."""
+        """Count what compiles during the block as this arm's, all of it or only the counts of these names."""
         with watch_compiles() as watch:
             yield
         self._note(watch.report, names)
 
     def facts(self) -> dict[str, Any]:
-        """What timed blocks must not show, and the graphs there are; see `xenc.gate.exact`.
+        """The counts and the number of graphs; see `xenc.gate.exact`.
 
         Raises:
-            RuntimeError: a compiled execution without a graph: it would be timed as something it is not.
+            RuntimeError: a compiled execution has no graph.
         """
         compiled = self.model.pipeline.compiled
         graphs = compiled.graphs if compiled is not None else 0
@@ -75,26 +76,20 @@ class Arm:
 
     def facts_of(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """Padding, and the error against the oracle."""
-        max_length = self.configuration.workload.max_length
-        model = PAIRED[self.device].checkpoint()
-        error = output_error(
-            self.logits(pairs), pairs, model=model, device=self.device, max_length=max_length,
-            dtype=DTYPES[self.device],
+        error, tolerance = output_error(
+            self.logits(pairs), pairs, model=PAIRED[self.device].checkpoint(), device=self.device,
+            max_length=self.configuration.workload.max_length, dtype=DTYPES[self.device],
         )  # fmt: skip
-        report = self.model.last_report
-        return {
-            "padded_share": None if report is None else report.waste,
-            "output_error": error.error,
-            "output_tolerance": error.tolerance,
-        }
+        waste = None if self.model.last_report is None else self.model.last_report.waste
+        return {"padded_share": waste, "output_error": error, "output_tolerance": tolerance}
 
     def extra_work(self, share: float, pairs: Sequence[Pair]) -> ExtraWork:
-        """A share of what scoring the pairs takes the device now."""
+        """Work that takes a share of the device's present time for the pairs."""
         block_s = statistics.median(self.run(pairs) for _ in range(5))
         return ExtraWork(self.device, DTYPES[self.device], share=share, block_s=block_s)
 
     def slowed(self, work: ExtraWork) -> Callable[[Sequence[Pair]], float]:
-        """`run` with that much more device work, and nothing else changed."""
+        """`run` with more device work."""
 
         def run(pairs: Sequence[Pair]) -> float:
             self.ready.extra = work
@@ -115,14 +110,14 @@ class Arm:
             self.findings = findings if counts[name] else self.findings
 
     def _is_mine(self, fallen: str) -> bool:
-        """A function that stays exhausted is seen by all who run later; it belongs to whom it happened to."""
+        """Every later watch sees an exhausted function; it counts for the arm that saw it first."""
         if self._other in fallen:
             return False
         return _STAYS not in fallen or _FIRST_SEEN.setdefault(fallen, self._other) == self._other
 
 
 _STAYS: Final = "has used up its recompile limit"
-"""What a watch says of a function for ever after, not only when it happens."""
+"""In what a watch says of a function from then on, not only when it happens."""
 
 _FIRST_SEEN: Final[dict[str, str]] = {}
-"""By function: the folder that the arm is not of to which it happened."""
+"""By function: `other` of the arm that saw it first."""

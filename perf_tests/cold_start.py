@@ -27,19 +27,17 @@ print(model.predict(("a question", "a document")))
 def first_score(
     model: Path, device: str, dtype: torch.dtype, cache_dir: Path, compiler_cache: Path, seconds: float = 600
 ) -> None:
-    """One process, from its start to its first score and its end.
+    """Run one process from its start to its first score.
 
     Args:
-        model: the checkpoint.
-        device: torch's device type.
-        dtype: what to compute in.
-        cache_dir: what `warmup` finds and leaves.
-        compiler_cache: the compiler's own folder, empty if nothing but `cache_dir` shall help.
-        seconds: after which the process is ended.
+        model, device, dtype: the checkpoint, torch's device type, and what to compute in.
+        cache_dir: of `warmup`.
+        compiler_cache: the compiler's own folder, empty if only `cache_dir` may help.
+        seconds: the time limit.
 
     Raises:
-        RuntimeError: the process failed; the message ends with what it said.
-        TimeoutExpired: it took longer.
+        RuntimeError: the process failed; the message ends with its stderr.
+        TimeoutExpired: it took longer than the limit.
     """
     name = str(dtype).removeprefix("torch.")
     found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

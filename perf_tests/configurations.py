@@ -21,10 +21,7 @@ REFERENCE: Final = "sdpa-sorted"
 
 ROUNDS: Final = 5
 
-_ELSEWHERE: Final = {
-    "cpu": ("packed-cudagraphs", "packed-int8", "packed-float8"),
-    "cuda": ("packed-int8",),
-}
+_ELSEWHERE: Final = {"cpu": ("packed-cudagraphs", "packed-int8", "packed-float8"), "cuda": ("packed-int8",)}
 """Rows that would repeat another one on this device, take minutes, or have nothing to run on."""
 
 

@@ -1,4 +1,4 @@
-"""A clock on a model's forward passes: what the device takes, whatever the host does meanwhile."""
+"""A clock on a model's forward passes: the device's seconds, whatever the host does meanwhile."""
 
 from __future__ import annotations
 
@@ -12,23 +12,19 @@ Forward = Callable[[Any], torch.Tensor]
 
 
 class DeviceClock:
-    """Adds up what forward passes take: the GPU's seconds, or the CPU seconds of their thread.
-
-    Args:
-        device: torch's device type.
-    """
+    """Adds up forward passes on a torch device type: the GPU's seconds, or CPU seconds of their thread."""
 
     def __init__(self, device: str) -> None:
         self._device = device
         self.begin()
 
     def begin(self) -> None:
-        """The clock stands at zero."""
+        """Set the clock to zero."""
         self._cpu_s = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def seconds(self) -> float:
-        """What has been added since `begin`. Waits for the GPU."""
+        """Seconds of forward passes since `begin`. Waits for the GPU."""
         if self._events:
             torch.cuda.synchronize()
             return sum(begin.elapsed_time(end) for begin, end in self._events) / 1000
@@ -38,7 +34,7 @@ class DeviceClock:
         """The same forward pass, on the clock."""
 
         def on_cpu(batch: Any) -> torch.Tensor:
-            started = time.thread_time()  # what the scheduler takes away is not the forward pass's
+            started = time.thread_time()  # time in which other threads run does not count
             logits = forward(batch)
             self._cpu_s += time.thread_time() - started
             return logits

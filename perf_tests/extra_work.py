@@ -1,4 +1,4 @@
-"""Device work to add on purpose, of a known share of what a block takes: matrix products, counted."""
+"""Device work to add on purpose, a known share of a block's time, in matrix products."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 from xenc.gate.measure import synchronised_seconds
 
 SIDES: Final = {"cpu": 96, "cuda": 2048}
-"""Sides of the square matrices: some ten microseconds for a product on a CPU, on a GPU: small
-enough to be counted out."""
+"""Sides of the square matrices; a product takes some ten microseconds on a CPU."""
 
 
 class ExtraWork:
@@ -36,7 +35,6 @@ class ExtraWork:
         self._due = True
 
     def run_if_due(self) -> None:
-        """Do it, once a block."""
         if self._due:
             self._due = False
             self._run(self.products)

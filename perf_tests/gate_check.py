@@ -35,7 +35,7 @@ REDUCED = "sentence-pairs-packed-eager"
 
 
 def record(request: PairedRequest, number: int) -> dict[str, Any]:
-    """One process with the working tree's commit on both sides; the first does not look where time goes."""
+    """One process with the working tree's commit on both sides, without explanations."""
     with (
         two_revisions("HEAD", REPOSITORY) as revisions,
         Campaign(request.command, timeout_s=request.timeout_s, lock=LOCK) as campaign,
@@ -74,7 +74,7 @@ def repeat(path: Path, count: int, make: Callable[[int], dict[str, Any]]) -> lis
 
 
 def tally(runs: list[dict[str, Any]]) -> str:
-    """How often each verdict was given, and what that says of how often it is not green."""
+    """How often each verdict was given, and an upper bound on the rate of those that are not green."""
     worst = [_worst(run) for run in runs]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(worst).most_common())
     bad = sum(not Verdict(verdict).green for verdict in worst)

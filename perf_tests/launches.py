@@ -1,4 +1,4 @@
-"""What Inductor generated for a GPU -> its launches: name, bytes, FLOPs."""
+"""Code that Inductor generated for a GPU -> its launches: name, bytes, FLOPs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from xenc.profiling.flops import DENSE_PEAKS
 BYTES_PER_S: Final = 4.3e12
 """What a large copy reaches on an H200, reads and writes together; the datasheet says 4.8e12."""
 
-FLOPS_PER_S: Final = DENSE_PEAKS["H200"]
-EIGHT_BITS_PER_S: Final = 1978.9e12
+FLOPS_PER_S, EIGHT_BITS_PER_S = DENSE_PEAKS["H200"], 1978.9e12
 """Dense peaks by the datasheet: products of sixteen bits and of eight, in FLOP/s."""
 
 _EIGHT_BITS = ("_scaled_mm", "_int_mm")
@@ -72,9 +71,7 @@ def _call(node: Any, size: int, attended: int) -> Launch:
         (rows, inner), (_, columns) = matrices
         name, flops = f"{name} {rows} x {inner} x {columns}", 2.0 * rows * inner * columns
     elif "attention" in name:
-        flops = 4.0 * attended
-        for length in shapes[0]:
-            flops *= length
+        flops = 4.0 * attended * math.prod(shapes[0])
         name = f"{name} {' x '.join(map(str, shapes[0]))}"
     return Launch(name, size, flops, per_s)
 

@@ -36,7 +36,7 @@ Run = Callable[[Sequence[Pair]], float]
 
 
 def main(request_path: str, result_path: str) -> None:
-    """Measure what the request asks for and write what came of it."""
+    """Measure what the request asks for and write the result."""
     end_with_parent()
     request = json.loads(Path(request_path).read_text())
     paired = PAIRED[request["device"]]
@@ -54,11 +54,11 @@ def main(request_path: str, result_path: str) -> None:
         result = {"unmeasurable": str(error)}
     write_result(Path(result_path), result)
     sys.stdout.flush()
-    os._exit(0)  # nothing is left to do, and threads of six models need not be waited for
+    os._exit(0)  # without waiting for the threads of six models
 
 
 def import_head(folder: Path) -> ModuleType:
-    """A head that cannot be imported is no reason to leave the pairs."""
+    """Import the head; if that fails, it is the head's error and not a base that cannot be measured."""
     try:
         return import_package(folder, "xenc_head")
     except RevisionError as error:
@@ -66,14 +66,14 @@ def import_head(folder: Path) -> ModuleType:
 
 
 def stay_on_one_core() -> None:
-    """Two cores of a shared machine are seldom equally fast, and threads wander between them."""
+    """Cores of a shared machine differ in speed, and threads move between them."""
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, ModuleType]) -> dict[str, Any]:
-    """All configurations that the request names; the controls run on the first."""
+    """Measure all configurations that the request names; the controls run on the first."""
     machine = Machine(request["device"])
     by_name = {each.name: each for each in paired.configurations}
     wanted = [by_name[name] for name in request["configurations"]]
@@ -91,12 +91,12 @@ def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, M
 def measure_one(
     configuration: PairedConfiguration, arms: Mapping[str, Arm], request: Mapping[str, Any], machine: Machine
 ) -> dict[str, Any]:
-    """One configuration's blocks, what is exact about each arm and, if asked for, where the time goes."""
+    """One configuration's blocks, exact facts of each arm and, if asked for, where the time goes."""
     rounds = [configuration.workload.round(number) for number in range(configuration.palindromes)]
     for arm in arms.values():
         with arm.watched():
             arm.run(rounds[0])
-    arms["head"].ready.extra = None  # of the configuration before, which may have the same model
+    arms["head"].ready.extra = None  # of the previous configuration, which may have the same model
     arms["head"].ready.extra = slowness(request["fault"], arms["head"], rounds[0])
 
     def blocks_of(runs: Mapping[str, Run]) -> list[Block]:
@@ -107,7 +107,7 @@ def measure_one(
         )  # fmt: skip
 
     blocks = blocks_of({name: arm.run for name, arm in arms.items()})
-    if "same" in arms:  # apart, for who runs beside its own twin finds the caches warm
+    if "same" in arms:  # apart: next to its own copy an arm finds the caches warm
         same = arms["same"]
         work = same.extra_work(request["slowed"], rounds[0])
         seeded = blocks_of({"same": same.run, "slowed": same.slowed(work)})
@@ -125,7 +125,7 @@ def measure_one(
 def explain(
     found: dict[str, Any], arms: Mapping[str, Arm], rounds: Sequence[Sequence[Pair]], pairs: Sequence[Pair]
 ) -> None:
-    """Add where the time goes, and what is exact about scoring the pairs once."""
+    """Add where the time goes, and exact facts of scoring the pairs once."""
     passes = {name: one_pass(arm, pairs) for name, arm in arms.items()}
     found["kernels"] = {name: dict(seen.kernels) for name, seen in passes.items()}
     found["stages"] = {name: stage_seconds(arm, rounds) for name, arm in arms.items()}
@@ -136,12 +136,11 @@ def explain(
 
 def break_heads(fault: str | None, heads: Sequence[Arm]) -> None:
     """Put a fault into each model of the head, once; "slow" is added to each configuration's own blocks."""
-    broken: set[int] = set()
-    for head in heads:
-        if fault is not None and not fault.startswith("slow:") and id(head.model) not in broken:
-            broken.add(id(head.model))
-            with head.watched(("eager_fallbacks",)):
-                inject(fault, head.model)
+    if fault is None or fault.startswith("slow:"):
+        return
+    for head in {id(head.model): head for head in reversed(heads)}.values():
+        with head.watched(("eager_fallbacks",)):
+            inject(fault, head.model)
 
 
 def arms_of(
@@ -150,9 +149,9 @@ def arms_of(
     request: Mapping[str, Any],
     models: dict[tuple[object, ...], ReadyModel],
 ) -> dict[str, Arm]:
-    """Who takes part, warmed up. Configurations that differ in their texts alone share a model.
+    """The arms, warmed up. Configurations that differ only in their texts share a model.
 
-    Base and head take turns in being made first: who comes later is a little faster.
+    Base and head take turns in being made first: the later one is a little faster.
 
     Raises:
         RevisionError: the base revision cannot run this configuration.
@@ -167,12 +166,9 @@ def arms_of(
             if key not in models:
                 first = next(iter(models.values()), None)
                 models[key] = ReadyModel(
-                    packages[name],
-                    configuration,
-                    request["device"],
+                    packages[name], configuration, request["device"], named_kernels=request["explain"],
                     weights=None if first is None else first.model.model,
-                    named_kernels=request["explain"],
-                )
+                )  # fmt: skip
             arms[name] = Arm(models[key], configuration, other=request["base" if name == "head" else "head"])
             try_out(arms[name])
         except Exception as error:
@@ -184,8 +180,8 @@ def arms_of(
 
 
 def try_out(arm: Arm) -> None:
-    """Everything that will be asked of a revision, once: what an older one lacks shows here."""
-    with arm.watched():  # it was warmed up: nothing may compile any more
+    """Do everything that measuring needs, once: an older revision that lacks something fails here."""
+    with arm.watched():  # after the warm-up: nothing may compile
         arm.run(arm.configuration.workload.round(0))
     arm.facts()
     on_device_thread(arm.model)(lambda: None)

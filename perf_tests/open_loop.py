@@ -1,10 +1,10 @@
-"""Requests that come when they come: an open loop, which no slow server can slow down.
+"""An open loop of requests, whose arrivals do not depend on the server's speed.
 
-Arrivals are drawn beforehand from a Poisson process. In a closed loop, where a client asks anew when it has
-its answer, a slower server is simply asked less (Schroeder, Wierman and Harchol-Balter, "Open Versus Closed:
-A Cautionary Tale", NSDI 2006). Latency counts from when a request was due, not from when a client came round
-to sending it: else what a stall held back would be missing from the percentiles, which Gil Tene named
-coordinated omission ("How NOT to Measure Latency").
+Arrivals are drawn in advance from a Poisson process. In a closed loop, where a client sends its next request
+after its answer, a slower server gets fewer requests (Schroeder, Wierman and Harchol-Balter, "Open Versus
+Closed: A Cautionary Tale", NSDI 2006). Latency counts from when a request was due, not from when a client
+sent it: otherwise requests that a stall delayed would be missing from the percentiles (Gil Tene's coordinated
+omission, "How NOT to Measure Latency").
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from perf_tests.workloads import Pair
 from xenc import Overloaded
 
 Ask = Callable[[Sequence[Pair]], np.ndarray]
-"""[N] scores of N pairs, once they are there."""
+"""N pairs -> their scores [N]."""
 
 PATIENCE: Final = 120
-"""Seconds after the last arrival within which every request must have been answered."""
+"""Seconds after the last arrival within which every request must be answered."""
 
 
 class Unanswered(AssertionError):
@@ -44,7 +44,7 @@ class Arrival:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of an arrival: scores [N], or None if it was refused, so many seconds after it was due."""
+    """An arrival's scores [N], or None if it was refused, and the seconds since it was due."""
 
     arrival: Arrival
     scores: np.ndarray | None
@@ -60,17 +60,15 @@ class Load:
 
     @property
     def answered(self) -> list[Outcome]:
-        """Those that were not refused."""
         return [outcome for outcome in self.outcomes if outcome.scores is not None]
 
     @property
     def refused(self) -> int:
-        """Requests that met `Overloaded`."""
         return len(self.outcomes) - len(self.answered)
 
     @property
     def behind(self) -> float:
-        """Seconds from the last arrival to the last answer: what had piled up."""
+        """Seconds from the last arrival to the last answer."""
         return self.seconds - max(outcome.arrival.due for outcome in self.outcomes)
 
     @property
@@ -100,13 +98,7 @@ def poisson(
 
 
 def play(arrivals: Sequence[Arrival], ask: Ask, *, clients: int, patience: float = PATIENCE) -> Load:
-    """Ask for every arrival when it is due, or as soon after as one of the clients is free.
-
-    Args:
-        arrivals: in the order in which they are due.
-        ask: what is measured; called from `clients` threads.
-        clients: how many requests can be under way.
-        patience: how long to wait after the last arrival.
+    """Ask for every arrival, in order, when it is due or as soon after as one of the client threads is free.
 
     Raises:
         Unanswered: a request got an error other than `Overloaded`, or no answer in time.
@@ -139,7 +131,7 @@ class _Run:
         self._start = time.perf_counter()
 
     def client(self, threads: int) -> None:
-        if torch.get_num_threads() != threads:  # which belongs to a thread, and compiled graphs guard on it
+        if torch.get_num_threads() != threads:  # a setting per thread that compiled graphs guard on
             torch.set_num_threads(threads)
         for arrival in self._arrivals():
             time.sleep(max(0.0, arrival.due - self._now()))
@@ -169,7 +161,7 @@ class _Run:
 
 
 def capacity(ask: Ask, requests: Sequence[Sequence[Pair]], *, seconds: float) -> float:
-    """Pairs per second that one caller gets who asks for one request after the other, for so long."""
+    """Pairs per second of one caller that asks for one request after the other, for so many seconds."""
     started, pairs, number = time.perf_counter(), 0, 0
     while (took := time.perf_counter() - started) < seconds:
         request = requests[number % len(requests)]

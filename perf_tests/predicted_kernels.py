@@ -63,7 +63,7 @@ GEOMETRIES: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
 
 @dataclass(frozen=True)
 class Prediction:
-    """Every launch of one forward pass, in order, and what else is known of it.
+    """Every launch of one forward pass, in order.
 
     Attributes:
         shape: of the batch, (T, N) or (B, L).
@@ -145,7 +145,7 @@ def _reranker(model: PreTrainedModel, max_length: int) -> Reranker:
 
 
 def _what_fake_tensors_cannot_say() -> ExitStack:
-    """Which attention a GPU would choose, and that it multiplies in eight bits."""
+    """The attention that a GPU would choose, and that it multiplies in eight bits."""
     stack = ExitStack()
     stack.enter_context(
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", _attention_on_cuda)
@@ -176,7 +176,7 @@ def _attention_on_cuda(
 
 
 def _why_no_cuda_graph(graph: Any) -> str | None:
-    """By what Inductor decides on."""
+    """By Inductor's own rules."""
     if graph.mutated_inputs:
         return f"inputs are written to: {', '.join(graph.mutated_inputs)}"
     unfit = get_first_incompatible_cudagraph_node(graph.module)

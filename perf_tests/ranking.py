@@ -17,18 +17,17 @@ from perf_tests.relevance import Judged, RelevanceSet
 DEPTH: Final = 10
 
 NDCG_TOLERANCE: Final = 0.01
-"""What nDCG@10 may fall by, as a mean over queries."""
+"""How much nDCG@10 may fall, as a mean over queries."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankQuality:
-    """How well scores rank, as a mean over queries.
+    """How well scores rank, as means over queries.
 
     Attributes:
         kendall_tau: agreement with the exact order, from -1 to 1.
-        kendall_floor: what the agreement may not fall below; see `tau_floor`.
-        ndcg: nDCG@10 of the scores.
-        exact_ndcg: nDCG@10 of the exact scores.
+        kendall_floor: its lower bound; see `tau_floor`.
+        ndcg, exact_ndcg: nDCG@10 of the scores, and of the exact scores.
     """
 
     kendall_tau: float
@@ -47,22 +46,10 @@ class RankQuality:
 
 
 def rank_quality(
-    scores: np.ndarray,
-    exact: np.ndarray,
-    relevance: RelevanceSet,
-    *,
-    tolerance: float,
+    scores: np.ndarray, exact: np.ndarray, relevance: RelevanceSet, *, tolerance: float,
     plain: np.ndarray | None = None,
-) -> RankQuality:
-    """Judge scores of a relevance set.
-
-    Args:
-        scores: [N], of `relevance.pairs` in that order.
-        exact: [N], the float32 oracle's.
-        relevance: the judgements.
-        tolerance: what a score may be off, in the units of the scores.
-        plain: [N], of plain eager execution in the precision of the scores, unless that is the oracle itself.
-    """
+) -> RankQuality:  # fmt: skip
+    """Judge scores [N] of `relevance.pairs`; see `tau_floor` for the other arguments, here [N]."""
     each = list(_by_query(relevance, scores, exact, exact if plain is None else plain))
     return RankQuality(
         kendall_tau=_mean(kendall_tau(ours, theirs) for _, ours, theirs, _ in each),
@@ -82,19 +69,19 @@ def kendall_tau(scores: np.ndarray, exact: np.ndarray) -> float:
 
 
 def tau_floor(exact: np.ndarray, tolerance: float, plain: np.ndarray | None = None) -> float:
-    """What Kendall's tau may not fall below: the higher of two floors.
+    """The lower bound of Kendall's tau: the higher of two floors.
 
-    First what it cannot fall below if no score is off by more than the tolerance. Two pairs can only change
-    places if their exact scores lie within twice the tolerance, and each change costs two of the
-    n (n - 1) / 2 pairs of scores: 1 - 2 x the share of such pairs. Below 0 that bounds nothing, since ties
-    make tau-b larger in either direction, and -1 is the floor.
+    First, if no score is off by more than the tolerance, two pairs can change places only if their exact
+    scores differ by at most twice that, and each change costs two of the n (n - 1) / 2 pairs of scores: the
+    floor is 1 - 2 x the share of such pairs. If that is negative it is -1, since ties make tau-b larger in
+    either direction.
 
-    Second, in a lower precision, the law of errors put into ranks: no more than twice the disorder 1 - tau of
-    plain eager execution in that precision, and one pair of neighbours besides.
+    Second, in a lower precision, at most twice the disorder 1 - tau of plain eager execution in that
+    precision, and one more exchange of neighbours.
 
     Args:
         exact: [n], the float32 oracle's scores.
-        tolerance: what a score may be off.
+        tolerance: of a score, in the units of the scores.
         plain: [n], of plain eager execution in the precision that is judged; None if that is the oracle.
     """
     gaps = np.abs(exact[:, None].astype(np.float64) - exact[None])[np.triu_indices(len(exact), 1)]

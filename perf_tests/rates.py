@@ -37,15 +37,7 @@ def rates(
     device: str,
     dtype: torch.dtype,
 ) -> dict[str, Any]:
-    """Medians over rounds, by the same names; nothing where nothing was timed.
-
-    Args:
-        workload: whose rounds they are.
-        rounds: lists of pairs.
-        seconds: of each round.
-        device: torch's device type, of whose checkpoint the model is.
-        dtype: what the model computes in.
-    """
+    """Medians over a workload's timed rounds, by the same names; empty if nothing was timed."""
     if not seconds:
         return {}
     tokenizer = AutoTokenizer.from_pretrained(checkpoint(device))

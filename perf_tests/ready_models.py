@@ -1,6 +1,6 @@
 """One revision's model under one execution: warmed up, its forward passes on the clock.
 
-It touches of that revision only what users do, and `pipeline.forward`, to time the device.
+Of that revision it uses only the public interface and `pipeline.forward`, to time the device.
 """
 
 from __future__ import annotations
@@ -27,36 +27,29 @@ class ReadyModel:
         package: the revision, as an imported package.
         configuration: its execution and max_length; not its texts.
         device: torch's device type.
-        weights: a model of the same checkpoint, whose weights to compute with, if they are the same.
+        weights: a model of the same checkpoint, to share tensors with if they are the same.
         named_kernels: let a profiler see the CPU's compiled kernels, at a small cost.
 
     Attributes:
         model: the revision's CrossEncoder.
-        shares_weights: whether it computes with the weights that were given.
+        shares_weights: whether it shares tensors.
         warmup: what compiled in the warm-up.
-        extra: device work that each request carries on purpose.
+        extra: device work added to each request on purpose.
     """
 
     def __init__(
         self,
-        package: ModuleType,
-        configuration: PairedConfiguration,
-        device: str,
-        *,
-        weights: torch.nn.Module | None = None,
-        named_kernels: bool = False,
-    ) -> None:
+        package: ModuleType, configuration: PairedConfiguration, device: str, *,
+        weights: torch.nn.Module | None = None, named_kernels: bool = False,
+    ) -> None:  # fmt: skip
         self.device = device
         self.extra: ExtraWork | None = None
         self._clock = DeviceClock(device)
         execution = replace(package.PRESETS[configuration.preset], **configuration.changes)
         self.model = package.CrossEncoder(
-            str(PAIRED[device].checkpoint()),
-            device=device,
-            max_length=configuration.workload.max_length,
-            model_kwargs={"dtype": DTYPES[device]},
-            execution=execution,
-        )
+            str(PAIRED[device].checkpoint()), device=device, max_length=configuration.workload.max_length,
+            model_kwargs={"dtype": DTYPES[device]}, execution=execution,
+        )  # fmt: skip
         check_runs_as(self.model, execution, configuration.preset)
         self.shares_weights = weights is not None and share_weights(self.model.model, weights)
         if named_kernels and device == "cpu":
@@ -67,16 +60,13 @@ class ReadyModel:
         self.model.pipeline.forward = self._clock.timed(self._loaded(self.model.pipeline.forward))
 
     def begin(self) -> None:
-        """The clock stands at zero; the next forward pass carries the extra work, if there is any."""
+        """Set the clock to zero; the next forward pass carries the extra work, if there is any."""
         self._clock.begin()
         if self.extra is not None:
             self.extra.begin_block()
 
     def device_seconds(self) -> float:
-        """What forward passes have taken since `begin`: CPU seconds of their thread, or the GPU's seconds.
-
-        Waits for the GPU.
-        """
+        """Seconds of forward passes since `begin`; see `DeviceClock`."""
         return self._clock.seconds()
 
     def _loaded(self, forward: Forward) -> Forward:
@@ -89,11 +79,10 @@ class ReadyModel:
 
 
 def share_weights(model: torch.nn.Module, weights: torch.nn.Module) -> bool:
-    """Let a model compute with another's tensors, so that neither finds them nearer than the other does.
+    """Let a model compute with another's tensors, so that both have them equally near in memory.
 
     Returns:
-        Whether it does: not if a name, shape, dtype, layout, device or value differs, for then the revision
-        has made something else of the checkpoint, and that is to be seen.
+        False, with nothing shared, if a name, shape, dtype, layout, device or value differs.
     """
     ours, theirs = _tensors(model), _tensors(weights)
     if set(ours) != set(theirs) or not all(_alike(each, theirs[name]) for name, each in ours.items()):

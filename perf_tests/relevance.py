@@ -1,4 +1,4 @@
-"""Queries with documents of which people said whether they are relevant: what a ranking is judged by.
+"""Queries with documents that people judged to be relevant or not, to judge rankings by.
 
 The judgements are the human tags of 314 arXiv papers in the package cherche (MIT). A query is a tag's name, a
 document a paper's title and how its abstract begins; it is relevant if the paper carries the tag. Only the
@@ -31,7 +31,7 @@ _NO_SUBJECT: Final = frozenset(
         "nlp_microsoft", "ml_google", "allen_institute_for_ai_a2i", "ruslan_salakhutdinov",
     }
 )  # fmt: skip
-"""Tags that say who wrote a paper, or what the tagger thought of it: no text could tell."""
+"""Tags that name a paper's author or the tagger's opinion, which no text tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +44,17 @@ class Judged:
 
     @property
     def pairs(self) -> list[Pair]:
-        """The query with each candidate."""
         return [(self.query, document) for document in self.documents]
 
 
 @dataclass(frozen=True)
 class RelevanceSet:
-    """Queries with judged candidates."""
+    """Queries with judged candidates; its pairs are in the order of the queries."""
 
     queries: tuple[Judged, ...]
 
     @property
     def pairs(self) -> list[Pair]:
-        """All pairs, query by query: what scores of the set are the scores of."""
         return [pair for judged in self.queries for pair in judged.pairs]
 
     @cached_property
@@ -75,8 +73,7 @@ def arxiv_tags(queries: int = QUERIES, candidates: int = CANDIDATES) -> Relevanc
     """The most used tags that name a subject, each with its papers and others drawn at random to make up
     `candidates`, in a seeded order.
 
-    A tag is left out if more than MOST_RELEVANT papers carry it: some of the papers that lack it then belong
-    to it all the same.
+    A tag of more than MOST_RELEVANT papers is left out: other papers then belong to it without carrying it.
     """
     papers, names = _data("arxiv.json"), _data("tags.json")
     uses = Counter(tag for paper in papers for tag in paper["tag"])

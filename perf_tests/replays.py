@@ -1,8 +1,8 @@
-"""Recorded measuring processes, drawn again and again: how often would the gate be right?
+"""Recorded measuring processes, resampled: how often would the gate be right?
 
-Every process was recorded with the same code on both sides, so whatever is called is called falsely. What a
-slower head would have looked like is its blocks, longer by that share. (The base was made first in all of
-them; in every second one base and head have changed names since, as if they had taken turns.)
+Every process was recorded with the same code on both sides, so each REGRESSED or IMPROVED is false. A slower
+head is simulated by longer blocks. (The base was made first in all of them; in every second process base and
+head have changed names since, as if they had taken turns.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHANNELS = ("wall_s", "device_s")
 
 
 def pack(result: Result) -> dict[str, Any]:
-    """A measuring process in columns, its palindromes as words: "bhsshb hsbbsh ..."."""
+    """A measuring process in columns, with palindromes as words: "bhsshb hsbbsh ..."."""
     return {
         "machine": result["machine"],
         "configurations": {
@@ -79,11 +79,9 @@ def slowed(result: Result, shares: Mapping[str, float], arms: Sequence[str] = ("
 
 
 def replay(
-    processes: Sequence[Result],
-    rules: Mapping[str, Rule],
-    draw: random.Random,
+    processes: Sequence[Result], rules: Mapping[str, Rule], draw: random.Random,
     judge: Callable[..., PairedVerdicts] = judge_campaign,
-) -> PairedVerdicts:
+) -> PairedVerdicts:  # fmt: skip
     """One whole run: processes drawn without replacement, as many as it takes."""
     looks = next(iter(rules.values())).looks
     drawn = draw.sample(list(processes), looks[-1])
@@ -130,7 +128,7 @@ def _blocks(columns: Columns) -> list[dict[str, Any]]:
 
 
 class Estimates:
-    """What each process says of each comparison, worked out once: a longer head only adds to it.
+    """Each process's changes by comparison, computed once: a longer head only adds a constant.
 
     Args:
         processes: recorded, of unchanged code.
@@ -152,7 +150,7 @@ class Estimates:
         }
 
     def regressed(self, draw: random.Random, name: str, share: float) -> bool:
-        """Whether one run, drawn anew, calls a configuration REGRESSED whose head is longer by a share."""
+        """Whether one more drawn run calls a configuration REGRESSED whose head is longer by a share."""
         rule = self._rules[name]
         rows = draw.sample(range(self._count), rule.looks[-1])
         for look in rule.looks:

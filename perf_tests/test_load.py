@@ -1,7 +1,7 @@
 """A service under load: the same arrivals for xenc and for a lock around sentence-transformers' predict.
 
-Rates are shares of what the latter can take. What holds exactly (nothing compiles, every accepted request is
-answered with its own scores) fails here; what is a time is recorded and shown.
+Rates are shares of the latter's capacity. Exact laws (nothing compiles, every accepted request is answered
+with its own scores) fail here; times are recorded and shown.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from perf_tests import workloads
 from perf_tests.configurations import Configuration
-from perf_tests.load_trace import profiled
+from perf_tests.device_thread import traced_thread
 from perf_tests.open_loop import Ask, Load, capacity, play, poisson
 from perf_tests.scorers import DTYPES, OutputError, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair, Workload
@@ -28,22 +29,22 @@ from xenc import watch_compiles
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import synchronised_seconds
 
-LOCKED: Final = "locked predict"
-BOUNDED: Final = "packed, bounded"
-SERVERS: Final = ("packed", "packed-eager", LOCKED)
+LOCKED = "locked predict"
+BOUNDED = "packed, bounded"
+SERVERS = ("packed", "packed-eager", LOCKED)
 
-SHARES: Final = (0.5, 0.8, 1.3)
+SHARES = (0.5, 0.8, 1.3)
 """Of the locked server's capacity; the last is beyond it."""
 
-CLIENTS: Final = (64, 1, 8)
+CLIENTS = (64, 1, 8)
 
-SECONDS: Final = {"cpu": 6.0, "cuda": 10.0}
+SECONDS = {"cpu": 6.0, "cuda": 10.0}
 """Of arrivals in a run."""
 
 CapacityOf = Callable[[str], float]
 """Device -> pairs per second."""
 
-MOST_DOCUMENTS: Final = {"cpu": 16, "cuda": 100}
+MOST_DOCUMENTS = {"cpu": 16, "cuda": 100}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +60,14 @@ class Row:
 def rows() -> list[Any]:
     """Pytest parameters. Servers take turns at equal arrivals, so that a machine that slows, slows all."""
     parameters = []
-    for marker, device in (("cpu", "cpu"), ("gpu", "cuda")):
-        for clients in CLIENTS:
-            for share in SHARES:
-                for server in (*SERVERS, *([BOUNDED] if share > 1 else [])):
-                    row = Row(device=device, server=server, clients=clients, share=share)
-                    marks = [getattr(pytest.mark, marker), *([pytest.mark.slow] if device == "cpu" else [])]
-                    name = f"{marker}-{clients}-{share}-{server.replace(', ', '-').replace(' ', '-')}"
-                    parameters.append(pytest.param(row, marks=marks, id=name))
+    for marker, device, clients, share in (
+        (*where, *how) for where in (("cpu", "cpu"), ("gpu", "cuda")) for how in product(CLIENTS, SHARES)
+    ):
+        marks = [getattr(pytest.mark, marker), *([pytest.mark.slow] if device == "cpu" else [])]
+        for server in (*SERVERS, *([BOUNDED] if share > 1 else [])):
+            row = Row(device=device, server=server, clients=clients, share=share)
+            name = f"{marker}-{clients}-{share}-{server.replace(', ', '-').replace(' ', '-')}"
+            parameters.append(pytest.param(row, marks=marks, id=name))
     return parameters
 
 
@@ -102,9 +103,8 @@ def test_load(
     assert watch.report.clean, watch.report.describe()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Server:
-    """Something that many clients may ask at once."""
+class Server(NamedTuple):
+    """A scorer, and how many clients may ask it at once."""
 
     scorer: Scorer
     ask: Ask
@@ -121,21 +121,21 @@ def serving(scorers: Scorers, row: Row, *, half_a_second: int) -> Iterator[Serve
     if row.server == BOUNDED:
         scorer.model.max_waiting_pairs = max(half_a_second, 2 * MOST_DOCUMENTS[row.device])
     try:
-        yield Server(scorer=scorer, ask=scorer.logits)
+        yield Server(scorer, scorer.logits)
         assert scorer.model.waiting_pairs == 0
     finally:
         scorer.model.max_waiting_pairs = None
 
 
 def locked(scorers: Scorers, device: str) -> Server:
-    """What one writes without knowing better: sentence-transformers' predict, one caller at a time."""
+    """sentence-transformers' predict, one caller at a time."""
     scorer, lock = ready(scorers, "sentence-transformers", device), threading.Lock()
 
     def ask(pairs: Sequence[Pair]) -> np.ndarray:
         with lock:
             return scorer.logits(pairs)
 
-    return Server(scorer=scorer, ask=ask)
+    return Server(scorer, ask)
 
 
 @pytest.fixture(scope="session")
@@ -158,9 +158,8 @@ def ready(scorers: Scorers, name: str, device: str) -> Scorer:
 
 def documents(device: str) -> Workload:
     """What requests are drawn from: a short query and documents, on two cores of one sentence each."""
-    return (
-        workloads.short_documents(batch_size=64) if device == "cpu" else workloads.short_query(batch_size=64)
-    )
+    make = workloads.short_documents if device == "cpu" else workloads.short_query
+    return make(batch_size=64)
 
 
 @cache
@@ -197,5 +196,5 @@ def traced(scorer: Scorer, folder: Path, row: Row) -> Iterator[None]:
         yield
         return
     name = f"{row.device}-{row.clients}-{row.share}-{row.server.replace(', ', '-')}.json.gz"
-    with profiled(scorer.model, folder / name):
+    with traced_thread(scorer.model, folder / name):
         yield

@@ -22,11 +22,9 @@ from xenc.profiling.flops import gemm_seconds_per_token
 @pytest.mark.benchmark(timer=synchronised_seconds)
 @pytest.mark.parametrize("configuration", configurations())
 def test_predict(
-    benchmark: Any,
-    configuration: Configuration,
-    scorers: Scorers,
+    benchmark: Any, configuration: Configuration, scorers: Scorers,
     profile: Callable[[Scorer, list[Pair]], None],
-) -> None:
+) -> None:  # fmt: skip
     quantize = PRESETS[configuration.name].quantize
     reason = missing_for(PRESETS[configuration.name])
     if reason is None:
@@ -45,22 +43,17 @@ def test_predict(
     rounds = [workload.round(number) for number in range(ROUNDS)]
     reference = scorers.reference(configuration)
     reference.logits(rounds[0])
-    error = output_error(
-        scorer.logits(rounds[0]),
-        rounds[0],
-        model=model,
-        device=device,
-        max_length=workload.max_length,
-        dtype=DTYPES[device],
-        quantize=quantize,
-    )
+    error, tolerance = output_error(
+        scorer.logits(rounds[0]), rounds[0], model=model, device=device, max_length=workload.max_length,
+        dtype=DTYPES[device], quantize=quantize,
+    )  # fmt: skip
     with scorers.broken(scorer):
         timing = time_rounds(benchmark, scorer.logits, rounds, reference=reference.logits)
     benchmark.extra_info.update(
         graphs=scorer.graphs,
         warmup_s=scorer.warmup_s,
-        output_error=error.error,
-        output_tolerance=error.tolerance,
+        output_error=error,
+        output_tolerance=tolerance,
         **compile_counts(timing.compiles),
         **throughput(configuration, scorer, timing, rounds),
     )

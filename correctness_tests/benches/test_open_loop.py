@@ -1,4 +1,4 @@
-"""The load is what it claims: drawn beforehand, not slowed by a slow server, and nobody unanswered in it."""
+"""The load: drawn in advance, not slowed by a slow server, and no request unanswered."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import xenc
-from perf_tests.load_trace import profiled
+from perf_tests.device_thread import traced_thread
 from perf_tests.open_loop import Arrival, Unanswered, play, poisson
 from xenc import Overloaded
 
@@ -69,21 +69,21 @@ def test_what_a_stall_held_back_counts_from_when_it_was_due():
     assert load.latency(99) > load.latency(50) > load.latency(1)
 
 
-def test_nobody_is_asked_before_it_is_due_and_no_more_at_once_than_there_are_clients():
+def test_no_request_is_sent_before_it_is_due_and_no_more_at_once_than_there_are_clients():
     under_way, most, early = [], [], []
-    started = time.perf_counter()
-    dues = {1 + number: number * 0.002 for number in range(40)}
+    started, dues = time.perf_counter(), [number * 0.002 for number in range(40)]
 
     def watched(pairs):
-        early.append(time.perf_counter() - started < dues[len(pairs)])
+        early.append(time.perf_counter() - started < dues[len(pairs) - 1])
         under_way.append(pairs)
         most.append(len(under_way))
         time.sleep(0.01)
         under_way.remove(pairs)
         return scores(pairs)
 
-    arrivals = [Arrival(due=due, pairs=[PAIR] * size) for size, due in dues.items()]
-    load = play(arrivals, watched, clients=3)
+    load = play(
+        [Arrival(due=due, pairs=[PAIR] * size) for size, due in enumerate(dues, 1)], watched, clients=3
+    )
     assert not any(early)
     assert max(most) <= 3
     assert len(load.answered) == 40
@@ -118,7 +118,7 @@ def test_a_trace_taken_under_load_shows_the_devices_thread(tiny, tmp_path):
     with xenc.CrossEncoder(str(tiny), device="cpu", execution="packed-eager") as model:
         forward = model.pipeline.forward
         model.pipeline.forward = lambda batch: batches.append(batch) or forward(batch)
-        with profiled(model, tmp_path / "traces" / "load.json.gz"):
+        with traced_thread(model, tmp_path / "traces" / "load.json.gz"):
             load = play(at(*[0.001 * number for number in range(30)]), model.predict, clients=4)
     assert len(load.answered) == 30
     with gzip.open(tmp_path / "traces" / "load.json.gz", "rt") as file:

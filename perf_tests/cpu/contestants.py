@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +21,14 @@ Trials = dict[int, list[float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """A row in every batch size that it may run in; xenc's has one, for it lays out batches by tokens."""
+    """A row in each of its batch sizes; xenc's has one, since it lays out batches by tokens."""
 
     row: Row
     by_batch_size: Mapping[int, Contestant]
 
 
 class Contestants:
-    """Makes rows ready, each once, or once per workload where a row has to.
-
-    Args:
-        setting: where and on what.
-    """
+    """Makes rows ready, each once, or once per workload where a row requires it."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
@@ -71,21 +67,16 @@ class Contestants:
 def try_batch_sizes(
     candidates: Sequence[Candidates], pairs: Sequence[Pair], trials: int, primed_on: int
 ) -> dict[str, Trials]:
-    """Time those that have a choice, in turns; by row. One that breaks in a batch size is without it."""
-    found: dict[str, Trials] = {each.row.name: {} for each in candidates if len(each.by_batch_size) > 1}
+    """Time rows with several batch sizes, in turns; by row. A batch size that fails is left out."""
+    choosing = [each for each in candidates if len(each.by_batch_size) > 1]
+    found: dict[str, Trials] = {each.row.name: {} for each in choosing}
     for _ in range(trials):
-        for name, size, contestant in _with_a_choice(candidates):
-            seconds = _seconds(contestant, pairs, primed_on)
-            if seconds is not None:
-                found[name].setdefault(size, []).append(seconds)
-    return found
-
-
-def _with_a_choice(candidates: Sequence[Candidates]) -> Iterator[tuple[str, int, Contestant]]:
-    for each in candidates:
-        if len(each.by_batch_size) > 1:
+        for each in choosing:
             for size, contestant in each.by_batch_size.items():
-                yield each.row.name, size, contestant
+                seconds = _seconds(contestant, pairs, primed_on)
+                if seconds is not None:
+                    found[each.row.name].setdefault(size, []).append(seconds)
+    return found
 
 
 def _seconds(contestant: Contestant, pairs: Sequence[Pair], primed_on: int) -> float | None:
@@ -95,7 +86,7 @@ def _seconds(contestant: Contestant, pairs: Sequence[Pair], primed_on: int) -> f
             started = time.perf_counter()
             contestant.logits(pairs)
             return time.perf_counter() - started
-    except Exception:  # it breaks again, and is noted, if there is no other batch size
+    except Exception:  # if no other batch size works, it fails again and is noted
         return None
 
 

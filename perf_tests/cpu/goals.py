@@ -1,7 +1,7 @@
-"""What is claimed on one processor, and what became of it in one run. Pure.
+"""The claims for one processor, and whether one run reached them.
 
-A speed over a peer is the median of each round's own ratio, in the same precision. A goal over a row that is
-absent is not measured.
+A speed over a peer is the median of each round's own ratio, in the same precision. A goal over an absent row
+is not measured.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ _OVER: Final = (
 
 
 def speed(ours: Timed, theirs: Timed) -> tuple[float, float]:
-    """How often as fast, and the relative spread of that over rounds."""
+    """How many times as fast, and the relative spread of that over rounds."""
     each = ratios(theirs, ours)
     return statistics.median(each), relative_spread(each)
 
 
 def _over(results: Results, *, workload: str, peer: str, precision: str) -> Found:
     found = results.workloads.get(workload)
-    if found is None:
-        return None
-    ours, theirs = found.ours(f"{XENC} {precision}"), found.timed(peer)
+    return None if found is None else _compared(found.ours(f"{XENC} {precision}"), found.timed(peer))
+
+
+def _compared(ours: Timed | None, theirs: Timed | None) -> Found:
     if ours is None or theirs is None:
         return None
     value, spread = speed(ours, theirs)
@@ -52,15 +53,15 @@ def _over(results: Results, *, workload: str, peer: str, precision: str) -> Foun
 
 
 def _over_int8(results: Results, *, workload: str) -> Found:
-    """Over the faster of the others' int8, whatever its error; where it is less than xenc's, that is said."""
+    """Over the faster of the others' int8, whatever its error, which is reported."""
     found = results.workloads.get(workload)
     if found is None:
         return None
     ours, theirs = found.fastest(*OURS_IN_INT8, ours=True), found.fastest(*THEIRS_IN_INT8)
-    if ours is None or theirs is None:
+    compared = _compared(ours, theirs)
+    if compared is None:
         return None
-    value, spread = speed(ours, theirs)
-    said = f"{ours.name} over {theirs.name}, batch {theirs.batch_size}; spread {spread:.1%}"
+    value, said = compared
     if ours.largest_error is not None and theirs.largest_error is not None:
         more = ours.largest_error > theirs.largest_error
         errors = f"{ours.largest_error:.2g} beside {theirs.largest_error:.2g}"

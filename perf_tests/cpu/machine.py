@@ -16,7 +16,7 @@ FLAGS: Final = (
 )  # fmt: skip
 """Instructions that products of matrices are made of."""
 
-LIBRARIES: Final = ("torchao", "openvino", "nncf", "onnx", "onnxruntime", "zentorch")
+LIBRARIES: Final = ("torchao", "openvino", "nncf", "onnx", "onnxruntime")
 
 _OF_LSCPU: Final = ("Model name", "CPU(s)", "Thread(s) per core", "L2 cache", "L3 cache", "Hypervisor vendor")
 

@@ -13,7 +13,6 @@ from perf_tests.cpu.setting import Setting
 from perf_tests.peers import Absent, SentenceTransformers
 from perf_tests.peers.onnxruntime import onnxruntime
 from perf_tests.peers.openvino import openvino
-from perf_tests.peers.zentorch import zentorch
 from perf_tests.workloads import Workload
 from xenc import PRESETS, Execution
 from xenc.models.precision import has_int8_instructions
@@ -21,7 +20,6 @@ from xenc.models.precision import has_int8_instructions
 ST: Final = "sentence-transformers"
 OPENVINO: Final = "OpenVINO"
 ONNXRUNTIME: Final = "ONNX Runtime"
-ZENTORCH: Final = "zentorch"
 XENC: Final = "xenc"
 
 MakePeer = Callable[[Setting, Workload], Any]
@@ -33,10 +31,10 @@ class Row:
     """One line of the table.
 
     Attributes:
-        group: whose it is.
-        precision: "float32", "bfloat16", or "int8" with what the rest is computed in.
+        group: the system.
+        precision: "float32", "bfloat16", or "int8" with the dtype of the rest.
         preset: of xenc, where a table has several in one precision.
-        dtype: of what is not quantised.
+        dtype: of what is not quantized.
         int8: whether products are of int8.
         execution: how xenc scores; None for a peer.
         peer: makes a peer; None for xenc.
@@ -54,7 +52,6 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
         return " ".join(filter(None, (self.group, self.preset, self.precision)))
 
 
@@ -63,12 +60,12 @@ DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def table_rows() -> tuple[Row, ...]:
     """All rows, in the order of the table."""
-    alone = ("float32",)
+    float32 = ("float32",)
     return (
         *_rows(ST, _sentence_transformers),
         *_rows(OPENVINO, _openvino), *_rows(OPENVINO, _openvino, int8=True),
-        *_rows(ONNXRUNTIME, _onnxruntime, alone), *_rows(ONNXRUNTIME, _onnxruntime, alone, int8=True),
-        *_rows(XENC), *_rows(XENC, int8=True), *_rows(ZENTORCH, _zentorch),
+        *_rows(ONNXRUNTIME, _onnxruntime, float32), *_rows(ONNXRUNTIME, _onnxruntime, float32, int8=True),
+        *_rows(XENC), *_rows(XENC, int8=True),
     )  # fmt: skip
 
 
@@ -98,11 +95,6 @@ def _openvino(setting: Setting, workload: Workload, dtype: torch.dtype, int8: bo
 
 def _onnxruntime(setting: Setting, _: Workload, dtype: torch.dtype, int8: bool) -> Any:
     return onnxruntime(setting.checkpoint(), setting.threads, setting.batch_sizes[0], int8=int8)
-
-
-def _zentorch(setting: Setting, _: Workload, dtype: torch.dtype, int8: bool) -> Any:
-    check_native(setting, dtype)
-    return zentorch(setting.checkpoint(), dtype, setting.batch_sizes[0])
 
 
 CASE: Final = (

@@ -1,4 +1,4 @@
-"""One run: workload by workload, each row safe from the others' failures."""
+"""One run, workload by workload; a row that fails leaves the others alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perf_tests.cpu.contestants import Candidates, Contestants, best_batch_size,
 from perf_tests.cpu.machine import facts
 from perf_tests.cpu.report import markdown
 from perf_tests.cpu.results import Found, Results
-from perf_tests.cpu.rows import XENC, ZENTORCH, Row
+from perf_tests.cpu.rows import XENC, Row
 from perf_tests.cpu.setting import Setting
 from perf_tests.peers import Absent
 from perf_tests.side_by_side.contestant import Contestant
@@ -34,14 +34,7 @@ _TURNS = 5
 
 
 class Run(Steps):
-    """One run and where it leaves what it finds.
-
-    Args:
-        setting: what is measured on what.
-        rows: who takes part.
-        out: the folder of the report.
-        tell: where lines of progress go.
-    """
+    """Measures rows in a setting; see `Steps`."""
 
     def __init__(
         self, setting: Setting, rows: Sequence[Row], out: Path, tell: Callable[[str], object] | None = None
@@ -97,9 +90,9 @@ class Run(Steps):
         )
 
     def _ready(self, workload: Workload, found: Found) -> list[Candidates]:
-        """Rows that can run; zentorch last, for it changes settings of the compiler that xenc uses too."""
+        """The rows that can run."""
         ready: dict[str, Candidates] = {}
-        for row in sorted(self.rows, key=lambda row: row.group == ZENTORCH):
+        for row in self.rows:
             self.say(f"  {row.name}")
 
             def make(row: Row = row) -> None:
@@ -117,7 +110,7 @@ class Run(Steps):
         return True
 
     def _look_into(self, found: Found, contestants: Sequence[Contestant], pairs: list[Pair]) -> None:
-        """What the matrix products alone would take just now, and what attention takes, of xenc's rows."""
+        """Shares of the matrix products and of attention in the time of xenc's rows."""
         for contestant in contestants:
             row, timed = contestant.row, found.timed(contestant.row.name)
             if contestant.model is None or timed is None or not isinstance(row, Row) or row.int8:
@@ -130,7 +123,7 @@ class Run(Steps):
             found.attention_share[row.name] = seconds / profile.wall_s
 
     def _products_share(self, contestant: Contestant, row: Row, pairs: list[Pair]) -> float:
-        """In turns, since the machine's speed wanders: a median of what products take over what all takes."""
+        """The products' share of the seconds, a median of passes in turns: the machine's speed varies."""
         model = AutoModelForSequenceClassification.from_pretrained(self.setting.checkpoint(), dtype=row.dtype)
         shares = []
         for _ in range(_TURNS):

@@ -1,11 +1,10 @@
-"""What is measured on what."""
+"""The models and workloads that are measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -13,39 +12,34 @@ from perf_tests import models, workloads
 from perf_tests.workloads import Pair, Workload
 from xenc import fastest_dtype
 
-WORKLOADS: Final = {
-    workload.name: workload
-    for workload in (
-        workloads.seed(pairs=96, batch_size=4), workloads.short_query(batch_size=4),
-        workloads.skewed(pairs=96, batch_size=4),
-    )
-}  # fmt: skip
 
-CASE_WORKLOADS: Final = (
-    workloads.seed(pairs=24, batch_size=4), workloads.short_query(batch_size=4),
-    workloads.skewed(pairs=24, batch_size=4),
-)  # fmt: skip
+def _sized(pairs: int) -> tuple[Workload, ...]:
+    sizes = {"pairs": pairs, "batch_size": 4}
+    return workloads.seed(**sizes), workloads.short_query(batch_size=4), workloads.skewed(**sizes)
+
+
+WORKLOADS = {workload.name: workload for workload in _sized(96)}
+
+CASE_WORKLOADS = _sized(24)
 """The same, sized so that `make bench` takes minutes."""
-
-CALIBRATION_PAIRS: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A model and what it is given to do.
+    """A model and its work.
 
     Attributes:
         checkpoint: makes the model.
-        workloads: what rows score; a round is the same list for every row.
+        workloads: a round is the same list for every row.
         rounds: each row is timed once in each.
-        trials: how often a peer is tried in each batch size before.
-        batch_sizes: those that peers are tried in.
+        trials: passes of a peer in each batch size, to choose one.
+        batch_sizes: of peers.
         fastest: the dtype that the processor is fastest in.
         threads: of every row.
         primed_on: pairs that a row scores before each turn.
-        calibration_pairs: of a model that is quantised ahead.
-        looked_into: the workload of which it is asked where the time goes; "" for none.
-        rehearsal: whether no number means anything.
+        calibration_pairs: of a model that is quantized in advance.
+        looked_into: the workload to profile; "" for none.
+        rehearsal: the numbers mean nothing.
     """
 
     checkpoint: Callable[[], Path] = models.minilm
@@ -56,16 +50,15 @@ class Setting:
     fastest: torch.dtype = field(default_factory=lambda: fastest_dtype("cpu"))
     threads: int = field(default_factory=torch.get_num_threads)
     primed_on: int = 16
-    calibration_pairs: int = CALIBRATION_PAIRS
+    calibration_pairs: int = 100
     looked_into: str = "seed"
     rehearsal: bool = False
 
     def rounds_of(self, workload: Workload) -> list[list[Pair]]:
-        """The lists that every row scores."""
         return [workload.round(number) for number in range(self.rounds)]
 
     def trial_of(self, workload: Workload) -> list[Pair]:
-        """A list of the same kind, which no round has unless they are all the same."""
+        """Another list, unless all rounds are the same."""
         return workload.round(self.rounds)
 
     def calibration_of(self, workload: Workload) -> list[Pair]:

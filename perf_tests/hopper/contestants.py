@@ -13,11 +13,7 @@ from xenc import CrossEncoder
 
 
 class Contestants:
-    """Makes rows ready. Those that differ in order, batch size or token budgets alone share a model.
-
-    Args:
-        setting: where and on what.
-    """
+    """Makes rows ready. Rows that differ only in order, batch size or token budgets share a model."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
@@ -25,26 +21,18 @@ class Contestants:
 
     def ready(self, row: Row) -> Contestant:
         """A contestant, for which nothing is left to compile."""
-        return self._peer(row) if row.execution is None else self._ours(row)
-
-    def _peer(self, row: Row) -> Contestant:
-        known = self._models.get(row.model_key)
-        if known is None:
-            setting = self._setting
-            peer: Any = peers.make(
-                row.peer, setting.checkpoint(), setting.device, setting.dtype, row.batch_size
+        setting, known = self._setting, self._models.get(row.model_key)
+        if row.execution is None:
+            peer: Any = (
+                peers.make(row.peer, setting.checkpoint(), setting.device, setting.dtype, row.batch_size)
+                if known is None
+                else known.at(row.batch_size)
             )
-            self._models[row.model_key] = peer
-        else:
-            peer = known.at(row.batch_size)
-        return Contestant(row, Scorer(peer=peer, batch_size=row.batch_size), self._setting.device)
-
-    def _ours(self, row: Row) -> Contestant:
-        setting = self._setting
-        model = self._models.get(row.model_key)
-        if model is None:
-            model = self._models[row.model_key] = CrossEncoder(
+            self._models.setdefault(row.model_key, peer)
+            return Contestant(row, Scorer(peer=peer, batch_size=row.batch_size), setting.device)
+        if known is None:
+            known = self._models[row.model_key] = CrossEncoder(
                 str(setting.checkpoint()), device=setting.device, max_length=setting.workload.max_length,
                 model_kwargs={"dtype": setting.dtype}, execution=row.execution,
             )  # fmt: skip
-        return warmed_up(row, model, row.batch_size, setting.device)
+        return warmed_up(row, known, row.batch_size, setting.device)

@@ -31,20 +31,14 @@ from xenc.profiling.report import markdown as profile_markdown
 from xenc.text.tokens import tokenize
 
 SHARE_TO_COMPILE: Final = 0.3
-"""Of the time: what is not in the cache by then is compiled when its row is made ready."""
+"""Share of the time to fill the compiler's cache in; the rest is compiled when its row is made ready."""
 
 SHARE_TO_PREPARE: Final = 0.6
-"""Of the time: after that no further row is made ready, so that the others can be timed."""
+"""Share of the time after which no further row is made ready, so that the others can be timed."""
 
 
 class Run(Steps):
-    """One run and where it leaves what it finds.
-
-    Args:
-        setting: where and on what.
-        out: the folder of the report.
-        seconds: after which nothing new begins.
-    """
+    """One run in a setting, which begins nothing new after so many seconds; see `Steps`."""
 
     def __init__(self, setting: Setting, out: Path, seconds: float) -> None:
         self.machine = Machine(setting.device)
@@ -55,11 +49,10 @@ class Run(Steps):
 
     @property
     def left(self) -> float:
-        """Seconds."""
         return self.seconds - self.elapsed
 
     def part(self, name: str) -> None:
-        """Run a part; note why it could not be, and leave the results in any case."""
+        """Run a part, or note why it could not run; write the results in any case."""
         self.say(name)
         if self.left <= 0:
             self.results.problems[name] = "no time was left"
@@ -74,7 +67,6 @@ class Run(Steps):
         return self.ready[row.name]
 
     def named(self, name: str) -> Contestant:
-        """The contestant of a row's name."""
         return self.contestant(next(row for row in table_rows(self.setting) if row.name == name))
 
 
@@ -86,7 +78,6 @@ def compile_first(run: Run) -> None:
 
 
 def rows_in_turns(run: Run) -> None:
-    """The table."""
     setting, results = run.setting, run.results
     rounds = [setting.workload.round(number) for number in range(setting.rounds)]
     _describe(run, rounds)
@@ -126,7 +117,6 @@ def _make_ready(run: Run, row: Row, timed: Timed, pairs: list[Pair]) -> None:
 
 
 def _describe(run: Run, rounds: list[list[Pair]]) -> None:
-    """What the table is about."""
     setting, results = run.setting, run.results
     run.say("  the model, made if there is none yet")
     model = run.named("sdpa-sorted").model

@@ -16,12 +16,7 @@ from perf_tests.models import saved_once
 
 
 class Classifier(torch.nn.Module):
-    """Logits [B, 1] of arrays [B, L], for that is what can be exported.
-
-    Args:
-        checkpoint: the weights, in float32.
-        attention: transformers' name of an implementation.
-    """
+    """Logits [B, 1] of arrays [B, L], in float32, under an attention implementation of transformers."""
 
     def __init__(self, checkpoint: Path, attention: str) -> None:
         super().__init__()
@@ -29,16 +24,12 @@ class Classifier(torch.nn.Module):
             checkpoint, dtype=torch.float32, attn_implementation=attention
         ).eval()
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        self.inputs = [
-            name
-            for name in ("input_ids", "attention_mask", "token_type_ids")
-            if name in tokenizer.model_input_names
-        ]
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        self.inputs = [name for name in names if name in tokenizer.model_input_names]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Logits [B, 1]."""
         others = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **others).logits
         return logits
@@ -51,23 +42,19 @@ class Classifier(torch.nn.Module):
 
 
 def kept(
-    kind: str,
-    checkpoint: Path,
-    source: Path,
-    libraries: tuple[str, ...],
-    make: Callable[[Path], None],
+    kind: str, checkpoint: Path, source: Path, libraries: tuple[str, ...], make: Callable[[Path], None],
     *more: object,
-) -> Path:
-    """A folder that `make` has filled, once per weights, versions, and the file that says how.
+) -> Path:  # fmt: skip
+    """A folder that `make` has filled, once per weights, versions, source file, and whatever `more` holds.
 
     Args:
-        kind: what it is, as part of the folder's name.
-        checkpoint: what it is made of.
-        source: the file that says how.
+        kind: part of the folder's name.
+        checkpoint: the weights.
+        source: the file that defines `make`.
         libraries: whose versions count, besides torch's and transformers'.
         make: fills a folder that does not exist yet.
-        more: what else it depends on.
-    """  # fmt: skip
+        more: other values that count.
+    """
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for file in [*sorted(checkpoint.glob("*.safetensors")), checkpoint / "config.json"]:
         digest.update(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Rows timed in turns: each once per round, on the same pairs, so that a device that slows down slows all."""
+"""Rows timed in turns, each once per round on the same pairs: a device that slows down slows all of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from xenc.gate.exact import compile_counts
 from xenc.gate.measure import relative_spread, synchronised_seconds
 
 PRIMED_ON: Final = 64
-"""Pairs that a contestant scores before each turn, to find its buffers and the device's caches its own."""
+"""Pairs that a contestant scores before each turn, to refill its buffers and the device's caches."""
 
 
 @dataclass(kw_only=True)
 class Timed:
-    """What a row showed.
+    """A row's measurements.
 
     Attributes:
         group, name, batch_size: the row's.
@@ -30,11 +30,10 @@ class Timed:
         seconds: wall clock per round.
         device_seconds: of forward passes per round; empty for a peer.
         waste: padding / all tokens, a median over rounds; None for a peer.
-        counts: what compiled, broke or fell to eager while it was timed.
+        counts, finding: what compiled, broke or fell to eager while it was timed; the last of it in words.
         output_error, output_tolerance: largest distance from the float32 oracle, and what is tolerated.
-        largest_error: that distance over all pairs of a round, where all were compared.
-        kendall_tau, kendall_floor: agreement with the oracle's order, and what it may not fall below.
-        finding: the last of these in words.
+        largest_error: the same over all pairs of a round, where all were compared.
+        kendall_tau, kendall_floor: agreement with the oracle's order, and its lower bound.
         problem: why it could not be made ready or timed.
     """
 
@@ -57,16 +56,16 @@ class Timed:
 
     @property
     def stands(self) -> bool:
-        """Whether it was timed, answered rightly and compiled nothing meanwhile: else it proves nothing."""
+        """Whether it was timed, answered rightly and compiled nothing meanwhile; else it does not count."""
         right = self.output_error is not None and self.output_error <= (self.output_tolerance or 0.0)
         return self.problem is None and bool(self.seconds) and right and not any(self.counts.values())
 
     def spread_per(self, counts: Sequence[int]) -> float:
-        """Relative spread of seconds per token, or whatever is counted: rounds differ in their pairs."""
+        """Relative spread of seconds per token, since rounds differ in their pairs."""
         return relative_spread([each / count for each, count in zip(self.seconds, counts, strict=False)])
 
     def per_second(self, counts: Sequence[int]) -> float:
-        """Pairs, tokens or whatever is counted per second: a median over rounds."""
+        """Pairs or tokens per second: a median over rounds."""
         return statistics.median(count / each for count, each in zip(counts, self.seconds, strict=False))
 
 
@@ -80,9 +79,9 @@ def time_in_turns(
     """Time every contestant once on each round; each round begins with another one.
 
     Args:
-        contestants: made ready, and where to note what they show.
+        contestants: made ready, with the records to fill.
         rounds: lists of pairs.
-        after_each: called after each turn.
+        after_each: called after each turn; its errors are ignored.
         time_left: whether another round may begin.
         primed_on: pairs that each scores before its turn.
 
@@ -106,7 +105,7 @@ def time_in_turns(
                 if contestant.waste is not None:
                     wastes.setdefault(id(timed), []).append(contestant.waste)
                     timed.waste = statistics.median(wastes[id(timed)])
-                with suppress(Exception):  # who only looks on is not worth a row
+                with suppress(Exception):
                     after_each()
     return len(rounds)
 
@@ -123,7 +122,7 @@ def ratios(row: Timed, other: Timed) -> list[float]:
 
 @contextmanager
 def nothing_collected() -> Iterator[None]:
-    """Garbage is collected before, and not while the block runs."""
+    """Collect garbage before the block and not during it."""
     collects = gc.isenabled()
     gc.collect()
     gc.disable()
