@@ -1,9 +1,8 @@
-"""An H200 that is not there: Inductor generates code for it as far as no kernel has to run.
+"""An H200 that is not there: Inductor generates code for it without running a kernel.
 
-Tensors are fake: they have a device, a shape and a dtype, and no memory. Inductor asks PyTorch for the
-device's properties and Triton for its target; both are answered here. What it generates is caught before it
-would be loaded. It chooses among kernels by a rule in most modes; where it would time them ("max-autotune"),
-nothing here can answer.
+Tensors are fake: they have a device, a shape and a dtype, but no memory. The device's properties and Triton's
+target are answered here, and generated code is caught before it would be loaded. This covers modes in which
+Inductor chooses kernels by a rule, not "max-autotune", which times them.
 """
 
 from __future__ import annotations
@@ -33,22 +32,18 @@ _PROPERTIES: Final = SimpleNamespace(
 
 
 class NoCompilerError(Exception):
-    """What generates code for CUDA is not installed."""
+    """A CUDA build of PyTorch, or Triton, is not installed."""
 
 
 class _Caught(Exception):
-    """The code has been generated; nothing after it is wanted."""
+    """The code has been generated: stop."""
 
 
 @dataclass
 class Generated:
-    """What Inductor generated.
+    """Inductor's GraphLowering, the module it would load, and the result of `look`.
 
-    Attributes:
-        graph: its GraphLowering; None before.
-        code: the module it would have loaded.
-        kernel_of: scheduler node -> name of the Triton kernel that it is part of.
-        seen: what `look` answered, asked while the graph was at hand.
+    `kernel_of` maps scheduler nodes to the names of the Triton kernels that they are part of.
     """
 
     graph: Any = None
@@ -69,7 +64,7 @@ def check_compilers() -> None:
 
 @contextmanager
 def fake_tensors() -> Iterator[None]:
-    """Tensors on DEVICE can be made, and anything but their values be asked for."""
+    """Tensors on DEVICE can be made and have everything but values."""
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     event = mock.Mock(spec=["record", "synchronize"])
     cuda = {
@@ -80,7 +75,7 @@ def fake_tensors() -> Iterator[None]:
         mode,
         mock.patch.multiple(torch.cuda, **cuda),
         mock.patch.object(torch.Tensor, "pin_memory", lambda self: self),
-        # what a small constant is worth does not matter
+        # the values of small constants do not matter
         mock.patch.object(FakeTensor, "tolist", lambda self: [0] * self.numel()),
     ):
         yield
@@ -88,10 +83,9 @@ def fake_tensors() -> Iterator[None]:
 
 @contextmanager
 def generating(look: Callable[[Any, dict[str, str]], Any]) -> Iterator[Generated]:
-    """torch.compile with Inductor inside generates code for an H200, and the call that compiles ends there.
+    """Inside the block torch.compile with Inductor generates code for an H200; the compiling call ends there.
 
-    Args:
-        look: asked of the GraphLowering and of `Generated.kernel_of`; the answer is `Generated.seen`.
+    `look` is called with the GraphLowering and `Generated.kernel_of`; its result is `Generated.seen`.
 
     Raises:
         NoCompilerError: a CUDA build of PyTorch, or Triton, is absent.
@@ -160,7 +154,7 @@ def _caught(generated: Generated, look: Callable[[Any, dict[str, str]], Any]) ->
 
 @contextmanager
 def _h200() -> Iterator[None]:
-    """What PyTorch, Inductor and Triton are answered when they ask for the device."""
+    """Answer PyTorch, Inductor and Triton when they ask for the device."""
     import torch._subclasses.fake_tensor as fake
     import torch.utils._triton as asked
     from torch._dynamo.device_interface import CudaInterface

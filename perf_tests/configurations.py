@@ -1,4 +1,4 @@
-"""What `test_predict` times: presets on every workload. For peers see `perf_tests.cpu` and `.hopper`."""
+"""The rows of `test_predict`: presets on every workload. For peers see `perf_tests.cpu` and `.hopper`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ ROWS: Final = (
 """The presets that are timed on every workload; `perf_tests.techniques` has the others."""
 
 REFERENCE: Final = "sdpa-sorted"
-"""Speed-ups are over this one: the best that runs without compiling. It is run again before each round."""
+"""Speed-ups are over this preset, the best that is not compiled. It runs again before each round."""
 
 ROUNDS: Final = 5
 
 _ELSEWHERE: Final = {"cpu": ("packed-cudagraphs", "packed-int8", "packed-float8"), "cuda": ("packed-int8",)}
-"""Rows that would repeat another one on this device, take minutes, or have nothing to run on."""
-
+"""Rows that repeat another one on this device, take minutes, or cannot run."""
 
 DEVICES: Final = [pytest.param("cpu", marks=pytest.mark.cpu), pytest.param("cuda", marks=pytest.mark.gpu)]
-"""Parameters of what has no rows."""
+"""Parameters of tests without rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +43,7 @@ def configurations() -> list[Any]:
     for marker, device, workloads in (("cpu", "cpu", ON_CPU), ("gpu", "cuda", ON_GPU)):
         for workload in workloads:
             for name in (name for name in ROWS if name not in _ELSEWHERE[device]):
-                marks = [getattr(pytest.mark, marker)]
-                if device == "cpu":
-                    marks.append(pytest.mark.slow)
+                marks = [getattr(pytest.mark, marker), *([pytest.mark.slow] if device == "cpu" else [])]
                 configuration = Configuration(name=name, device=device, workload=workload)
                 label = f"{marker}-{workload.name}-{name}"
                 parameters.append(pytest.param(configuration, marks=marks, id=label))

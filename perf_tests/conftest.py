@@ -1,4 +1,4 @@
-"""Fixtures of the performance suite, what of it the gate leaves alone, and what it measures in pairs."""
+"""Fixtures of the performance suite, what the gate does not judge, and what it measures in pairs."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ from xenc.gate.report import TABLES
 from xenc.profiling.measure import profile_model
 from xenc.profiling.report import markdown
 
-NOT_JUDGED = ("peer", "load", "technique", "side_by_side")
-"""Other systems, latencies that depend on a rate measured on the spot, and choices that few have made; of
-techniques those of another precision are judged, for their error and their ranking."""
-
+NOT_JUDGED = ("load", "technique", "side_by_side")
+"""Latencies at a rate measured on the spot, rare choices, and tables with other systems. Techniques
+in another precision have no such mark: they are judged for their error and ranking."""
 
 CASE_TITLE = "xenc beside what one would use instead"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what `--against` measures, and show what `make bench` is for last."""
+    """Register what `--against` measures, and the table of `make bench`."""
     config.stash[PAIRED_REQUEST] = partial(paired_request, fault=config.getoption("--fault"))
     TABLES[CASE_TITLE] = case_table
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A comparison and a baseline are about xenc and its own seconds: the rest is for the table."""
+    """A comparison and a baseline judge xenc's own seconds only."""
     gate = config.pluginmanager.get_plugin(GATE)
     if gate is not None and (gate.session.comparing or gate.session.recording):
         others = [item for item in items if any(map(item.get_closest_marker, NOT_JUDGED))]
@@ -47,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def lacks(item: pytest.Item) -> bool:
-    """Whether what a row needs is not installed: it is not judged, unless the baseline has it."""
+    """Whether a row's packages are not installed: it is not judged, unless the baseline has it."""
     for value in getattr(getattr(item, "callspec", None), "params", {}).values():
         if isinstance(value, Technique):
             return missing_for(value.execution) is not None
@@ -64,9 +63,9 @@ def scorers(request: pytest.FixtureRequest) -> Scorers:
 
 @pytest.fixture
 def profile(request: pytest.FixtureRequest) -> Callable[[Scorer, Sequence[Pair]], None]:
-    """Call it with what was timed, when it has been timed; does nothing without --profile-dir.
+    """Profiles a scorer of xenc after it was timed, if there is a --profile-dir.
 
-    Leaves trace.json and profile.md in a folder named after the test. A peer is not xenc's to profile.
+    Leaves trace.json and profile.md in a folder named after the test.
     """
     folder: Path | None = request.config.getoption("--profile-dir")
 
@@ -74,7 +73,6 @@ def profile(request: pytest.FixtureRequest) -> Callable[[Scorer, Sequence[Pair]]
         if folder is None or scorer.model is None:
             return
         own = folder / re.sub(r"[^\w.-]+", "-", request.node.name).strip("-")
-        own.mkdir(parents=True, exist_ok=True)
         trace = own / "trace.json"
         measured = profile_model(scorer.model, pairs, batch_size=scorer.batch_size, trace=trace)
         (own / "profile.md").write_text(markdown(measured), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Where an arm's time goes: by stage and by kernel. Apart from the timed blocks, which it would burden."""
+"""Where an arm's time goes, by stage and by kernel; apart from the timed blocks, which it would slow."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def stage_seconds(arm: Arm, rounds: Sequence[Sequence[Pair]]) -> dict[str, float
 
 def one_pass(arm: Arm, pairs: Sequence[Pair]) -> PassProfile:
     """Kernels and peak memory of scoring the pairs once."""
-    on_device = on_device_thread(arm.model)
-    return profile_pass(lambda: arm.logits(pairs), device=arm.device, on_device=on_device)
+    device, thread = arm.device, on_device_thread(arm.model)
+    return profile_pass(lambda: arm.logits(pairs), device=device, on_device=thread)

@@ -188,7 +188,7 @@ def try_out(arm: Arm) -> None:
 
 
 def slowness(fault: str | None, head: Arm, pairs: Sequence[Pair]) -> ExtraWork | None:
-    """The extra work that a fault "slow:FRACTION" gives the head."""
+    """The extra work of a fault "slow:FRACTION"; None for other faults."""
     name, _, share = (fault or "").partition(":")
     return head.extra_work(float(share), pairs) if name == "slow" else None
 

@@ -13,7 +13,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,7 +73,6 @@ class Load:
 
     @property
     def pairs_per_s(self) -> float:
-        """Answered pairs over the whole run."""
         return sum(len(outcome.arrival.pairs) for outcome in self.answered) / self.seconds
 
     def latency(self, percent: int) -> float:
@@ -121,7 +120,7 @@ def play(arrivals: Sequence[Arrival], ask: Ask, *, clients: int, patience: float
 
 
 class _Run:
-    """What the clients of one run share."""
+    """State shared by the clients of one run."""
 
     def __init__(self, arrivals: Sequence[Arrival], ask: Ask) -> None:
         self.outcomes: list[Outcome] = []
@@ -133,7 +132,7 @@ class _Run:
     def client(self, threads: int) -> None:
         if torch.get_num_threads() != threads:  # a setting per thread that compiled graphs guard on
             torch.set_num_threads(threads)
-        for arrival in self._arrivals():
+        while (arrival := self._take()) is not None:
             time.sleep(max(0.0, arrival.due - self._now()))
             scores = None
             try:
@@ -148,13 +147,9 @@ class _Run:
                 self.outcomes.append(Outcome(arrival=arrival, scores=scores, latency=now - arrival.due))
                 self.last = max(self.last, now)
 
-    def _arrivals(self) -> Iterator[Arrival]:
-        while True:
-            with self._lock:
-                arrival = next(self._next, None)
-            if arrival is None:
-                return
-            yield arrival
+    def _take(self) -> Arrival | None:
+        with self._lock:
+            return next(self._next, None)
 
     def _now(self) -> float:
         return time.perf_counter() - self._start

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ReplayedClock:
-    """A timer for pytest-benchmark that shows, round by round, what was measured before."""
+    """A timer for pytest-benchmark that replays earlier measurements."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -16,7 +16,6 @@ class ReplayedClock:
         return self._now
 
     def replay(self, benchmark: Any, seconds: Sequence[float]) -> None:
-        """Let the benchmark have one round for each value."""
         remaining = iter(seconds)
 
         def wait() -> None:

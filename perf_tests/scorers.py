@@ -105,7 +105,8 @@ class Scorers:
         name, device = configuration.name, configuration.device
         if name in peers.FACTORIES:
             batch_size = configuration.workload.batch_size
-            return Scorer(peer=_peer(name, device, batch_size), batch_size=batch_size)
+            made = peers.make(name, checkpoint(device), device, DTYPES[device], batch_size)
+            return Scorer(peer=made, batch_size=batch_size)
         execution = PRESETS[name]
         shared = execution.graph_settings if execution.compile_mode else (name,)
         return self._warm((device, *shared), name, configuration)
@@ -140,11 +141,6 @@ class Scorers:
         scorer = warmed_up(self._models[key], PRESETS[name], name, batch_size, known)
         self._warmups_s[*key, batch_size] = scorer.warmup_s
         return scorer
-
-
-@cache
-def _peer(name: str, device: str, batch_size: int) -> peers.Peer:
-    return peers.make(name, checkpoint(device), device, DTYPES[device], batch_size)
 
 
 @torch.inference_mode()

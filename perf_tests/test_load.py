@@ -41,9 +41,6 @@ CLIENTS = (64, 1, 8)
 SECONDS = {"cpu": 6.0, "cuda": 10.0}
 """Of arrivals in a run."""
 
-CapacityOf = Callable[[str], float]
-"""Device -> pairs per second."""
-
 MOST_DOCUMENTS = {"cpu": 16, "cuda": 100}
 
 
@@ -75,7 +72,11 @@ def rows() -> list[Any]:
 @pytest.mark.benchmark(timer=synchronised_seconds)
 @pytest.mark.parametrize("row", rows())
 def test_load(
-    benchmark: Any, row: Row, scorers: Scorers, capacity_of: CapacityOf, pytestconfig: pytest.Config
+    benchmark: Any,
+    row: Row,
+    scorers: Scorers,
+    capacity_of: Callable[[str], float],
+    pytestconfig: pytest.Config,
 ) -> None:
     most = capacity_of(row.device)
     pairs_per_s = row.share * most
@@ -92,13 +93,13 @@ def test_load(
             load: Load = benchmark.pedantic(
                 play, args=(arrivals, server.ask), kwargs={"clients": row.clients}, rounds=1, iterations=1
             )
-    error = error_of(load, server.scorer, row.device)
+    error, tolerance = error_of(load, server.scorer, row.device)
     benchmark.extra_info.update(
         server=row.server, clients=row.clients, offered_share=row.share, offered_pairs_per_s=pairs_per_s,
         answered_pairs_per_s=load.pairs_per_s, requests=len(arrivals), refused=load.refused,
         behind_s=load.behind, **{f"p{percent}_s": load.latency(percent) for percent in (50, 90, 99)},
         workload_fingerprint=documents(row.device).fingerprint, traced=bool(trace),
-        output_error=error.error, output_tolerance=error.tolerance, **compile_counts(watch.report),
+        output_error=error, output_tolerance=tolerance, **compile_counts(watch.report),
     )  # fmt: skip
     assert watch.report.clean, watch.report.describe()
 
@@ -112,7 +113,7 @@ class Server(NamedTuple):
 
 @contextmanager
 def serving(scorers: Scorers, row: Row, *, half_a_second: int) -> Iterator[Server]:
-    """A row's server, warmed up; a bounded one lets half a second's pairs wait, or two large requests'."""
+    """A row's server, warmed up; a bounded one queues half a second's pairs, or two large requests."""
     if row.server == LOCKED:
         yield locked(scorers, row.device)
         return
@@ -139,8 +140,8 @@ def locked(scorers: Scorers, device: str) -> Server:
 
 
 @pytest.fixture(scope="session")
-def capacity_of(scorers: Scorers) -> CapacityOf:
-    """The locked server's, measured when it is first asked for: all rows have the same arrivals."""
+def capacity_of(scorers: Scorers) -> Callable[[str], float]:
+    """Device -> pairs per second of the locked server, measured once: all rows have the same arrivals."""
     return cache(partial(capacity_of_locked, scorers))
 
 

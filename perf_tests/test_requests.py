@@ -1,13 +1,12 @@
-"""Requests one after the other, as a service sees them: how steady, how proportional, how little beside.
+"""Requests one after the other: how steady, how proportional to tokens, and the overhead beside the device.
 
-What holds exactly (nothing compiles) fails here; what is a time is recorded and shown.
+If something compiles a test fails here; times are recorded and shown.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from perf_tests import workloads
 from perf_tests.configurations import DEVICES, Configuration
 from perf_tests.scorers import Scorer, Scorers, laid_out
-from perf_tests.workloads import Pair, Workload
+from perf_tests.workloads import Pair
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import synchronised_seconds, time_rounds
 
@@ -30,7 +29,7 @@ pytestmark = [
 
 
 def packed(scorers: Scorers, device: str) -> Scorer:
-    workload: Workload = workloads.short_query(batch_size=64)
+    workload = workloads.short_query(batch_size=64)
     return scorers.ready(Configuration(name="packed", device=device, workload=workload))
 
 
@@ -49,10 +48,8 @@ def test_one_request_again_and_again(benchmark: Any, scorers: Scorers, device: s
     """A query and 100 documents: p99 / p50 says how steady."""
     workload = workloads.short_query(batch_size=64)
     repeats = 50 if device == "cpu" else 2000
-    record(
-        benchmark, packed(scorers, device), [workload.round(0)] * repeats,
-        workload_fingerprint=workload.fingerprint,
-    )  # fmt: skip
+    rounds, fingerprint = [workload.round(0)] * repeats, workload.fingerprint
+    record(benchmark, packed(scorers, device), rounds, workload_fingerprint=fingerprint)
 
 
 def test_requests_of_random_sizes(benchmark: Any, scorers: Scorers, device: str) -> None:
@@ -73,26 +70,18 @@ def test_requests_of_random_sizes(benchmark: Any, scorers: Scorers, device: str)
 
 
 def test_texts_are_read_while_the_device_runs(benchmark: Any, scorers: Scorers, device: str) -> None:
-    """`predict` on fresh texts, beside the device's own time on the same batches, laid out before."""
+    """`predict` on fresh texts, beside the device's own time on the same batches, made in advance."""
     workload = workloads.seed(pairs=32 if device == "cpu" else 1024, batch_size=64)
     scorer = packed(scorers, device)
     rounds = [workload.round(number) for number in range(5)]
     scorer.logits(rounds[0])
-    prepared = {id(round_): batches_of(scorer, round_) for round_ in rounds}
-    timing = time_rounds(benchmark, scorer.logits, rounds, reference=lambda round_: prepared[id(round_)]())
-    overhead = [
-        second / device_second
-        for second, device_second in zip(timing.seconds, timing.reference_seconds, strict=True)
-    ]
+    prepared = {id(pairs): laid_out(scorer.model, pairs, scorer.batch_size)[1] for pairs in rounds}
+    run = scorer.model.pipeline.run
+    timing = time_rounds(benchmark, scorer.logits, rounds, reference=lambda pairs: run(prepared[id(pairs)]))
+    both = zip(timing.seconds, timing.reference_seconds, strict=True)
+    overhead = [whole / device_s for whole, device_s in both]
     benchmark.extra_info.update(
         workload_fingerprint=workload.fingerprint, margin=MARGIN, **compile_counts(timing.compiles)
     )
     if overhead:
         benchmark.extra_info.update(predict_over_device_time=statistics.median(overhead))
-
-
-def batches_of(scorer: Scorer, pairs: list[Pair]) -> Callable[[], None]:
-    """Runs a request's batches and nothing else, on the thread that owns the device."""
-    pipeline = scorer.model.pipeline
-    _, batches = laid_out(scorer.model, pairs, scorer.batch_size)
-    return lambda: pipeline.run(batches)

@@ -1,6 +1,6 @@
-"""What `make bench` shows: xenc and what one would use instead, in turns on the same texts.
+"""The table of `make bench`: xenc and its alternatives, in turns on the same texts.
 
-All rows of a workload are timed when the first of them is asked for; each test then reports one of them.
+The first test of a workload times all its rows; each test then reports one of them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ PARAMETERS = [
 ]
 
 TimeAll = Callable[[Workload], Found]
-"""Times all rows of a workload that were asked for."""
 
 
 @pytest.fixture(scope="module")
 def time_all(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TimeAll:
-    """Once a workload, of the rows that this session runs."""
+    """Times the rows of a workload that this session runs, once."""
     wanted = {item.callspec.params["name"] for item in request.session.items if item.fspath == request.fspath}
     rows = [case_row(name, SETTING.fastest) for name in CASE if name in wanted]
     progress: Any = request.config.pluginmanager.get_plugin(NAME)

@@ -18,32 +18,25 @@ from perf_tests.workloads import Pair
 
 
 class Answers:
-    """The oracle's answers to one list of pairs, and what rows make of it.
-
-    Args:
-        setting: whose model answers.
-        pairs: the list.
-        max_length: tokens to truncate at.
-    """
+    """Compares rows with the oracle's answers to one list of pairs, cut at max_length tokens."""
 
     def __init__(self, setting: Setting, pairs: Sequence[Pair], max_length: int) -> None:
         self._setting, self._pairs, self._max_length = setting, list(pairs), max_length
         self._exact = oracle.logits(setting.checkpoint(), self._pairs, max_length=max_length)
 
     def check(self, contestant: Contestant, row: Row, timed: Timed) -> None:
-        """Score the list once, untimed; note the error, the ranking and, of xenc, what may be wrong.
+        """Score the list once, untimed; record the error, the ranking and the tolerance.
 
-        What another system makes of a precision is its own affair: it is shown, and bounds nothing.
+        Other systems have a tolerance in float32 only.
         """
         contestant.take_over()
         logits = contestant.logits(self._pairs)
         timed.largest_error = float(np.abs(logits - self._exact).max())
         timed.kendall_tau = kendall_tau(logits, self._exact)
         if row.execution is not None:
-            error = output_error(
+            timed.output_error, timed.output_tolerance = output_error(
                 logits, self._pairs, model=self._setting.checkpoint(), device="cpu",
                 max_length=self._max_length, dtype=row.dtype, quantize=row.execution.quantize,
             )  # fmt: skip
-            timed.output_error, timed.output_tolerance = error.error, error.tolerance
         elif row.dtype == torch.float32 and not row.int8:
             timed.output_error, timed.output_tolerance = timed.largest_error, FLOAT32_TOLERANCE

@@ -1,4 +1,4 @@
-"""Records of `make bench` -> the table that a stranger reads first. Pure, but for the machine's name."""
+"""Records of `make bench` -> its table."""
 
 from __future__ import annotations
 

@@ -35,11 +35,7 @@ class Contestants:
         self._made: dict[tuple[str, str | None], Candidates] = {}
 
     def ready(self, row: Row, workload: Workload) -> Candidates:
-        """A row's candidates, for which nothing is left to compile.
-
-        Raises:
-            Absent, NotInstalledError, ExecutionError: it cannot run here.
-        """
+        """A row's candidates, warmed up. Raises Absent, NotInstalledError or ExecutionError."""
         key = row.name, workload.name if row.per_workload else None
         if key not in self._made:
             made = self._ours(row, workload) if row.peer is None else self._peer(row, workload)

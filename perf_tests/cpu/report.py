@@ -32,22 +32,18 @@ def markdown(results: Results) -> str:
     ]
     for found in results.workloads.values():
         sections += [f"## {found.name}", _about(found), _rows(found), _speeds(found)]
-    sections.append(_LEGEND)
-    if results.problems:
-        said = "\n".join(f"- {what}: {why}" for what, why in results.problems.items())
-        sections.append(f"## What went wrong\n\n{said}")
+    sections += [_LEGEND, *results.problems_section()]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _machine(results: Results) -> str:
-    lines = []
+    lines = [f"- model: {results.model}"]
     for name, value in results.machine.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {each}" for key, each in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(value) or "none of note"
-        lines.append(f"- {name.replace('_', ' ')}: {value}")
-    return "\n".join([f"- model: {results.model}", *lines])
+            value = [f"{key} {each}" for key, each in value.items()]
+        said = ", ".join(value) or "none of note" if isinstance(value, list) else value
+        lines.append(f"- {name.replace('_', ' ')}: {said}")
+    return "\n".join(lines)
 
 
 def _about(found: Found) -> str:
@@ -96,7 +92,7 @@ def _row(row: Timed, found: Found) -> list[str]:
 
 
 def _speeds(found: Found) -> str:
-    """How often as fast each row of xenc is as each peer."""
+    """How many times as fast each row of xenc is as each peer."""
     ours = [row for row in found.rows if row.group == XENC and found.ours(row.name) is not None]
     theirs = [row for row in found.rows if row.group != XENC and found.timed(row.name) is not None]
     if not ours or not theirs:

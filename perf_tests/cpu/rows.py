@@ -118,10 +118,6 @@ def case_row(name: str, fastest: torch.dtype) -> Row:
 
 
 def check_native(setting: Setting, dtype: torch.dtype) -> None:
-    """Refuse what the processor would emulate.
-
-    Raises:
-        Absent: it has no instructions for it.
-    """
+    """Raise Absent for a dtype that the processor would emulate."""
     if dtype not in (torch.float32, setting.fastest):
         raise Absent(f"this processor has no instructions for {str(dtype).removeprefix('torch.')}")

@@ -1,7 +1,7 @@
-"""Compiling rows side by side before they take turns: the compiler's cache then has what each will ask for.
+"""Compiling rows in parallel before they take turns, to fill the compiler's cache.
 
-Only rows whose kernels are chosen by rule: to choose by measurement, the device has to be still. What fails
-here fails again, and is noted, where the row is made ready.
+Only rows whose kernels are chosen by rule: choosing by measurement needs an idle device. A failure here
+happens again, and is noted, when the row is made ready.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def compiled_by_rule(rows: Iterable[Row]) -> list[str]:
 
 
 def compile_ahead(names: Iterable[str], seconds: float) -> None:
-    """Make rows ready in processes of their own, all at once, and forget them; stop after so many seconds."""
+    """Make rows ready in parallel processes, which end; stop after so many seconds."""
     environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": THREADS}
     started = [
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Whether the rows answer what the oracle answers, and the same in any company."""
+"""Whether rows answer as the oracle does, and batch-invariantly."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ RANKED: Final = 128
 def check_answers(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], setting: Setting) -> None:
     """Score a round once, untimed, and note how far it is from the float32 oracle, and may be."""
     logits = contestant.logits(pairs)
-    error = output_error(
+    timed.output_error, timed.output_tolerance = output_error(
         logits, pairs, model=setting.checkpoint(), device=setting.device,
         max_length=setting.workload.max_length, dtype=setting.dtype, quantize=contestant.row.quantize,
     )  # fmt: skip
-    timed.output_error, timed.output_tolerance = error.error, error.tolerance
 
 
 def check_ranking(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], setting: Setting) -> None:
@@ -47,7 +46,7 @@ def check_ranking(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], s
 
 
 def differing_scores(contestant: Contestant, pairs: Sequence[Pair]) -> int:
-    """Of how many pairs a bit of the score depends on what they are scored with, and where they stand."""
+    """How many scores depend in a bit on the rest of the batch or the position in it."""
     contestant.take_over()
     together = contestant.logits(pairs)
     order = random.Random("company").sample(range(len(pairs)), len(pairs))

@@ -1,7 +1,7 @@
-"""What is claimed, and what became of it in one run. Pure.
+"""The claims for a GPU, and whether one run reached them.
 
-A goal of packed batches is judged by the fastest packed row in the table's own precision, which is named:
-which token budget and compile mode suit a device is measured on it.
+A goal of packed batches is judged by the fastest packed row in the table's own precision, and names it: the
+best token budget and compile mode are measured on the device.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def _end_to_end_mfu(results: Results) -> Found:
 
 
 def _possible(found: Found) -> Found:
-    """More than all of the peak says that the peak was measured while something else ran."""
+    """None for more than the peak, which was then measured while something else ran."""
     return None if found is None or found[0] > 1 else found
 
 
 def _float8(results: Results) -> Found:
-    """Over plain packed, which differs from it in the precision alone; nothing if it ranks otherwise."""
+    """Over plain packed, which differs only in precision; 0 if it ranks otherwise."""
     quantised, plain = results.row("packed-float8"), results.row("packed")
     if quantised is None or plain is None or quantised.kendall_tau is None:
         return None
@@ -61,12 +61,9 @@ def _float8(results: Results) -> Found:
 
 
 def _sound_requests(results: Results) -> list[dict[str, Any]]:
-    """Under rows that stand, and without anything that compiled."""
-    return [
-        each
-        for each in results.equal_requests
-        if results.row(each["execution"]) is not None and not _late(each)
-    ]
+    """Those under rows that stand, without late compilations."""
+    requests = results.equal_requests
+    return [each for each in requests if results.row(each["execution"]) is not None and not _late(each)]
 
 
 def _late(counts: Mapping[str, Any]) -> int:
@@ -106,9 +103,9 @@ def _waste(results: Results) -> Found:
 
 
 def _differing(results: Results) -> Found:
-    count = results.differing_scores.get("packed-deterministic")
-    stands = results.row("packed-deterministic") is not None
-    return (float(count), "packed-deterministic") if count is not None and stands else None
+    name = "packed-deterministic"
+    count = results.differing_scores.get(name)
+    return None if count is None or results.row(name) is None else (float(count), name)
 
 
 GOALS: Final = (

@@ -1,7 +1,7 @@
-"""BERT-large's geometry on sequences of one length: a landmark beside MLPerf's offline scenario.
+"""BERT-large's geometry on sequences of one length, beside MLPerf's offline scenario.
 
-MLPerf's sequences have the lengths of SQuAD and come as token ids; here they are all equally long, and what
-is timed is the device's work on batches laid out before, not the reading of texts.
+MLPerf's sequences have the lengths of SQuAD and come as token ids; here they all have one length, and
+only the device's work on batches made in advance is timed, not tokenizing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests one after the other, as a service with few callers sees them."""
+"""Requests one after the other, as in a service with few callers."""
 
 from __future__ import annotations
 

@@ -31,12 +31,7 @@ def markdown(results: Results) -> str:
         sections.append(f"## BERT-large at one length\n\n{_landmark(results)}")
     if results.profiles:
         sections.append(f"## Where the device's time goes\n\n{_profiles(results)}")
-    if results.problems:
-        sections.append(
-            "## What went wrong\n\n"
-            + "\n".join(f"- {part}: {said}" for part, said in results.problems.items())
-        )
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join([*sections, *results.problems_section()]) + "\n"
 
 
 def _machine(results: Results) -> str:

@@ -17,12 +17,12 @@ class Results(Kept):
     """One run.
 
     Attributes:
-        workload: name and fingerprint of what a round of the table scored, and the model.
+        workload: the table's workload, its fingerprint and the model.
         peak_flops_per_s, peak_source: the device's dense peak in the table's dtype.
-        round_pairs, round_tokens, round_flops: of each round of the table, real tokens alone.
+        round_pairs, round_tokens, round_flops: of each round of the table, real tokens only.
         rows: the table.
         equal_requests, landmark: one entry per execution.
-        random_requests, differing_scores, first_score_s, profiles: by what they are of.
+        random_requests, differing_scores, first_score_s, profiles: by name.
     """
 
     workload: dict[str, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Results(Kept):
     profiles: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def row(self, name: str) -> Timed | None:
-        """The row of a name, if it proves anything."""
+        """The row of a name, if it stands."""
         return next((row for row in self.rows if row.name == name and row.stands), None)
 
     def best_peer(self) -> Timed | None:

@@ -17,8 +17,7 @@ ORIGINAL: Final = (
     "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-sorted",
     "compiled-sdpa-sorted",
 )  # fmt: skip
-"""The recipe's table: attention without and with a fused kernel, each unsorted and sorted; then both sorted,
-bucketed and compiled."""
+"""Unfused and fused attention, each unsorted and sorted; then both sorted, bucketed and compiled."""
 
 TUNED: Final = "packed, max-autotune"
 """Kernels chosen by measurement, and CUDA graphs."""
@@ -29,13 +28,11 @@ class Row:
     """One line of the table.
 
     Attributes:
-        group: whose it is.
-        name: what the table calls it.
-        turn: rows of a lower one are made ready first; what there is no time for is left out.
+        group, name: the system, and the row's name in the table.
+        turn: rows of a lower turn are made ready first; when time is up the rest is left out.
         batch_size: pairs of a padded batch.
         execution: how xenc scores; None for a peer.
         peer: the peer's name in `perf_tests.peers`; None for xenc.
-        quantize: "float8" if its answers are judged as such.
     """
 
     group: str
@@ -47,12 +44,11 @@ class Row:
 
     @property
     def quantize(self) -> str | None:
-        """What its products are quantised to."""
         return None if self.execution is None else self.execution.quantize
 
     @property
     def model_key(self) -> object:
-        """Rows that agree here run on one model and its graphs."""
+        """Rows with the same key share a model and its graphs."""
         if self.execution is None:
             return self.peer
         return self.execution.graph_settings if self.execution.compile_mode else "not compiled"

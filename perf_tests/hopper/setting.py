@@ -1,4 +1,4 @@
-"""What is measured on what: the claim's own setting, and a small one that rehearses it on a CPU."""
+"""The claim's own setting, and a small one that rehearses it on a CPU."""
 
 from __future__ import annotations
 
@@ -15,24 +15,17 @@ from perf_tests.workloads import Workload
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A device and what it is given to do.
+    """A device and its work.
 
     Attributes:
-        device: torch's device type.
-        dtype: what all rows compute in, unless a row says otherwise.
-        checkpoint: makes the model of the table.
-        workload: what a round of the table scores.
-        rounds: of the table; each row is timed once in each.
-        peer_batch_sizes: those of sentence-transformers.
-        token_budgets: other sizes of packed batches than the usual one.
-        request: a query and its documents, asked again and again.
-        equal_requests: how often.
-        random_requests: how many requests of random sizes.
-        most_documents: of a request of random size.
-        large: makes the model of the landmark.
-        lengths: fixed numbers of tokens of its sequences.
-        sequences: of one of its rounds.
-        left_out: rows for which the device has no instructions, or which would take minutes without need.
+        device, dtype: torch's device type, and what all rows compute in unless a row says otherwise.
+        checkpoint, workload, rounds: of the table; each row is timed once in each round.
+        peer_batch_sizes: of sentence-transformers.
+        token_budgets: sizes of packed batches besides the usual one.
+        request, equal_requests: a query with its documents, and how often it is asked.
+        random_requests, most_documents: how many requests of random sizes, and their largest size.
+        large, lengths, sequences: the landmark's model, tokens per sequence, and sequences per round.
+        left_out: rows for which the device has no instructions, or which would take needless minutes.
     """
 
     device: str
@@ -84,8 +77,6 @@ REHEARSAL: Final = Setting(
     large=models.minilm_two_layers,
     lengths=(48, 64),
     sequences=16,
-    left_out=(
-        "packed-cudagraphs", "bucketed, CUDA graphs", "packed, max-autotune", "packed-float8",
-    ),
+    left_out=("packed-cudagraphs", "bucketed, CUDA graphs", "packed, max-autotune", "packed-float8"),
 )  # fmt: skip
 """Proves that every part runs; its numbers mean nothing."""

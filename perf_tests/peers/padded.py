@@ -1,4 +1,4 @@
-"""Padded batches for whatever runs arrays: texts read in one call, sorted by tokens, padded to the longest.
+"""Padded batches for runtimes that take arrays: tokenized in one call, sorted, padded to the longest.
 
 Shapes: N = pairs, B = pairs of a batch, L = tokens of its longest.
 """
@@ -23,13 +23,7 @@ Session = Callable[[Arrays], np.ndarray]
 
 
 class Padded:
-    """Texts to logits through a session.
-
-    Args:
-        checkpoint: whose tokenizer reads the texts.
-        session: runs a batch.
-        batch_size: pairs of a batch.
-    """
+    """Texts to logits: a checkpoint's tokenizer, padded batches of batch_size pairs, a session."""
 
     def __init__(self, checkpoint: Path, session: Session, batch_size: int) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -37,7 +31,6 @@ class Padded:
         self._session, self.batch_size = session, batch_size
 
     def at(self, batch_size: int) -> Self:
-        """The same session with another batch size."""
         other = copy.copy(self)
         other.batch_size = batch_size
         return other

@@ -37,7 +37,6 @@ class SentenceTransformers:
         """Nothing is compiled."""
 
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
-        """[N] float32 logits, in the caller's order."""
         return predicted(self.model, pairs, self.batch_size)
 
 
@@ -50,13 +49,12 @@ class CompiledSentenceTransformers(SentenceTransformers):
         self._warm_up()
 
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
-        """[N] float32 logits, in the caller's order."""
         return self._at_most(MAX_LENGTH, pairs)
 
     def _warm_up(self) -> None:
         """Every padded length: full batches, one pair (a graph of its own), and as many pairs as tokens.
 
-        The longest is first: traced with as many pairs as tokens, the two would be tied together.
+        The longest is first, since a trace of as many pairs as tokens would make the two sizes one.
         """
         for length in range(MAX_LENGTH, 0, -STEP):
             pair = ("a " * length, "a " * length)

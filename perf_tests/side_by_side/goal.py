@@ -35,7 +35,6 @@ class Goal:
         return value <= aim if self.at_most else value >= aim
 
     def verdict(self, results: Kept) -> str:
-        """In words, with the distance where it falls short."""
         found = self.measured(results)
         if results.rehearsal:
             return "rehearsal" if found is not None else "NOT MEASURED"

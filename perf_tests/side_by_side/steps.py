@@ -27,6 +27,10 @@ class Kept:
     machine: dict[str, Any] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
+    def problems_section(self) -> list[str]:
+        said = "\n".join(f"- {what}: {why}" for what, why in self.problems.items())
+        return [f"## What went wrong\n\n{said}"] if said else []
+
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
