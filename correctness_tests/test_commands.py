@@ -1,4 +1,4 @@
-"""The command line: what it prints and leaves, and how it refuses."""
+"""The command line: what it prints and writes, and how it refuses bad input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from xenc import PairError
 from xenc.commands import main
 from xenc.profiling.texts import prose_pairs, read_pairs
 
-ROOT = Path(xenc.__file__).parent.parent
 SECTIONS = ("Speed", "What it says", "by stage", "by kernel", "hardware's limit", "How it was measured")
 
 
@@ -67,8 +66,8 @@ def test_bad_input_is_one_line_that_names_it_and_exit_status_two(
 
 
 def test_the_console_script_is_the_same_command():
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"xenc": f"{main.__module__}:{main.__name__}"}
+    project = tomllib.loads((Path(xenc.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"xenc": f"{main.__module__}:{main.__name__}"}
 
 
 def test_pairs_are_read_as_they_are(tmp_path):

@@ -21,16 +21,14 @@ can_generate = pytest.mark.skipif(
 )
 
 
-def test_without_a_cuda_build_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(torch.version, "cuda", None)
-    with pytest.raises(absent_gpu.NoCompilerError, match=r"torch .* is no CUDA build: install one"):
-        predict("packed")
-
-
-def test_without_triton_it_says_so(monkeypatch):
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+@pytest.mark.parametrize(
+    ("cuda", "said"),
+    [(None, r"torch .* is no CUDA build: install one"), ("13.0", "Triton is absent: pip install triton")],
+)
+def test_without_a_cuda_build_or_triton_it_says_what_to_install(cuda, said, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setitem(sys.modules, "triton", None)
-    with pytest.raises(absent_gpu.NoCompilerError, match="Triton is absent: pip install triton"):
+    with pytest.raises(absent_gpu.NoCompilerError, match=said):
         predict("packed")
 
 

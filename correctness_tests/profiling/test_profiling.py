@@ -48,9 +48,8 @@ def test_what_is_profiled_is_what_predict_runs(profiled):
     model.predict(PAIRS, batch_size=4)
     assert profile.report == model.last_report
     assert (profile.report.truncated_pairs, profile.tokens) == (1, sum(profile.report.token_counts))
-    passed = profile_pass(
-        lambda: model.predict(PAIRS, batch_size=4), device="cpu", on_device=on_device_thread(model)
-    )
+    thread = on_device_thread(model)
+    passed = profile_pass(lambda: model.predict(PAIRS, batch_size=4), device="cpu", on_device=thread)
     counts = [{name: count for name, (count, _) in each.kernels.items()} for each in (passed, profile.traced)]
     assert counts[0] == counts[1]
 
@@ -94,9 +93,8 @@ def test_stages_of_a_thread_do_not_overlap_and_scores_come_after_them_all(eager_
 
 def test_seconds_of_a_stage_add_up_with_the_device_waited_for_and_errors_counted(monkeypatch):
     now_ns, pending = [0], [7]
-    monkeypatch.setattr(
-        stages, "time", SimpleNamespace(time_ns=lambda: 10**9, perf_counter_ns=lambda: now_ns[0])
-    )
+    clock = SimpleNamespace(time_ns=lambda: 10**9, perf_counter_ns=lambda: now_ns[0])
+    monkeypatch.setattr(stages, "time", clock)
 
     def wait(nanoseconds):
         now_ns[0] += nanoseconds
@@ -143,10 +141,7 @@ def test_what_compiles_while_it_is_measured_is_an_error(eager_model, fresh):
 
 
 def test_a_model_that_does_not_compile_as_one_graph_is_told_why(eager_model, fresh):
-    def warmup(batch_size):
-        static(fresh(broken), fullgraph=True)(torch.ones(3))
-
-    eager_model.warmup = warmup
+    eager_model.warmup = lambda batch_size: static(fresh(broken), fullgraph=True)(torch.ones(3))
     with pytest.raises(CompileError, match=r"not compile as one graph: .*graph_break.*packed-eager"):
         profile_model(eager_model, PAIRS, repeats=1)
 

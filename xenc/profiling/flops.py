@@ -92,16 +92,13 @@ def device_peak(device: str, dtype: torch.dtype) -> Peak:
 def gemm_seconds_per_token(
     model: PreTrainedModel, repeats: int = 5, dtype: torch.dtype | None = None
 ) -> float:
-    """Seconds per token of the encoder's matrix products, bias included: the median of timed passes.
+    """Seconds per token of the encoder's matrix products, bias included: the median of `repeats` passes.
 
     Products that one token of each pair passes are left out. Each distinct product runs on random activations
     in the fastest way available, as often as the encoder has it, on the tokens of a usual batch (64 tokens in
     a dtype that a CPU emulates). Run it in the process and at the time of what it is compared with.
 
-    Args:
-        model: on its device.
-        repeats: timed passes.
-        dtype: of the factors; None for the model's, torch.int8 for quantized executions.
+    `dtype` is that of the factors: None for the model's, torch.int8 for quantized executions.
     """
     device, dtype = model.device.type, dtype or model.dtype
     tokens = USUAL_BUDGET.get(device, 2048) if _has_instructions(device, dtype) else 64

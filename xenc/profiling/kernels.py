@@ -2,11 +2,10 @@
 
 On CUDA a kernel is what ran on the device, by its own name; copies and fills are "memcpy HtoD", "memset".
 
-On a CPU a kernel is an outermost operator that computes. Operators that only combine others (aten::linear, a
-region of torch.compile, another namespace's operator that calls aten's), views and allocations are none. What
-a kernel calls (to copy a scalar, say) belongs to it. Inductor's fused kernels show only if
-`name_compiled_kernels` was called before they were compiled. Operators are recorded on the thread that calls
-them, so counts depend neither on the number of threads nor on time.
+On a CPU a kernel is an outermost operator that computes, with what it calls. Operators that only combine
+others (aten::linear, a compiled region), views and allocations are none. Inductor's fused kernels show only
+if `name_compiled_kernels` was called before they were compiled. Operators are recorded on the thread that
+calls them, so counts depend neither on the number of threads nor on time.
 """
 
 from __future__ import annotations
@@ -45,13 +44,10 @@ def profile_pass(
     on_device: Callable[[Callable[[], object]], object] = lambda job: job(),
     trace: Path | None = None,
 ) -> PassProfile:
-    """Run one warmed-up pass under the profiler.
+    """Run one warmed-up pass on "cpu" or "cuda" under the profiler; see `recording` for `on_device`.
 
-    Args:
-        run: returns when the pass has ended (on CUDA: has been launched).
-        device: "cpu" or "cuda".
-        on_device: see `recording`.
-        trace: the file of a Chrome trace to write.
+    `run` returns when the pass has ended (on CUDA: has been launched). `trace` is the file of a Chrome trace
+    to write.
 
     Raises:
         RuntimeError: the profiler saw no kernel.
@@ -98,11 +94,8 @@ def recording(
 ) -> Iterator[profile]:
     """PyTorch's profiler, on while the block runs.
 
-    Args:
-        device: "cpu" or "cuda".
-        on_device: runs a job on the thread of the operators and waits for it. On a CPU the profiler sees
-            allocations only of the thread that it was started on.
-        memory: whether to record allocations.
+    `on_device` runs a job on the thread of the operators and waits for it: on a CPU the profiler sees
+    allocations (`memory`) only of the thread that it was started on.
     """
     _initialise()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]

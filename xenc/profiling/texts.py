@@ -70,5 +70,5 @@ def _from_json(line: str) -> list[Any]:
     except json.JSONDecodeError:
         return []
     if isinstance(read, dict):
-        return [read.get("query"), read.get("document")]
+        read = [read.get("query"), read.get("document")]
     return read if isinstance(read, list) else []
