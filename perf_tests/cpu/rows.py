@@ -13,6 +13,7 @@ from perf_tests.cpu.setting import Setting
 from perf_tests.peers import Absent, SentenceTransformers
 from perf_tests.peers.onnxruntime import onnxruntime
 from perf_tests.peers.openvino import openvino
+from perf_tests.peers.zentorch import zentorch
 from perf_tests.workloads import Workload
 from xenc import PRESETS, Execution
 from xenc.models.precision import has_int8_instructions
@@ -20,6 +21,7 @@ from xenc.models.precision import has_int8_instructions
 ST: Final = "sentence-transformers"
 OPENVINO: Final = "OpenVINO"
 ONNXRUNTIME: Final = "ONNX Runtime"
+ZENTORCH: Final = "zentorch"
 XENC: Final = "xenc"
 
 MakePeer = Callable[[Setting, Workload], Any]
@@ -65,7 +67,7 @@ def table_rows() -> tuple[Row, ...]:
         *_rows(ST, _sentence_transformers),
         *_rows(OPENVINO, _openvino), *_rows(OPENVINO, _openvino, int8=True),
         *_rows(ONNXRUNTIME, _onnxruntime, float32), *_rows(ONNXRUNTIME, _onnxruntime, float32, int8=True),
-        *_rows(XENC), *_rows(XENC, int8=True),
+        *_rows(XENC), *_rows(XENC, int8=True), *_rows(ZENTORCH, _zentorch),
     )  # fmt: skip
 
 
@@ -95,6 +97,11 @@ def _openvino(setting: Setting, workload: Workload, dtype: torch.dtype, int8: bo
 
 def _onnxruntime(setting: Setting, _: Workload, dtype: torch.dtype, int8: bool) -> Any:
     return onnxruntime(setting.checkpoint(), setting.threads, setting.batch_sizes[0], int8=int8)
+
+
+def _zentorch(setting: Setting, _: Workload, dtype: torch.dtype, int8: bool) -> Any:
+    check_native(setting, dtype)
+    return zentorch(setting.checkpoint(), dtype, setting.batch_sizes[0])
 
 
 CASE: Final = (
