@@ -26,8 +26,9 @@ PRESETS: Final = MappingProxyType(
         "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
     }
 )
-"""The first six are the rows of the original recipe. "bucketed" is "compiled-sdpa-sorted" without the minutes
-of autotuning. "packed" is the default; the presets after it change one field of it."""
+"""The first six: what everybody does (eager or SDPA attention, sorted or not) and its compiled counterpart.
+"bucketed" is "compiled-sdpa-sorted" without the minutes of autotuning. "packed" is the default; the presets
+after it change one field of it."""
 
 DEFAULT_PRESET: Final = "packed"
 

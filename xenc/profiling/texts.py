@@ -47,8 +47,10 @@ def read_pairs(path: Path) -> list[Pair]:
         raise PairError(f"{path}: pairs are read from .jsonl or .tsv, and {path.suffix!r} is neither.")
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PairError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise PairError(f"{path}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise PairError(f"{path}: is not UTF-8 text: {error}.") from error
     pairs = []
     for number, line in enumerate((line.rstrip("\r") for line in lines), 1):
         if line.strip():
