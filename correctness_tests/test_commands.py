@@ -21,12 +21,9 @@ SECTIONS = ("Speed", "What it says", "by stage", "by kernel", "hardware's limit"
 def test_profile_prints_every_section_and_leaves_them_with_a_trace(tiny, tmp_path, capsys):
     pairs, out = tmp_path / "pairs.jsonl", tmp_path / "out"
     pairs.write_text('["a query", "a document"]\n\n{"query": "another", "document": "text"}\n')
-    status = main(
-        ["profile", str(tiny), "--execution", "packed-eager", "--device", "cpu", "--repeats", "2",
-         "--pairs", str(pairs), "--dtype", "float32", "--out", str(out)]
-    )  # fmt: skip
+    asked = f"--execution packed-eager --device cpu --repeats 2 --pairs {pairs} --dtype float32 --out {out}"
+    assert main(["profile", str(tiny), *asked.split()]) == 0
     printed = capsys.readouterr().out
-    assert status == 0
     assert [section for section in SECTIONS if section not in printed] == []
     assert "Execution packed-eager (packed batches, not compiled) in float32 on cpu" in printed
     assert "| pairs per pass                       |        2 |" in printed

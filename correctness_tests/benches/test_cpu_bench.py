@@ -6,6 +6,7 @@ import dataclasses
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_a_speed_is_the_median_of_each_rounds_own(seconds, value, verdict):
 
 
 def test_a_goal_over_an_absent_row_is_not_measured():
-    absent = Timed(group="x", name="sentence-transformers bfloat16", batch_size=0)
+    absent = timed("sentence-transformers bfloat16", [])
     found = results(OURS, absent, absent={absent.name: "no instructions"})
     assert goal(BF16).verdict(found) == "NOT MEASURED"
     assert "absent: no instructions" in markdown(found)
@@ -167,16 +168,12 @@ def test_calibration_has_other_texts_of_the_same_kind():
 
 
 def test_the_fastest_trial_chooses_the_batch_size_and_one_that_breaks_is_left_out():
-    class Fake:
-        def __init__(self, breaks: bool) -> None:
-            self._breaks = breaks
+    def broken(pairs):
+        raise ValueError("too large")
 
-        def logits(self, pairs):
-            if self._breaks:
-                raise ValueError("too large")
-
+    sound, large = SimpleNamespace(logits=len), SimpleNamespace(logits=broken)
     row = Row(group="x", precision="float32", dtype=torch.float32)
-    candidates = Candidates(row=row, by_batch_size={4: Fake(False), 8: Fake(True)})
+    candidates = Candidates(row=row, by_batch_size={4: sound, 8: large})
     trials = try_batch_sizes([candidates], PAIRS, trials=2, primed_on=1)[row.name]
     assert set(trials) == {4}
     assert len(trials[4]) == 2

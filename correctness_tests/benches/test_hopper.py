@@ -64,10 +64,6 @@ def test_a_row_that_is_wrong_or_compiled_or_failed_does_not_count(fault):
     assert goal("packed, time over the recipe").verdict(found) == "NOT MEASURED"
 
 
-def test_of_an_empty_run_no_goal_is_measured():
-    assert {each.verdict(Results()) for each in GOALS} == {"NOT MEASURED"}
-
-
 def test_shares_of_the_peak_count_the_devices_time_and_the_whole():
     found = results(PACKED)
     assert goal("MFU on the device").measured(found) == (pytest.approx(0.5), "packed")
@@ -119,7 +115,8 @@ def test_a_run_is_complete_only_if_every_row_stands():
     assert not results(PACKED, problems={"landmark": "lost"}).complete
 
 
-def test_a_rehearsal_reaches_no_goal():
+def test_an_empty_run_measures_no_goal_and_a_rehearsal_reaches_none():
+    assert {each.verdict(Results()) for each in GOALS} == {"NOT MEASURED"}
     found = results(RECIPE_ROW, PACKED, rehearsal=True)
     assert {each.verdict(found) for each in GOALS} == {"rehearsal", "NOT MEASURED"}
 

@@ -22,7 +22,6 @@ from xenc import PRESETS, watch_compiles
 SENTENCE = "A class body is run in a namespace of its own. "
 PAIRS = [
     (SENTENCE * 2, SENTENCE * 9),
-    ("Names?", "A name is looked up in the nearest enclosing scope."),
     (SENTENCE * 40, SENTENCE * 41),  # some 900 tokens, more than the model seats
     *workloads.seed(pairs=6, batch_size=4).round(1),
     ("a", "b"),

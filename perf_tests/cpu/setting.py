@@ -58,11 +58,9 @@ class Setting:
         return [workload.round(number) for number in range(self.rounds)]
 
     def trial_of(self, workload: Workload) -> list[Pair]:
-        """Another list, unless all rounds are the same."""
         return workload.round(self.rounds)
 
     def calibration_of(self, workload: Workload) -> list[Pair]:
-        """Texts of the workload's kind from another seed."""
         return replace(workload, fresh=True, pairs_per_round=self.calibration_pairs).round(-2)
 
 

@@ -1,1 +1,1 @@
-"""What every side-by-side run shares: rows that take turns on the same pairs, and goals judged by them."""
+"""Side-by-side runs: rows that take turns on the same pairs, and goals judged by them."""
