@@ -7,9 +7,11 @@ import json
 import logging
 import pickle
 import shutil
+import threading
 from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from sentence_transformers import CrossEncoder
 
@@ -17,6 +19,7 @@ import xenc
 from correctness_tests.comparison import assert_same
 from perf_tests import workloads
 from xenc import PRESETS
+from xenc.serving.worker import ANSWERERS
 
 PAIRS = [(query[:70], document[:90]) for query, document in workloads.seed(pairs=9, batch_size=8).round(2)]
 
@@ -47,6 +50,44 @@ def test_max_seq_length_changed_later_is_used(tiny):
 def test_training_mode_does_not_leak_into_scores(tiny, plain):
     model = made(tiny)
     model.train()
+    assert_same(model.predict(PAIRS), plain.predict(PAIRS))
+
+
+def test_only_scoring_leaves_training_mode(tiny):
+    model = made(tiny)
+    model.train()
+    model.execution = "packed-eager"
+    assert model.pipeline.execution == PRESETS["packed-eager"]
+    assert model.training
+
+
+def test_activations_run_on_the_callers_thread_and_may_ask_for_scores_as_deep_as_they_like(tiny):
+    model, threads = made(tiny), set()
+
+    def activation(depth):
+        def run(logits):
+            threads.add(threading.current_thread())
+            return logits if not depth else logits + float(model.predict(PAIRS[0], activation_fn=run_next))
+
+        run_next = activation(depth - 1) if depth else None
+        return run
+
+    assert np.isfinite(model.predict(PAIRS[0], activation_fn=activation(ANSWERERS + 3)))
+    assert threads == {threading.current_thread()}
+
+
+def test_a_model_is_judged_on_the_device_that_a_call_moves_it_to(tiny, monkeypatch):
+    model, moved = xenc.CrossEncoder(str(tiny), device="cpu"), []
+    monkeypatch.setattr(type(model), "to", lambda self, device: moved.append(device) or self)
+    monkeypatch.setattr("xenc.layouts.choice.missing_compiler", lambda: None if moved else "no compiler")
+    with suppress(xenc.CompileError):
+        model.predict(PAIRS, device="cpu")
+    assert (moved, model.execution) == (["cpu"], PRESETS["packed"])
+
+
+def test_config_kwargs_may_name_what_the_loader_names_too(tiny, plain):
+    options = {"revision": "main", "local_files_only": True, "trust_remote_code": False}
+    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted", config_kwargs=options)
     assert_same(model.predict(PAIRS), plain.predict(PAIRS))
 
 

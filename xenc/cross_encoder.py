@@ -22,7 +22,7 @@ from .kernels.library import build_in_background
 from .layouts.choice import possible_execution
 from .models.first_step import FIRST_STEP_MODULES, FirstStepScorer, first_step_scorer
 from .models.loading import ask, first_step_modules, loading_errors, restore_weights, runs_on_processor
-from .models.reranker import current_reranker, reader_for
+from .models.reranker import Reranker, current_reranker, reader_for
 from .pipeline import Pipeline
 from .presets import DEFAULT_PRESET, resolve_execution
 from .serving.admission import Admission
@@ -143,7 +143,9 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             passes: how often each shape runs; None for three times under CUDA graphs and once without.
             cache_dir: a folder that keeps one model's compiled graphs for later processes.
         """
-        pipeline = self._prepare()
+        with self._lock:
+            self.eval()
+            pipeline = self._prepare()
         if isinstance(pipeline, str):
             return WarmupReport()
         report = pipeline.warmup(batch_size, passes, None if cache_dir is None else Path(cache_dir))
@@ -165,8 +167,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
         Cancelling the Future drops pairs that have not run. PairError and Overloaded are raised here.
         """
-        count, pairs, pipeline = self._route(inputs, apply_softmax)
-        if pipeline is None:
+        count, pairs, reranker = self._route(inputs, apply_softmax)
+        if reranker is None:
             slowly = partial(
                 super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
                 apply_softmax, convert_to_numpy, convert_to_tensor,
@@ -174,7 +176,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             return submit_slowly(slowly, count, self._admission, self._worker, self.device.type)
         prompt = self._resolve_prompt(prompt, prompt_name)
         answer = self._answer(inputs, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
-        return self._submit(pipeline, pairs, answer, prompt=prompt, batch_size=batch_size)
+        return self._submit(reranker, pairs, self._converting(answer), prompt=prompt, batch_size=batch_size)
 
     @cross_encoder_predict_rank_args_decorator
     def predict(
@@ -204,8 +206,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         `batch_size` counts rows of padded and bucketed batches; packed ones have token budgets instead.
         `device` moves the model, so no other thread may be using it.
         """
-        count, pairs, pipeline = self._route(inputs, apply_softmax, device=device, pool=pool, **kwargs)
-        if pipeline is None:
+        count, pairs, reranker = self._route(inputs, apply_softmax, device=device, pool=pool, **kwargs)
+        if reranker is None:
             with self._admission.accept(count) as leave:
                 scores = super().predict(
                     inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax,
@@ -220,12 +222,13 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         answer = self._answer(inputs, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
         with tqdm(total=len(pairs), desc="Pairs", disable=not show_progress_bar) as bar:
             more = {"prompt": prompt, "batch_size": batch_size, "on_progress": bar.update}
-            future = self._submit(pipeline, pairs, answer, **more)
+            future = self._submit(reranker, pairs, lambda scored: scored, **more)
             try:
-                return future.result()
+                scored = future.result()
             except BaseException:
                 future.cancel()  # after KeyboardInterrupt the rest need not run
                 raise
+        return self._converting(answer)(scored)  # the activation function runs on the caller's thread
 
     def preprocess(self, *args: Any, **kwargs: Any) -> Any:
         """As sentence-transformers', under a lock, because it changes the tokenizer's settings."""
@@ -254,13 +257,12 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             raise RuntimeError(f"{pipeline}: sentence-transformers' own predict scores, without a pipeline")
         return pipeline
 
-    def _prepare(self) -> Pipeline | str:
+    def _prepare(self, reranker: Reranker | str | None = None) -> Pipeline | str:
         """The pipeline of the model as it is now, with the graphs that still fit; or why there is none."""
         with self._lock:
-            reranker = current_reranker(self)
+            reranker = reranker or current_reranker(self)
             if isinstance(reranker, str):
                 return reranker
-            self.eval()
             execution = self._execution = possible_execution(reranker, self._execution)
             current, reuse = self._pipeline, None
             if current is not None and current.is_of(reranker):
@@ -273,25 +275,41 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     def _route(
         self, inputs: Any, apply_softmax: bool | None, *, device: Any = None, pool: Any = None, **others: Any
-    ) -> tuple[int, list[tuple[str, str]], Pipeline | None]:
-        """How many inputs there are, their pairs, and what scores them; None is sentence-transformers."""
+    ) -> tuple[int, list[tuple[str, str]], Reranker | None]:
+        """How many inputs there are, their pairs, and the model; None if sentence-transformers scores."""
         listed = as_list(inputs, single=self.is_singular_input(inputs))
         pairs = check_pairs(listed)
         slow = slow_call(self, pairs, apply_softmax, device, pool, others)
-        pipeline = slow or self._prepare()
-        if pairs and device is not None and isinstance(pipeline, Pipeline):
+        if slow is None and not pairs:
+            return len(listed), [], None
+        reranker = slow or current_reranker(self)
+        if isinstance(reranker, str):
+            if reranker not in self._said:
+                self._said.add(reranker)
+                logger.info("%s: scored by sentence-transformers' own predict", reranker)
+            return len(listed), [], None
+        assert pairs is not None
+        if device is not None:
             self._worker.on_device(self.to, device).result()
-            pipeline = self._prepare()
-        if pairs and isinstance(pipeline, Pipeline):
-            return len(listed), pairs, pipeline
-        if isinstance(pipeline, str) and pipeline not in self._said:
-            self._said.add(pipeline)
-            logger.info("%s: scored by sentence-transformers' own predict", pipeline)
-        return len(listed), [], None
+            reranker = current_reranker(self)
+        assert isinstance(reranker, Reranker)
+        return len(listed), pairs, reranker
 
     def _submit(
-        self, pipeline: Pipeline, pairs: list[tuple[str, str]], answer: Answer, **more: Any
+        self,
+        reranker: Reranker,
+        pairs: list[tuple[str, str]],
+        answer: Callable[[Scored], Any],
+        **more: Any,
     ) -> Future[Any]:
+        with self._admission.accept(len(pairs)) as leave:
+            with self._lock:
+                self.eval()
+                pipeline = self._prepare(reranker)
+            assert isinstance(pipeline, Pipeline)
+            return pipeline.submit(pairs, answer=answer, leave=leave, **more)
+
+    def _converting(self, answer: Answer) -> Callable[[Scored], Any]:
         this = ref(self)  # sentence-transformers' models are reference cycles: threads must not hold one
 
         def convert(scored: Scored) -> Any:
@@ -299,8 +317,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
                 model.last_report = scored.report
             return answer.of(scored.logits)
 
-        with self._admission.accept(len(pairs)) as leave:
-            return pipeline.submit(pairs, answer=convert, leave=leave, **more)
+        return convert
 
     def _answer(
         self, inputs: Any, activation_fn: Any, apply_softmax: bool | None, array: bool, tensor: bool

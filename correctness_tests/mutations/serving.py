@@ -11,7 +11,7 @@ ROWS = (
     "test_drop_in.py::test_every_call_answers_as_sentence_transformers[prompt]",
     ("prompt dropped", "_prompted", "prompt + query", "query"),
     "test_life_of_a_model.py::test_training_mode_does_not_leak_into_scores",
-    ("dropout at inference", "CrossEncoder._prepare", "self.eval()", "pass"),
+    ("dropout at inference", "CrossEncoder._submit", "self.eval()", "pass"),
     "test_queue.py",
     ("a batch does not wait", "PackedQueue.next_batch",
      "if oldest is None or (oldest.unread and self._tokens < self._budgets.enough):", "if oldest is None:"),

@@ -110,6 +110,21 @@ def test_a_request_that_would_exceed_the_limit_is_refused_at_once_with_the_count
     assert_right(submit(model, [PAIR] * 10), expected)
 
 
+def test_a_refusal_does_not_wait_for_a_pipeline_that_another_thread_builds(model):
+    model.max_waiting_pairs = 1
+    refused: Future = Future()
+
+    def ask():
+        try:
+            model.predict([PAIR] * 2)
+        except Overloaded as error:
+            refused.set_result(error)
+
+    with model._lock:
+        threading.Thread(target=ask, daemon=True).start()
+        assert refused.result(SOON).limit == 1
+
+
 def test_a_request_larger_than_the_limit_is_always_refused_and_told_to_split(model):
     with pytest.raises(Overloaded, match=r"11 pairs can never .*=10: split it, or raise") as refused:
         model.predict([PAIR] * 11)
@@ -179,6 +194,7 @@ def test_bad_input_leaves_nothing_behind(model):
 def test_an_empty_request_is_never_refused(model):
     with held(model):
         submit(model, [PAIR] * 10)
+        model.max_seq_length = 10**6  # which is refused for any pair
         assert len(model.predict([])) == 0
 
 

@@ -45,7 +45,8 @@ def first_step_modules(
     """
     wanted = ("revision", "token", "local_files_only", "trust_remote_code")
     options = {"cache_dir": loading.get("cache_folder"), **{key: loading.get(key) for key in wanted}}
-    config = AutoConfig.from_pretrained(name, **options, **without_labels(loading.get("config_kwargs")))
+    options |= without_labels(loading.get("config_kwargs"))
+    config = AutoConfig.from_pretrained(name, **options)
     return [FirstStepScorer.load(name, first_step=first_step, **loading)] if generates(config) else None
 
 

@@ -32,6 +32,7 @@ class Answer:
     array: bool
     one_by_one: bool = False
 
+    @torch.inference_mode()
     def of(self, logits: Tensor) -> Any:
         """The result of `predict` for logits [N, C]."""
         parts = torch.split(logits, 1) if self.one_by_one else [logits]
