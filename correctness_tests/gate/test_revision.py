@@ -246,8 +246,8 @@ def copies(tmp_path) -> Iterator[list[ModuleType]]:
 
 def test_two_copies_of_xenc_share_no_class_no_operator_and_no_name(copies):
     assert len({copy.CrossEncoder for copy in (xenc, *copies)}) == 3
-    assert len({sys.modules[f"{name}.watch"] for name in ("xenc", "xenc_one", "xenc_two")}) == 3
-    attentions = [sys.modules[f"{name}.attention"] for name in ("xenc_one", "xenc_two")]
+    assert len({sys.modules[f"{name}.compiling.watch"] for name in ("xenc", "xenc_one", "xenc_two")}) == 3
+    attentions = [sys.modules[f"{name}.kernels.packed_attention"] for name in ("xenc_one", "xenc_two")]
     assert [attention.PACKED_ATTENTION for attention in attentions] == ["xenc_one_packed", "xenc_two_packed"]
     operators = [attention.packed_attention._opoverload.name() for attention in attentions]
     assert operators == ["xenc_one::packed_attention", "xenc_two::packed_attention"]
