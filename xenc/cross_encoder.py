@@ -17,6 +17,7 @@ from sentence_transformers.util.decorators import cross_encoder_predict_rank_arg
 from tqdm.auto import tqdm
 
 from .compiling.warmup import WarmupReport
+from .errors import ModelError
 from .execution import Execution
 from .kernels.library import build_in_background
 from .layouts.choice import possible_execution
@@ -250,11 +251,11 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """The stages that score pairs, for the model as it is now.
 
         Raises:
-            RuntimeError: this model is scored by sentence-transformers' own `predict`.
+            ModelError: this model is scored by sentence-transformers' own `predict`; the message says why.
         """
         pipeline = self._prepare()
         if isinstance(pipeline, str):
-            raise RuntimeError(f"{pipeline}: sentence-transformers' own predict scores, without a pipeline")
+            raise ModelError(f"sentence-transformers scores this model by itself ({pipeline}): use predict.")
         return pipeline
 
     def _prepare(self, reranker: Reranker | str | None = None) -> Pipeline | str:

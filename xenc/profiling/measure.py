@@ -18,9 +18,8 @@ from torch._dynamo.exc import TorchDynamoException
 
 from ..compiling.watch import CompileReport, watch_compiles
 from ..cross_encoder import CrossEncoder
-from ..errors import CompileError, ModelError, first_line
+from ..errors import CompileError, first_line
 from ..models.precision import fastest_dtype
-from ..models.reranker import current_reranker
 from ..presets import PRESETS
 from .flops import device_peak, gemm_seconds_per_token, workload_flops
 from .kernels import profile_pass
@@ -49,9 +48,7 @@ def profile_model(
         ModelError: sentence-transformers scores this model itself; the message says why.
         CompileError: the forward pass does not compile as one graph, or something compiled while measuring.
     """
-    slow = current_reranker(model)
-    if isinstance(slow, str):
-        raise ModelError(f"sentence-transformers scores this model by itself ({slow}): profile that instead.")
+    _ = model.pipeline  # raises if there is none to profile
 
     def score() -> None:
         model.predict(list(pairs), batch_size=batch_size, show_progress_bar=False)
