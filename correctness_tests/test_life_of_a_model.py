@@ -72,6 +72,8 @@ def test_activations_run_on_the_callers_thread_and_may_ask_for_scores_as_deep_as
         run_next = activation(depth - 1) if depth else None
         return run
 
+    model.predict(PAIRS[0], activation_fn=activation(0))
+    assert threads == {threading.current_thread()}  # or the next line would wait for ever
     assert np.isfinite(model.predict(PAIRS[0], activation_fn=activation(ANSWERERS + 3)))
     assert threads == {threading.current_thread()}
 
