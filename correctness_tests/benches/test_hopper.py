@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,12 +13,16 @@ import torch
 from correctness_tests import small_functions
 from perf_tests.hopper import parts
 from perf_tests.hopper.ahead import compiled_by_rule
+from perf_tests.hopper.children import run_all
 from perf_tests.hopper.goals import GOALS
-from perf_tests.hopper.parts import Run
+from perf_tests.hopper.parts import PARTS, run_part
 from perf_tests.hopper.report import markdown
-from perf_tests.hopper.results import Results
-from perf_tests.hopper.rows import PEER, RECIPE, XENC, table_rows
+from perf_tests.hopper.results import Results, sound
+from perf_tests.hopper.rows import PEER, RECIPE, XENC, chosen_rows, table_rows
+from perf_tests.hopper.run import Run
 from perf_tests.hopper.setting import ON_GPU, REHEARSAL
+from perf_tests.hopper.smoke import PATHS, look
+from perf_tests.hopper.stages import STAGES
 from perf_tests.side_by_side.goal import Goal
 from perf_tests.side_by_side.turns import Timed, time_in_turns
 
@@ -217,10 +222,10 @@ def test_a_part_that_fails_or_has_no_time_is_a_problem_and_the_results_are_kept(
         raise RuntimeError("lost the device")
 
     monkeypatch.setattr(parts, "PARTS", {"broken": broken, "late": broken})
-    run = Run(REHEARSAL, tmp_path, seconds=1000.0)
-    run.part("broken")
+    run = Run(REHEARSAL, (), tmp_path, seconds=1000.0)
+    run_part(run, "broken")
     run.seconds = 0.0
-    run.part("late")
+    run_part(run, "late")
     kept = json.loads((tmp_path / "results.json").read_text())
     assert kept["problems"] == {"broken": "RuntimeError: lost the device", "late": "no time was left"}
     assert "lost the device" in (tmp_path / "report.md").read_text()
@@ -236,3 +241,51 @@ def test_rows_have_names_of_their_own_and_the_recipe_has_six():
     names = [row.name for row in table_rows(ON_GPU)]
     assert len(set(names)) == len(names)
     assert sum(row.group == RECIPE for row in table_rows(ON_GPU)) == 6
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_names_parts_and_rows_that_exist(name):
+    stage = STAGES[name]
+    assert set(stage.parts) <= set(PARTS)
+    assert {row.name for row in chosen_rows(ON_GPU, stage.rows)} >= set(stage.rows or ())
+
+
+RIGHT = {"path": "packed", "problem": None, "error": 0.1, "tolerance": 0.2, "changed": 0, "late": 0}
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        (RIGHT, True),
+        (RIGHT | {"error": 0.3}, False),
+        (RIGHT | {"error": float("nan")}, False),
+        (RIGHT | {"changed": 1}, False),
+        (RIGHT | {"late": 1}, False),
+        ({"path": "packed", "problem": "status 1"}, False),
+        ({"path": "tests of kernels", "problem": None, "tests": "9 passed"}, True),
+    ],
+    ids=str,
+)
+def test_a_path_is_sound_only_if_it_is_near_the_oracle_twice_the_same_and_compiled_nothing(entry, found):
+    assert sound(entry) is found
+
+
+def test_a_path_is_looked_at_from_texts_to_the_distance_from_the_oracle():
+    found = look(PATHS["packed-eager"], REHEARSAL)
+    assert sound({"problem": None, **found})
+    assert found["spread"] > 0.5
+
+
+def test_processes_run_at_once_and_each_ending_is_told():
+    commands = {
+        "quick": ("-c", "print('done')"),
+        "fails": ("-c", "import sys; print('why', file=sys.stderr); sys.exit(3)"),
+        "hangs": ("-c", "import time; print('here', flush=True); time.sleep(600)"),
+    }
+    told = []
+    ended = run_all(commands, 3.0, os.environ, lambda name, how: told.append(name))
+    assert (ended["quick"].problem, ended["quick"].output) == (None, "done\n")
+    assert ended["fails"].problem == "status 3\nwhy"
+    assert ended["hangs"].problem.startswith("stopped after")
+    assert ended["hangs"].problem.endswith("here")
+    assert sorted(told) == sorted(commands)

@@ -20,10 +20,12 @@ class FakeNvml(ModuleType):
     """Answers with what the test says. It has no setter: an attempt to set anything is an error."""
 
     NVML_CLOCK_SM = 1
+    NVMLError = ValueError
 
     def __init__(self):
         super().__init__("pynvml")
         self.mask, self.clock, self.pids = 0, 1980, [os.getpid()]
+        self.milliwatts: int | None = 650_400
 
     def nvmlInit(self):
         pass
@@ -39,6 +41,12 @@ class FakeNvml(ModuleType):
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle):
         assert handle == "the handle"
         return self.mask
+
+    def nvmlDeviceGetPowerUsage(self, handle):
+        assert handle == "the handle"
+        if self.milliwatts is None:
+            raise self.NVMLError("not supported")
+        return self.milliwatts
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):
         assert handle == "the handle"
@@ -114,6 +122,16 @@ def test_throttling_is_of_now_and_is_remembered_with_clocks_and_other_processes(
     assert watched.facts()["throttled_by"] == ["software thermal slowdown"]
     assert watched.facts()["sm_clocks_mhz"] == [1200, 1980]
     assert watched.facts()["other_processes"] == 2
+    assert watched.facts()["watts"] == [650, 650]
+    assert watched.facts()["at_the_power_cap"] == "0 of 3 looks"
+
+
+def test_looks_at_the_power_cap_are_counted_and_unmeasured_power_is_no_error(nvml):
+    watched = Machine("cuda")
+    for nvml.mask, nvml.milliwatts in ((0x04, 700_000), (0x00, None), (0x24, 690_000)):
+        watched.throttled()
+    assert watched.facts()["watts"] == [690, 700]
+    assert watched.facts()["at_the_power_cap"] == "2 of 3 looks"
 
 
 class Clock:

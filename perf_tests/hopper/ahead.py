@@ -7,17 +7,16 @@ happens again, and is noted, when the row is made ready.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from perf_tests.hopper.children import Ended, run_all
 from perf_tests.hopper.contestants import Contestants
 from perf_tests.hopper.rows import Row, table_rows
 from perf_tests.hopper.setting import ON_GPU
 
-THREADS: Final = "4"
+THREADS: Final = "3"
 """Of each compiler: several run at once."""
 
 
@@ -34,24 +33,15 @@ def compiled_by_rule(rows: Iterable[Row]) -> list[str]:
     return list(chosen.values())
 
 
-def compile_ahead(names: Iterable[str], seconds: float) -> None:
+def compiling_environment() -> dict[str, str]:
+    """Of processes that compile while others do."""
+    return {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": THREADS}
+
+
+def compile_ahead(names: Iterable[str], seconds: float, say: Callable[[str, Ended], object]) -> None:
     """Make rows ready in parallel processes, which end; stop after so many seconds."""
-    environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": THREADS}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, name], env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-        for name in names
-    ]  # fmt: skip
-    end = time.monotonic() + seconds
-    try:
-        while any(process.poll() is None for process in started) and time.monotonic() < end:
-            time.sleep(0.2)
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
+    commands = {name: ("-m", __spec__.name, name) for name in names}
+    run_all(commands, seconds, compiling_environment(), say)
 
 
 def main(name: str) -> None:

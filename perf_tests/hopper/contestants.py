@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from perf_tests import peers
+from perf_tests.hopper.attention_ways import attending
 from perf_tests.hopper.rows import Row
 from perf_tests.hopper.setting import Setting
-from perf_tests.scorers import Scorer
-from perf_tests.side_by_side.contestant import Contestant, warmed_up
+from perf_tests.scorers import Scorer, warmed_up
+from perf_tests.side_by_side.contestant import Contestant
+from perf_tests.workloads import Pair
 from xenc import CrossEncoder
+
+
+class Attending(Contestant):
+    """A contestant whose packed attention runs in its row's kernel."""
+
+    def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """See `Contestant`."""
+        with attending(self.row.attention):
+            return super().logits(pairs)
 
 
 class Contestants:
@@ -35,4 +49,6 @@ class Contestants:
                 str(setting.checkpoint()), device=setting.device, max_length=setting.workload.max_length,
                 model_kwargs={"dtype": setting.dtype}, execution=row.execution,
             )  # fmt: skip
-        return warmed_up(row, known, row.batch_size, setting.device)
+        with attending(row.attention):
+            scorer = warmed_up(known, row.execution, row.name, row.batch_size)
+        return Attending(row, scorer, setting.device)

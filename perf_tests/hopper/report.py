@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from typing import Final
+from typing import Any, Final
 
 from perf_tests.hopper.goals import GOALS
-from perf_tests.hopper.results import Results
+from perf_tests.hopper.results import Results, sound
 from perf_tests.side_by_side.goal import goals_table
 from perf_tests.side_by_side.turns import Timed, ratio
 from xenc.profiling.report import table
@@ -19,12 +19,16 @@ MISSING = "not measured"
 
 def markdown(results: Results) -> str:
     """The whole report."""
-    sections = [
-        "# Side by side",
-        _machine(results),
-        f"## Goals\n\n{goals_table(GOALS, results)}",
-        f"## Rows\n\n{_rows(results)}\n\n{_legend(results)}",
-    ]
+    sections = ["# Side by side", _machine(results)]
+    if results.smoke:
+        sections.append(f"## Every path once\n\n{_smoke(results)}")
+    if results.rows:
+        sections.append(f"## Goals\n\n{goals_table(GOALS, results)}")
+        sections.append(f"## Rows\n\n{_rows(results)}\n\n{_legend(results)}")
+    if results.kernels:
+        sections.append(f"## Kernels on their own\n\n{_kernels(results)}")
+    if results.gate:
+        sections.append(f"## The gate\n\n{_gate(results.gate)}")
     if results.equal_requests or results.random_requests:
         sections.append(f"## Requests\n\n{_requests(results)}")
     if results.landmark:
@@ -40,6 +44,33 @@ def _machine(results: Results) -> str:
     warning = "REHEARSAL on a small model: no number here means anything. " if results.rehearsal else ""
     peak = f"{results.peak_flops_per_s / 1e12:,.4g} TFLOP/s ({results.peak_source})"
     return f"{warning}{facts}. {work}. Peak {peak}."
+
+
+def _smoke(results: Results) -> str:
+    header = ["path", "", "error", "tolerated", "same twice", "compiled late", "graphs", "ready after s"]
+    return table(header, [_path(each) for each in results.smoke])
+
+
+def _path(each: dict[str, Any]) -> list[str]:
+    if each["problem"] is not None:
+        return [each["path"], f"FAILED: {each['problem'].splitlines()[-1]}", *[""] * 6]
+    if "tests" in each:
+        return [each["path"], each["tests"], *[""] * 6]
+    return [
+        each["path"], "right" if sound(each) else "WRONG", f"{each['error']:.2g}", f"{each['tolerance']:.2g}",
+        "no" if each["changed"] else "yes", str(each["late"]), str(each["graphs"]), f"{each['ready_s']:.1f}",
+    ]  # fmt: skip
+
+
+def _kernels(results: Results) -> str:
+    lines = [
+        [
+            each["kernel"], each["size"], each.get("way", ""),
+            each["problem"] or f"{each['us']:,.1f}", "" if each["problem"] else f"{each['tera_per_s']:,.1f}",
+        ]
+        for each in results.kernels
+    ]  # fmt: skip
+    return table(["kernel", "size", "way", "us", "TFLOP/s or TB/s"], lines)
 
 
 def _rows(results: Results) -> str:
@@ -128,3 +159,16 @@ def _profiles(results: Results) -> str:
         for name, shares in results.profiles.items()
     ]
     return table(["row", *kinds], lines)
+
+
+def _gate(found: dict[str, Any]) -> str:
+    """What the gate said, in Markdown."""
+    if found.get("error"):
+        return f"FAILED: {found['error']}"
+    verdicts = [f"{name}: {verdict}. {reason}" for name, (verdict, reason) in found["verdicts"].items()]
+    controls = [
+        f"control {name}: {'held' if held else 'FAILED'}. {reason}"
+        for name, held, reason in found["controls"]
+    ]
+    lines = "\n".join(f"- {line}" for line in (*verdicts, *controls))
+    return f"{found['processes']} processes, {found['seconds']} s.\n\n{lines}"

@@ -21,7 +21,10 @@ class Results(Kept):
         peak_flops_per_s, peak_source: the device's dense peak in the table's dtype.
         round_pairs, round_tokens, round_flops: of each round of the table, real tokens only.
         rows: the table.
+        smoke: one entry per path; see `smoke.look_at_all`.
+        kernels: one entry per kernel, size and way; see `kernels.all_kernels`.
         equal_requests, landmark: one entry per execution.
+        gate: what the gate said; see `gate_check.live`.
         random_requests, differing_scores, first_score_s, profiles: by name.
     """
 
@@ -32,6 +35,9 @@ class Results(Kept):
     round_tokens: list[int] = field(default_factory=list)
     round_flops: list[float] = field(default_factory=list)
     rows: list[Timed] = field(default_factory=list)
+    smoke: list[dict[str, Any]] = field(default_factory=list)
+    kernels: list[dict[str, Any]] = field(default_factory=list)
+    gate: dict[str, Any] = field(default_factory=dict)
     equal_requests: list[dict[str, Any]] = field(default_factory=list)
     random_requests: dict[str, Any] = field(default_factory=dict)
     differing_scores: dict[str, int] = field(default_factory=dict)
@@ -70,6 +76,17 @@ class Results(Kept):
     def complete(self) -> bool:
         """Whether nothing failed or was left out, and every row stands."""
         return not self.problems and all(row.stands for row in self.rows)
+
+
+def sound(entry: dict[str, Any]) -> bool:
+    """Whether a path ran, answered within its tolerance, the same twice, and compiled nothing when asked."""
+    if entry["problem"] is not None:
+        return False
+    if "tests" in entry:
+        return True
+    if entry["changed"] or entry["late"]:
+        return False
+    return bool(entry["error"] <= entry["tolerance"])
 
 
 def _fastest(rows: Sequence[Timed]) -> Timed | None:

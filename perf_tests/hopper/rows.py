@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from perf_tests.hopper.attention_ways import USUAL, WAYS
 from perf_tests.hopper.setting import Setting
 from xenc import PRESETS, Execution
 
@@ -22,6 +23,12 @@ ORIGINAL: Final = (
 TUNED: Final = "packed, max-autotune"
 """Kernels chosen by measurement, and CUDA graphs."""
 
+PROFILED: Final = ("packed", "packed-float8", "compiled-sdpa-sorted")
+"""Rows of which a profile is made, if they are ready."""
+
+REQUESTED: Final = ("packed", "packed-cudagraphs", TUNED)
+"""Rows under which requests are made one after the other, if they are ready."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -33,6 +40,7 @@ class Row:
         batch_size: pairs of a padded batch.
         execution: how xenc scores; None for a peer.
         peer: the peer's name in `perf_tests.peers`; None for xenc.
+        attention: which kernel computes packed attention: one of `attention_ways.WAYS`.
     """
 
     group: str
@@ -41,6 +49,7 @@ class Row:
     batch_size: int
     execution: Execution | None = None
     peer: str | None = None
+    attention: str = USUAL
 
     @property
     def quantize(self) -> str | None:
@@ -51,13 +60,20 @@ class Row:
         """Rows with the same key share a model and its graphs."""
         if self.execution is None:
             return self.peer
-        return self.execution.graph_settings if self.execution.compile_mode else "not compiled"
+        recorded = self.execution.compile_mode in ("reduce-overhead", "max-autotune")
+        kernel = self.attention if recorded else ""  # a CUDA graph keeps the kernel it was recorded with
+        return (*self.execution.graph_settings, kernel) if self.execution.compile_mode else "not compiled"
 
 
 def table_rows(setting: Setting) -> tuple[Row, ...]:
     """All rows, in the order of the table."""
     rows = (*_recipe(setting), *_peers(setting), *_ours(setting))
     return tuple(row for row in rows if row.name not in setting.left_out)
+
+
+def chosen_rows(setting: Setting, names: tuple[str, ...] | None) -> tuple[Row, ...]:
+    """The rows with these names that the setting has; all for None."""
+    return tuple(row for row in table_rows(setting) if names is None or row.name in names)
 
 
 def _recipe(setting: Setting) -> Iterator[Row]:
@@ -94,3 +110,5 @@ def _ours(setting: Setting) -> Iterator[Row]:
         yield replace(
             row, name=f"packed, {budget:,} tokens", turn=3, execution=Execution(token_budgets=budget)
         )
+    for way in (way for way in WAYS if way != USUAL):
+        yield replace(row, name=f"packed, {way} attention", turn=2, attention=way)

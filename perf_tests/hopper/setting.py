@@ -26,6 +26,7 @@ class Setting:
         random_requests, most_documents: how many requests of random sizes, and their largest size.
         large, lengths, sequences: the landmark's model, tokens per sequence, and sequences per round.
         left_out: rows for which the device has no instructions, or which would take needless minutes.
+        patience: a stage takes so many times its seconds.
     """
 
     device: str
@@ -43,6 +44,7 @@ class Setting:
     lengths: tuple[int, ...]
     sequences: int
     left_out: tuple[str, ...] = ()
+    patience: float = 1.0
 
 
 ON_GPU: Final = Setting(
@@ -78,5 +80,6 @@ REHEARSAL: Final = Setting(
     lengths=(48, 64),
     sequences=16,
     left_out=("packed-cudagraphs", "bucketed, CUDA graphs", "packed, max-autotune", "packed-float8"),
+    patience=3.0,
 )  # fmt: skip
 """Proves that every part runs; its numbers mean nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +17,10 @@ _SLOWED_DOWN: Final = {
     0x40: "hardware thermal slowdown",
     0x80: "power brake",
 }
-"""NVML's throttle reasons (nvmlClocksEventReasons) that count as throttling. The power cap (0x04) does not:
-large matrix products always reach it."""
+"""NVML's throttle reasons (nvmlClocksEventReasons) that count as throttling. The power cap does not: large
+matrix products always reach it."""
+
+_POWER_CAP: Final = 0x04
 
 
 def device_name(device: str) -> str:
@@ -51,6 +54,8 @@ class Machine:
         self._nvml, self._handle = _nvml() if device == "cuda" else (None, None)
         self._load_before, self._busy_before = os.getloadavg()[0], _busy_seconds()
         self._clocks: list[int] = []
+        self._watts: list[int] = []
+        self._capped = 0
         self._reasons: set[str] = set()
 
     def throttled(self) -> bool:
@@ -58,13 +63,16 @@ class Machine:
         if self._nvml is None:
             return False
         self._clocks.append(self._nvml.nvmlDeviceGetClockInfo(self._handle, self._nvml.NVML_CLOCK_SM))
+        with suppress(self._nvml.NVMLError):  # not every GPU measures its power
+            self._watts.append(round(self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000))
         mask = self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
+        self._capped += bool(mask & _POWER_CAP)
         found = {name for bit, name in _SLOWED_DOWN.items() if mask & bit}
         self._reasons |= found
         return bool(found)
 
     def facts(self) -> dict[str, Any]:
-        """Name, versions, threads, other load, clocks in MHz and reasons for throttling, by name."""
+        """Name, versions, threads, other load, and a GPU's clocks, power and reasons for throttling, by name."""
         own, other, stolen = (
             after - before for after, before in zip(_busy_seconds(), self._busy_before, strict=True)
         )
@@ -98,10 +106,16 @@ class Machine:
         others = [process.pid for process in processes if process.pid != os.getpid()]
         return {
             **facts,
-            "sm_clocks_mhz": [min(self._clocks), max(self._clocks)] if self._clocks else [],
+            "sm_clocks_mhz": _lowest_and_highest(self._clocks),
+            "watts": _lowest_and_highest(self._watts),
+            "at_the_power_cap": f"{self._capped} of {len(self._clocks)} looks",
             "throttled_by": sorted(self._reasons),
             "other_processes": len(others),
         }
+
+
+def _lowest_and_highest(seen: list[int]) -> list[int]:
+    return [min(seen), max(seen)] if seen else []
 
 
 def _nvml() -> tuple[Any, Any]:

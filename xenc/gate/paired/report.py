@@ -26,6 +26,7 @@ _FACTS: Final[Mapping[str, str]] = {
     "load_before": "load before",
     "cpu_seconds": "CPU seconds",
     "sm_clocks_mhz": "SM clocks in MHz",
+    "at_the_power_cap": "at the power cap in",
     "throttled_by": "throttled by",
     "other_processes": "other processes on the device",
 }
