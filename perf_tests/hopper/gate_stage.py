@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from dataclasses import replace
 from typing import Final
 
+from perf_tests.against import paired_request
+from perf_tests.gate_check import REPOSITORY
 from perf_tests.hopper.children import Ended, run_all
 from perf_tests.hopper.run import Run
+from xenc.gate.paired.session import check_pairable
 
 CONFIGURATION: Final = {"cuda": "seed-packed", "cpu": "sentence-pairs-packed-eager"}
 """What the gate measures, by torch's device type."""
@@ -35,6 +40,13 @@ def gate_stage(run: Run) -> None:
         _baseline(run)
 
 
+def warm_up(device: str) -> None:
+    """Warm up what the gate compares, once, to fill the compiler's cache."""
+    request = paired_request(device, None)
+    rules = {CONFIGURATION[device]: request.rules[CONFIGURATION[device]]}
+    check_pairable(replace(request, rules=rules), "HEAD", REPOSITORY, lock=None)
+
+
 def _baseline(run: Run) -> None:
     session, folder = run.out / "session.json", run.out / "baseline"
     _command(run, "baseline", run.left, (
@@ -56,3 +68,7 @@ def _command(run: Run, name: str, seconds: float, command: tuple[str, ...]) -> N
             run.results.problems[name] = how.problem
 
     run_all({name: command}, seconds, os.environ, ended)
+
+
+if __name__ == "__main__":
+    warm_up(*sys.argv[1:])

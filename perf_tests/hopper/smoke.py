@@ -72,7 +72,7 @@ PATHS: Final = {
 TESTS: Final = {
     f"tests of {name}": ("-m", "pytest", f"correctness_tests/{name}", "-m", "gpu", "-q", "--no-header")
     for name in ("kernels", "models", "compiling", "layouts", "test_scores.py")
-}
+} | {"the gate's warm-up": ("-m", "perf_tests.hopper.gate_stage", "cuda")}
 """Arguments of Python, by name."""
 
 
@@ -100,7 +100,8 @@ def _entry(name: str, how: Ended) -> dict[str, Any]:
     if how.problem is not None:
         return {"path": name, "problem": how.problem}
     if name in TESTS:
-        return {"path": name, "problem": None, "tests": how.output.rstrip().splitlines()[-1]}
+        said = how.output.rstrip().splitlines()[-1:]
+        return {"path": name, "problem": None, "tests": said[0] if said else f"{how.seconds:.0f} s"}
     lines = [line for line in how.output.splitlines() if line.startswith("{")]
     found: dict[str, Any] = json.loads(lines[-1])
     return {"path": name, "problem": None, "seconds": how.seconds, **found}

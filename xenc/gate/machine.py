@@ -72,7 +72,7 @@ class Machine:
         return bool(found)
 
     def facts(self) -> dict[str, Any]:
-        """Name, versions, threads, other load, and a GPU's clocks, power and reasons for throttling, by name."""
+        """Name, versions, threads, other load, and a GPU's clocks, power and throttling, by name."""
         own, other, stolen = (
             after - before for after, before in zip(_busy_seconds(), self._busy_before, strict=True)
         )
