@@ -7,14 +7,17 @@ turns; a median over turns of the device's microseconds. A way that fails has it
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from perf_tests.hopper.attention_ways import by_cudnn
 from xenc.errors import first_line
 from xenc.kernels.packed_attention import on_cuda
 
@@ -29,49 +32,67 @@ TURNS, LAUNCHES = 9, 8
 
 Ways = dict[str, Callable[[], object]]
 
+Kernel = tuple[str, str, float, Callable[[], tuple[Ways, Tensor | None]]]
+"""Kernel, size, FLOPs or bytes; and what makes its ways and the float32 result of those that answer it."""
+
 
 def all_kernels(say: Callable[[str], object], time_left: Callable[[], bool]) -> list[dict[str, Any]]:
-    """One entry per kernel, size and way: its microseconds and TFLOP/s or GB/s, or the problem."""
+    """One entry per kernel, size and way: microseconds, TFLOP/s or TB/s, and relative error; or why not."""
     entries: list[dict[str, Any]] = []
-    for kernel, size, work, make in (*_limits(), *_products(), *_attentions()):
+    for kernel, size, work, make in every_kernel():
         if not time_left():
             entries.append({"kernel": kernel, "size": size, "problem": "no time was left"})
             continue
         found = _compared(make)
-        for way, (microseconds, problem) in found.items():
-            rate = None if microseconds is None else work / microseconds / 1e6
-            entries.append({
-                "kernel": kernel, "size": size, "way": way, "us": microseconds, "tera_per_s": rate,
-                "problem": problem,
-            })  # fmt: skip
-        said = ", ".join(
-            f"{way} {problem or f'{microseconds:.1f} us ({work / microseconds / 1e6:,.1f} T/s)'}"
-            for way, (microseconds, problem) in found.items()
-        )
-        say(f"  {kernel}, {size}: {said}")
+        say(f"  {kernel}, {size}: " + "; ".join(f"{way} {_said(each)}" for way, each in found.items()))
+        for way, each in found.items():
+            rate = work / each["us"] / 1e6 if each["problem"] is None else None
+            entries.append({"kernel": kernel, "size": size, "way": way, "tera_per_s": rate, **each})
     return entries
 
 
+def every_kernel() -> Iterator[Kernel]:
+    """What is measured, in order."""
+    return chain(_limits(), _attentions(), _products())
+
+
+def _said(found: dict[str, Any]) -> str:
+    if found["problem"] is not None:
+        return str(found["problem"])
+    return f"{found['us']:.1f} us" + ("" if found["error"] is None else f" (error {found['error']:.1e})")
+
+
 @torch.inference_mode()
-def _compared(make: Callable[[], Ways]) -> dict[str, tuple[float | None, str | None]]:
-    """Microseconds of a launch of each way, or why it has none."""
-    found: dict[str, tuple[float | None, str | None]] = {}
+def _compared(make: Callable[[], tuple[Ways, Tensor | None]]) -> dict[str, dict[str, Any]]:
+    """Microseconds of a launch of each way and the error of its answer, or why it has none."""
     try:
-        ways = make()
+        ways, exact = make()
     except Exception as error:
-        return {"": (None, f"{type(error).__name__}: {first_line(error)}")}
-    for way, run in list(ways.items()):
+        return {
+            "none": {"us": None, "error": None, "problem": f"{type(error).__name__}: {first_line(error)}"}
+        }
+    found: dict[str, dict[str, Any]] = {}
+    for way, run in ways.items():
+        found[way] = {"us": None, "error": None, "problem": None}
         try:
-            run()
+            found[way]["error"] = _error(run(), exact)
             torch.cuda.synchronize()
         except Exception as error:
-            found[way] = None, f"{type(error).__name__}: {first_line(error)}"
-            del ways[way]
-    taken: dict[str, list[float]] = {way: [] for way in ways}
+            found[way]["problem"] = f"{type(error).__name__}: {first_line(error)}"
+    taken: dict[str, list[float]] = {way: [] for way, each in found.items() if each["problem"] is None}
     for _ in range(TURNS + 1):
-        for way, run in ways.items():
-            taken[way].append(_microseconds(run))
-    return {way: (statistics.median(each[1:]), None) for way, each in taken.items()} | found
+        for way, seen in taken.items():
+            seen.append(_microseconds(ways[way]))
+    for way, seen in taken.items():
+        found[way]["us"] = statistics.median(seen[1:])
+    return found
+
+
+def _error(answer: object, exact: Tensor | None) -> float | None:
+    """|answer - exact| / |exact|, if it has the same numbers."""
+    if exact is None or not isinstance(answer, Tensor) or answer.numel() != exact.numel():
+        return None
+    return float((answer.float().reshape(exact.shape) - exact).norm() / exact.norm())
 
 
 def _microseconds(run: Callable[[], object]) -> float:
@@ -85,21 +106,17 @@ def _microseconds(run: Callable[[], object]) -> float:
     return 1000 * begin.elapsed_time(end) / LAUNCHES
 
 
-Kernel = tuple[str, str, float, Callable[[], Ways]]
-"""Kernel, size, FLOPs or bytes, and its ways."""
-
-
 def _limits() -> Iterator[Kernel]:
     side = 8192
 
-    def product() -> Ways:
+    def product() -> tuple[Ways, None]:
         left, right = (_random(side, side) for _ in range(2))
-        return {"cuBLAS": lambda: left @ right}
+        return {"cuBLAS": lambda: left @ right}, None
 
-    def copy() -> Ways:
+    def copy() -> tuple[Ways, None]:
         source = torch.empty(2**29, dtype=torch.bfloat16, device="cuda").normal_()
         target = torch.empty_like(source)
-        return {"copy": lambda: target.copy_(source)}
+        return {"copy": lambda: target.copy_(source)}, None
 
     yield "largest product", f"{side} x {side} x {side}", 2.0 * side**3, product
     yield "copy, bytes read and written", "2 x 1 GiB", 2.0 * 2**30, copy
@@ -115,28 +132,29 @@ def _products() -> Iterator[Kernel]:
             yield name, f"{tokens:,} tokens", flops, partial(_ways_of_product, name, tokens, inputs, outputs)
 
 
-def _ways_of_product(name: str, tokens: int, inputs: int, outputs: int) -> Ways:
+def _ways_of_product(name: str, tokens: int, inputs: int, outputs: int) -> tuple[Ways, Tensor]:
     hidden, weight, bias = _random(tokens, inputs), _random(outputs, inputs) / 16, _random(outputs)
     linear = partial(functional.linear, hidden, weight, bias)
+    exact = functional.linear(hidden.float(), weight.float(), bias.float())
     eights = _eight_bits(hidden, weight)
     if name == "query, key, value":
         parts = [*zip(weight.chunk(3), bias.chunk(3), strict=True)]
         return {
             "joint": linear,
             "apart": lambda: [functional.linear(hidden, *part) for part in parts],
-            "joint, float8": eights,
-        }
+            "joint, float8": lambda: (eights(),),
+        }, exact
     if name != "up and GELU":
-        return {"cuBLAS": linear, "float8": eights}
+        return {"cuBLAS": linear, "float8": lambda: (eights(),)}, exact
     raised, activated = linear(), torch.empty_like(linear())
     return {
-        "product alone": linear,
+        "product alone": lambda: (linear(),),
         "then GELU": lambda: functional.gelu(linear()),
-        "GELU alone": lambda: torch.ops.aten.gelu.out(raised, out=activated),
+        "GELU alone": lambda: (torch.ops.aten.gelu.out(raised, out=activated),),
         "cuBLASLt epilogue": lambda: torch._addmm_activation(bias, hidden, weight.t(), use_gelu=True),
-        **_triton_products(hidden, weight, bias),
-        "float8 alone": eights,
-    }
+        **(_triton_products(hidden, weight, bias) if tokens == TOKENS[1] else {}),
+        "float8 alone": lambda: (eights(),),
+    }, functional.gelu(exact)
 
 
 def _triton_products(hidden: Tensor, weight: Tensor, bias: Tensor) -> Ways:
@@ -144,10 +162,13 @@ def _triton_products(hidden: Tensor, weight: Tensor, bias: Tensor) -> Ways:
         from perf_tests.hopper.candidates import triton_product as candidate
     except ImportError:
         return {}
-    run = candidate.product_gelu
+    chosen = {"gelu": (0, 5, 7, 9), "gelu_short": (0, 2, 4, 5, 7, 9)}
     return {
-        f"Triton {number}": partial(run, hidden, weight, bias, config=config)
-        for number, config in enumerate(candidate.CONFIGS)
+        f"Triton {activation} {number}": partial(
+            candidate.product_gelu, hidden, weight, bias, activation, config=candidate.CONFIGS[number]
+        )
+        for activation, numbers in chosen.items()
+        for number in numbers
     }
 
 
@@ -169,34 +190,24 @@ def _attentions() -> Iterator[Kernel]:
         yield "attention", f"{documents} x {each} tokens", flops, partial(_ways_of_attention, documents, each)
 
 
-def _ways_of_attention(documents: int, each: int) -> Ways:
-    tokens, size = documents * each, HIDDEN // HEADS
+def _ways_of_attention(documents: int, each: int) -> tuple[Ways, Tensor]:
+    tokens, size, longest = documents * each, HIDDEN // HEADS, DOCUMENTS[-1]
     joint = _random(tokens, 3, HEADS, size)
     query, key, value = joint.unbind(1)
     bounds = torch.arange(0, tokens + 1, each, dtype=torch.int32, device="cuda")
-    longest = 512
     scale = size**-0.5
-    call = (query, key, value, (bounds, bounds), (longest, longest), scale)
-    fitting = (query, key, value, (bounds, bounds), (each, each), scale)
+    packed = (query, key, value, (bounds, bounds))
     apart = [part.contiguous() for part in joint.unbind(1)]
-    rows = [
-        part.reshape(documents, each, HEADS, size).transpose(1, 2).contiguous() for part in joint.unbind(1)
-    ]
+    rows = [part.view(documents, each, HEADS, size).transpose(1, 2).contiguous() for part in apart]
+    exact = functional.scaled_dot_product_attention(*(part.float() for part in rows)).transpose(1, 2)
     return {
-        "FlashAttention-2": lambda: on_cuda(*call),
-        "the same, the longest known": lambda: on_cuda(*fitting),
-        "cuDNN": lambda: _cudnn(query, key, value, bounds, longest, scale),
-        "cuDNN, no views": lambda: _cudnn(*apart, bounds, longest, scale),
-        "cuDNN on rows of one length": lambda: _by_sdpa(rows),
+        "FlashAttention-2": lambda: on_cuda(*packed, (longest, longest), scale),
+        "the same, the longest known": lambda: on_cuda(*packed, (each, each), scale),
+        "cuDNN": lambda: by_cudnn(*packed, (longest, longest), scale),
+        "cuDNN, no views": lambda: by_cudnn(*apart, (bounds, bounds), (longest, longest), scale),
+        "cuDNN on rows of one length": lambda: (_by_sdpa(rows),),
         **_triton_attentions(query, key, value, bounds, longest, scale),
-    }
-
-
-def _cudnn(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scale: float) -> Tensor:
-    attended: Tensor = torch.ops.aten._cudnn_attention_forward(
-        query, key, value, None, bounds, bounds, longest, longest, False, 0.0, False, False, scale=scale
-    )[0]
-    return attended
+    }, exact
 
 
 def _by_sdpa(rows: list[Tensor]) -> Tensor:
@@ -213,27 +224,35 @@ def _triton_attentions(
         from perf_tests.hopper.candidates import triton_attention as candidate
     except ImportError:
         return {}
-    run = candidate.varlen_attention
-    return {
-        f"Triton {number}": partial(run, query, key, value, bounds, longest, scale, config=config)
+    run = partial(candidate.varlen_attention, query, key, value, bounds)
+    own = max(int(bounds[1]), 1)
+    ways: Ways = {
+        f"Triton {number}": partial(run, longest, scale, config=config)
         for number, config in enumerate(candidate.CONFIGS)
     }
+    if own <= 128:
+        ways |= {
+            f"Triton short {number}": partial(run, own, scale, config=config)
+            for number, config in enumerate(candidate.SHORT_CONFIGS)
+        }
+    return ways
 
 
 def _random(*shape: int) -> Tensor:
     return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
 
 
-def floor_seconds(entries: list[dict[str, Any]], tokens: int, ways: Mapping[str, str]) -> float | None:
-    """Seconds of one layer's products alone, at so many tokens, or None if one was not measured.
+@torch.inference_mode()
+def compile_all() -> None:
+    """Run every way once, to fill the compiler's cache; errors come again when they are measured."""
+    for _, _, _, make in every_kernel():
+        ways: Ways = {}
+        with suppress(Exception):
+            ways, _ = make()
+        for run in ways.values():
+            with suppress(Exception):
+                run()
 
-    Args:
-        ways: kernel -> the way to count.
-    """
-    found = {
-        entry["kernel"]: entry["us"]
-        for entry in entries
-        if entry.get("us") is not None and entry["size"] == f"{tokens:,} tokens"
-        and ways.get(entry["kernel"]) == entry["way"]
-    }  # fmt: skip
-    return sum(found.values()) / 1e6 if set(found) == set(ways) else None
+
+if __name__ == "__main__":
+    compile_all()
