@@ -34,12 +34,12 @@ def compiled_by_rule(rows: Iterable[Row]) -> list[str]:
     return list(chosen.values())
 
 
-def compile_ahead(names: Iterable[str], seconds: float) -> None:
-    """Make rows ready in parallel processes, which end; stop after so many seconds."""
+def compile_ahead(names: Iterable[str], seconds: float, module: str = __spec__.name) -> None:
+    """Make rows ready in parallel processes of a module, which end; stop after so many seconds."""
     environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": THREADS}
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, name], env=environment,
+            [sys.executable, "-m", module, name], env=environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         for name in names
