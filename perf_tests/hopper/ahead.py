@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from perf_tests.hopper.children import Ended, run_all
@@ -33,15 +33,16 @@ def compiled_by_rule(rows: Iterable[Row]) -> list[str]:
     return list(chosen.values())
 
 
-def compiling_environment() -> dict[str, str]:
-    """Of processes that compile while others do."""
-    return {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": THREADS}
-
-
-def compile_ahead(names: Iterable[str], seconds: float, say: Callable[[str, Ended], object]) -> None:
-    """Make rows ready in parallel processes, which end; stop after so many seconds."""
-    commands = {name: ("-m", __spec__.name, name) for name in names}
+def compile_ahead(
+    commands: Mapping[str, Sequence[str]], seconds: float, say: Callable[[str, Ended], object]
+) -> None:
+    """Run Python with these arguments in parallel processes, which end; stop after so many seconds."""
     run_all(commands, seconds, compiling_environment(), say)
+
+
+def commands_of(rows: Iterable[Row]) -> dict[str, Sequence[str]]:
+    """What makes rows ready, by name: arguments of Python."""
+    return {name: ("-m", __spec__.name, name) for name in compiled_by_rule(rows)}
 
 
 def main(name: str) -> None:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Final
 
 from perf_tests.cold_start import first_score
-from perf_tests.hopper.ahead import compile_ahead, compiled_by_rule
+from perf_tests.hopper import modular
+from perf_tests.hopper.ahead import commands_of, compile_ahead
 from perf_tests.hopper.answers import differing_scores
 from perf_tests.hopper.children import Ended
 from perf_tests.hopper.gate_stage import gate_stage
@@ -59,7 +60,9 @@ def compile_first(run: Run) -> None:
 
     if run.setting.device == "cuda":
         run.setting.checkpoint()  # made once, before several ask for it
-        compile_ahead(compiled_by_rule(run.rows), SHARE_TO_COMPILE * run.seconds, ended)
+        geometries = {each.name: ("-m", modular.__name__, each.name) for each in run.setting.geometries}
+        commands = commands_of(run.rows) | geometries
+        compile_ahead(commands, SHARE_TO_COMPILE * run.seconds, ended)
 
 
 def kernels(run: Run) -> None:
@@ -98,6 +101,12 @@ def profiles(run: Run) -> None:
         file.write_text(profile_markdown(found), encoding="utf-8")
 
 
+def modernbert(run: Run) -> None:
+    """Rerankers of ModernBERT's architecture beside sentence-transformers, padded and flattened."""
+    setting = run.setting
+    run.results.modular = modular.modular_rows(setting, setting.geometries, lambda: run.left > 0, run.say)
+
+
 def landmark(run: Run) -> None:
     """BERT-large in eight bits and in the table's precision."""
     for preset in ("packed", "packed-float8"):
@@ -133,6 +142,7 @@ PARTS: Final[MappingProxyType[str, Callable[[Run], None]]] = MappingProxyType(
         "requests": requests,
         "company": company,
         "cold start": cold_start,
+        "modernbert": modernbert,
         "landmark": landmark,
         "gate": gate_stage,
     }

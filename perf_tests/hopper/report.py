@@ -6,6 +6,7 @@ import statistics
 from typing import Any, Final
 
 from perf_tests.hopper.goals import GOALS
+from perf_tests.hopper.modular import modular_table
 from perf_tests.hopper.results import Results, sound
 from perf_tests.side_by_side.goal import goals_table
 from perf_tests.side_by_side.turns import Timed, ratio
@@ -27,6 +28,8 @@ def markdown(results: Results) -> str:
         sections.append(f"## Rows\n\n{_rows(results)}\n\n{_legend(results)}")
     if results.kernels:
         sections.append(f"## Kernels on their own\n\n{_kernels(results)}")
+    if results.modular:
+        sections.append(f"## ModernBERT's rerankers\n\n{modular_table(results.modular)}")
     if results.gate:
         sections.append(f"## The gate\n\n{_gate(results.gate)}")
     if results.equal_requests or results.random_requests:

@@ -24,6 +24,7 @@ class Results(Kept):
         smoke: one entry per path; see `smoke.look_at_all`.
         kernels: one entry per kernel, size and way; see `kernels.all_kernels`.
         equal_requests, landmark: one entry per execution.
+        modular: one entry per geometry; see `modular.modular_rows`.
         gate: what the gate said; see `gate_check.live`.
         random_requests, differing_scores, first_score_s, profiles: by name.
     """
@@ -37,6 +38,7 @@ class Results(Kept):
     rows: list[Timed] = field(default_factory=list)
     smoke: list[dict[str, Any]] = field(default_factory=list)
     kernels: list[dict[str, Any]] = field(default_factory=list)
+    modular: list[dict[str, Any]] = field(default_factory=list)
     gate: dict[str, Any] = field(default_factory=dict)
     equal_requests: list[dict[str, Any]] = field(default_factory=list)
     random_requests: dict[str, Any] = field(default_factory=dict)

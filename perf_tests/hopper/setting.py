@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from perf_tests import models, workloads
+from perf_tests.ettin_models import GEOMETRIES, REHEARSED, Geometry
 from perf_tests.workloads import Workload
 
 
@@ -25,6 +26,7 @@ class Setting:
         request, equal_requests: a query with its documents, and how often it is asked.
         random_requests, most_documents: how many requests of random sizes, and their largest size.
         large, lengths, sequences: the landmark's model, tokens per sequence, and sequences per round.
+        geometries: of ModernBERT's rerankers.
         left_out: rows for which the device has no instructions, or which would take needless minutes.
         patience: a stage takes so many times its seconds.
     """
@@ -43,6 +45,7 @@ class Setting:
     large: Callable[[], Path]
     lengths: tuple[int, ...]
     sequences: int
+    geometries: tuple[Geometry, ...]
     left_out: tuple[str, ...] = ()
     patience: float = 1.0
 
@@ -62,6 +65,7 @@ ON_GPU: Final = Setting(
     large=models.bert_large,
     lengths=(176, 384),
     sequences=1024,
+    geometries=GEOMETRIES,
 )
 
 REHEARSAL: Final = Setting(
@@ -79,6 +83,7 @@ REHEARSAL: Final = Setting(
     large=models.minilm_two_layers,
     lengths=(48, 64),
     sequences=16,
+    geometries=REHEARSED,
     left_out=("packed-cudagraphs", "bucketed, CUDA graphs", "packed, max-autotune", "packed-float8"),
     patience=3.0,
 )  # fmt: skip

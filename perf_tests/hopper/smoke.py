@@ -21,7 +21,7 @@ import sentence_transformers
 import torch
 
 from correctness_tests import oracle
-from perf_tests import causal_model, workloads
+from perf_tests import causal_model, ettin_models, workloads
 from perf_tests.hopper.ahead import compiling_environment
 from perf_tests.hopper.children import Ended, run_all
 from perf_tests.hopper.results import sound
@@ -54,6 +54,11 @@ class SmokePath:
     checkpoint: Callable[[], Path] | None = None
 
 
+def smallest_modernbert() -> Path:
+    """The smallest of Ettin's rerankers, as one classifier."""
+    return ettin_models.stored(ettin_models.GEOMETRIES[0]).classifier
+
+
 PATHS: Final = {
     **{
         name: SmokePath(execution=PRESETS[name])
@@ -62,6 +67,7 @@ PATHS: Final = {
             "bucketed",
         )
     },
+    "modernbert, packed": SmokePath(execution=PRESETS["packed"], checkpoint=smallest_modernbert),
     "causal, packed": SmokePath(execution=PRESETS["packed"], checkpoint=causal_model.small_causal),
     "causal, shared prefix": SmokePath(
         execution=PRESETS["packed-shared-prefix"], checkpoint=causal_model.small_causal

@@ -34,7 +34,7 @@ STAGES: Final = MappingProxyType(
         ),
         "table": Stage(
             seconds=300,
-            parts=("compile", "rows", "profiles", "requests", "company", "cold start", "modular", "landmark"),
+            parts=("compile", "rows", "profiles", "requests", "company", "cold start", "modernbert", "landmark"),
         ),
         "gate": Stage(seconds=200, parts=("gate",), rows=()),
     }

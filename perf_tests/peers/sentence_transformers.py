@@ -1,17 +1,18 @@
-"""sentence-transformers' own CrossEncoder: as it comes, and compiled."""
+"""sentence-transformers' own CrossEncoder: as it comes, in FlashAttention, and compiled."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import sentence_transformers
 import torch
 
-from perf_tests.peers.peer import MAX_LENGTH, Pair, longest, predicted
+from perf_tests.peers.peer import MAX_LENGTH, Absent, Pair, longest, predicted
 
 STEP: Final = 16
 """Compiled, sentence-transformers pads to multiples of this."""
@@ -20,10 +21,13 @@ STEP: Final = 16
 class SentenceTransformers:
     """The stock CrossEncoder: sorts by characters, pads to the longest, SDPA attention."""
 
-    def __init__(self, checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int) -> None:
+    def __init__(
+        self, checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int, **loading: Any
+    ) -> None:
         self.model = sentence_transformers.CrossEncoder(
-            str(checkpoint), device=device, max_length=longest(checkpoint), model_kwargs={"dtype": dtype}
-        )
+            str(checkpoint), device=device, max_length=longest(checkpoint),
+            model_kwargs={"dtype": dtype, **loading},
+        )  # fmt: skip
         self.batch_size = batch_size
 
     def at(self, batch_size: int) -> Self:
@@ -38,6 +42,19 @@ class SentenceTransformers:
 
     def logits(self, pairs: Sequence[Pair]) -> np.ndarray:
         return predicted(self.model, pairs, self.batch_size)
+
+
+class FlattenedSentenceTransformers(SentenceTransformers):
+    """The stock CrossEncoder in FlashAttention: the encoder of a chain of modules runs without padding.
+
+    Raises:
+        Absent: it would pad, as models of one module do.
+    """
+
+    def __init__(self, checkpoint: Path, device: str, dtype: torch.dtype, batch_size: int) -> None:
+        super().__init__(checkpoint, device, dtype, batch_size, attn_implementation="flash_attention_2")
+        if not getattr(self.model[0], "can_flatten_inputs", False):
+            raise Absent("it flattens only chains of modules, in FlashAttention")
 
 
 class CompiledSentenceTransformers(SentenceTransformers):
@@ -64,3 +81,20 @@ class CompiledSentenceTransformers(SentenceTransformers):
     def _at_most(self, length: int, pairs: Sequence[Pair]) -> np.ndarray:
         padding = {"text": {"pad_to_multiple_of": STEP, "max_length": length}}
         return predicted(self.model, pairs, self.batch_size, processing_kwargs=padding)
+
+
+@contextmanager
+def batches_seen(peer: SentenceTransformers) -> Iterator[list[tuple[int, int]]]:
+    """The real and all tokens of each batch that runs meanwhile; flattened batches have no padding."""
+    seen: list[tuple[int, int]] = []
+
+    def see(_: object, inputs: tuple[Any, ...]) -> None:
+        mask = inputs[0].get("attention_mask")
+        real, every = (1, 1) if mask is None else (int(mask.sum()), mask.numel())
+        seen.append((real, every))
+
+    handle = peer.model[0].register_forward_pre_hook(see)
+    try:
+        yield seen
+    finally:
+        handle.remove()
