@@ -33,6 +33,11 @@ def compiled_by_rule(rows: Iterable[Row]) -> list[str]:
     return list(chosen.values())
 
 
+def compiling_environment() -> dict[str, str]:
+    """Of processes that compile while others do."""
+    return {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": THREADS}
+
+
 def compile_ahead(
     commands: Mapping[str, Sequence[str]], seconds: float, say: Callable[[str, Ended], object]
 ) -> None:

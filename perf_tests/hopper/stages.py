@@ -34,7 +34,9 @@ STAGES: Final = MappingProxyType(
         ),
         "table": Stage(
             seconds=300,
-            parts=("compile", "rows", "profiles", "requests", "company", "cold start", "modernbert", "landmark"),
+            parts=(
+                "compile", "rows", "requests", "company", "cold start", "profiles", "modernbert", "landmark",
+            ),
         ),
         "gate": Stage(seconds=200, parts=("gate",), rows=()),
     }
