@@ -15,6 +15,7 @@ FLOPS_PER_S, EIGHT_BITS_PER_S = DENSE_PEAKS["H200"], 1978.9e12
 """Dense peaks by the datasheet: products of sixteen bits and of eight, in FLOP/s."""
 
 _EIGHT_BITS = ("_scaled_mm", "_int_mm")
+_WITH_BIAS = ("addmm", "_addmm_activation")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def _call(node: Any, size: int, attended: int) -> Launch:
     name = name.removeprefix("aten.").removesuffix(".default")
     flops, per_s = 0.0, EIGHT_BITS_PER_S if name in _EIGHT_BITS else FLOPS_PER_S
     shapes = [_sizes(part) for part in node.inputs]
-    if name in ("mm", "addmm", *_EIGHT_BITS):
-        matrices = shapes[1:3] if name == "addmm" else shapes[:2]
+    if name in ("mm", *_WITH_BIAS, *_EIGHT_BITS):
+        matrices = shapes[1:3] if name in _WITH_BIAS else shapes[:2]
         (rows, inner), (_, columns) = matrices
         name, flops = f"{name} {rows} x {inner} x {columns}", 2.0 * rows * inner * columns
     elif "attention" in name:

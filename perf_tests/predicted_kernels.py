@@ -1,7 +1,7 @@
 """The kernels of a forward pass on an H200, and the least time each can take, predicted without a GPU.
 
     python -m perf_tests.predicted_kernels [--preset packed] [--geometry xlm-roberta-base] [--layers 12]
-        [--tokens 16384] [--pair-tokens 512] [--compile]
+        [--tokens 16384] [--pair-tokens 512] [--products cublaslt] [--compile]
 
 Needs a CUDA build of PyTorch and Triton, and no GPU: see `absent_gpu`. A kernel's least time is that of its
 bytes, as Inductor counts what it reads and writes, at the bandwidth of a copy, or that of its FLOPs at the
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch._inductor.cudagraph_utils import check_lowering_disable_cudagraph
 from torch._inductor.utils import get_first_incompatible_cudagraph_node
+from torch._subclasses import FakeTensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -33,10 +34,11 @@ from perf_tests import absent_gpu
 from perf_tests.launches import Launch, launches_of
 from xenc import PRESETS
 from xenc.compiling.warmup import Batch
+from xenc.execution import Products
 from xenc.layouts.base import Layout
 from xenc.layouts.choice import layout_of
 from xenc.models.families import packable
-from xenc.models.quantize import TorchaoTwin
+from xenc.models.kernel_twin import twin_for
 from xenc.models.reranker import Reranker
 
 PREDICTABLE: Final = ("packed", "packed-float8", "packed-int8", "bucketed")
@@ -80,7 +82,7 @@ class Prediction:
 
 def predict(
     preset: str, geometry: str = "xlm-roberta-base", *, layers: int | None = None, tokens: int = 16_384,
-    pair_tokens: int = 512,
+    pair_tokens: int = 512, products: Products | None = None,
 ) -> Prediction:  # fmt: skip
     """What Inductor generates for one batch, in bfloat16.
 
@@ -90,13 +92,14 @@ def predict(
         layers: of the model; None for as many as the geometry has.
         tokens: of the batch; of a padded one, in rows of pair_tokens.
         pair_tokens: how many tokens each pair has.
+        products: as `Execution.products`.
 
     Raises:
         NoCompilerError: a CUDA build of PyTorch, or Triton, is absent.
     """
     absent_gpu.check_compilers()
     torch._dynamo.reset()
-    execution = PRESETS[preset]
+    execution = replace(PRESETS[preset], products=products)
     sizes: dict[str, Any] = (
         {"token_budgets": (tokens,)} if execution.layout == "packed" else {"buckets": (pair_tokens,)}
     )
@@ -105,8 +108,8 @@ def predict(
         stack.enter_context(torch.inference_mode())
         stack.enter_context(_what_fake_tensors_cannot_say())
         model = _model(geometry, layers)
-        if execution.quantize is not None:
-            model = TorchaoTwin(model, execution.quantize).model
+        twin, _ = twin_for(model, execution)
+        model = model if twin is None else twin.model
         layout = layout_of(_reranker(model, pair_tokens), replace(execution, **sizes))
         model.set_attn_implementation(layout.attention)
         batch = _batch(layout, max(2, tokens // pair_tokens))
@@ -145,8 +148,9 @@ def _reranker(model: PreTrainedModel, max_length: int) -> Reranker:
 
 
 def _what_fake_tensors_cannot_say() -> ExitStack:
-    """The attention that a GPU would choose, and that it multiplies in eight bits."""
+    """The attention that a GPU would choose, that it multiplies in eight bits, and that weights are plain."""
     stack = ExitStack()
+    stack.enter_context(mock.patch("xenc.models.replace.Parameter", FakeTensor))
     stack.enter_context(
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", _attention_on_cuda)
     )
@@ -216,6 +220,7 @@ def main() -> None:
     add("--layers", type=int)
     add("--tokens", type=int, default=16_384)
     add("--pair-tokens", type=int, default=512)
+    add("--products", choices=("torch", "cublaslt"))
     add("--compile", action="store_true", help="compile each Triton kernel to a cubin as well")
     add("--code", action="store_true", help="print the module that Inductor generated")
     asked = vars(parser.parse_args())

@@ -11,7 +11,7 @@ from .errors import ExecutionError
 Layout = Literal["padded", "bucketed", "packed"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
-Products = Literal["torch", "onednn", "xenc"]
+Products = Literal["torch", "onednn", "xenc", "cublaslt"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two", "max-length"] | tuple[int, ...]
 TokenBudgets = int | tuple[int, ...] | None
@@ -45,9 +45,12 @@ class Execution:
             not changed. "float8" needs CUDA, compute capability 8.9 and a bfloat16 model; "int8" needs
             torchao except on CPUs with VNNI. Where no C++ kernels could be built, call `warmup` again after
             writing through a parameter's `.data`.
-        products: the implementation of the encoder's matrix products on a CPU, in packed batches: "torch",
-            "onednn", or "xenc" for our own kernels, which keep a reordered copy of the weights. None takes
-            the fastest, measured once and named in the warm-up report.
+        products: the implementation of the encoder's matrix products in packed batches. On a CPU: "torch",
+            "onednn", or "xenc" for our own kernels, which keep a reordered copy of the weights; None takes
+            the fastest, measured once and named in the warm-up report. On CUDA: "torch", which None takes,
+            or "cublaslt" for bfloat16 and float16: query, key and value are one product, on a copy of their
+            weights, and GELU is applied inside a product, in its tanh form. With "cublaslt" call `warmup`
+            again after writing through the `.data` of a query, key or value layer's parameter.
         compile_mode: `torch.compile`'s mode, or None to run eagerly.
         dynamic: `torch.compile`'s dynamic: True for one graph for all shapes, False for one per shape, None
             to let PyTorch start static and generalize.
@@ -107,17 +110,17 @@ class Execution:
 
     def _check_graph(self) -> None:
         """Refuse products and compile modes that the other settings exclude."""
-        own = self.products in ("onednn", "xenc")
-        if own and self.layout != "packed" and (self.quantize is None or self.products == "onednn"):
+        own = self.products not in (None, "torch")
+        if own and self.layout != "packed" and (self.quantize is None or self.products != "xenc"):
             raise ExecutionError(
                 f"products={self.products!r} is for layout='packed', not {self.layout!r}. Use products=None."
             )
         if own and self.quantize == "float8":
             raise ExecutionError(f"products={self.products!r} with quantize='float8': choose one of the two.")
-        if self.products == "onednn" and self.quantize is not None:
+        if own and self.products != "xenc" and self.quantize is not None:
             raise ExecutionError(
-                f"products='onednn' with quantize={self.quantize!r}: in eight bits there are only \"xenc\" "
-                "and torchao. Use products=None."
+                f"products={self.products!r} with quantize={self.quantize!r}: in eight bits there are only "
+                '"xenc" and torchao. Use products=None.'
             )
         if self.compile_mode is not None and self.layout == "padded":
             raise ExecutionError(

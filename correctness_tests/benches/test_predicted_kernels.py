@@ -62,6 +62,20 @@ def test_a_packed_layer_is_six_products_one_attention_and_a_gelu(packed):
 
 
 @can_generate
+def test_by_cublaslt_query_key_and_value_are_one_product_and_no_gelu_is_left(packed):
+    fused = predict("packed", layers=2, tokens=TOKENS, pair_tokens=PAIR_TOKENS, products="cublaslt")
+    names = [launch.name for launch in fused.launches]
+    slots = fused.shape[1]
+    assert names.count(f"addmm {TOKENS} x {WIDTH} x {3 * WIDTH}") == 1
+    for rows in (TOKENS, slots):
+        assert names.count(f"_addmm_activation {rows} x {WIDTH} x {4 * WIDTH}") == 1
+    assert not any("gelu" in name for name in names if name.startswith("triton_"))
+    assert len(packed.launches) - len(names) == 2 + 2  # two products and a GELU of each layer
+    assert sum(launch.flops for launch in fused.launches) == sum(launch.flops for launch in packed.launches)
+    assert fused.no_cuda_graph is None
+
+
+@can_generate
 def test_after_the_last_attention_products_have_a_row_for_each_slot(packed):
     tokens, slots = packed.shape
     assert tokens == TOKENS

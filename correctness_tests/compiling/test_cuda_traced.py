@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch._inductor.utils import get_first_incompatible_cudagraph_node
+from torch._subclasses import FakeTensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,6 +28,7 @@ from xenc.kernels import pooled_attention as pooled
 from xenc.kernels import prefix_attention as prefixed
 from xenc.layouts.choice import layout_of
 from xenc.models.families import packable
+from xenc.models.kernel_twin import twin_for
 from xenc.models.quantize import TorchaoTwin, encoder_layers
 from xenc.models.reranker import Reranker
 from xenc.text.prompts import FirstStepIds
@@ -53,6 +55,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 ASKING_ALONE = ("xlm-roberta", "bert")
 """Those in whose last layer only the tokens ask that the head reads."""
+
+JOINED = {"xlm-roberta": LAYERS - 1, "bert": LAYERS - 1, "distilbert": LAYERS}
+"""How many layers can have one product of query, key and value."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,32 @@ def test_packed_batches_of_all_sizes_are_one_graph_that_a_cuda_graph_can_hold(fa
         assert_the_kernel_answers_what_the_graph_was_told(node, packed._on_cuda)
     for node in last:
         assert_the_kernel_answers_what_the_graph_was_told(node, pooled._on_cuda)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_by_cublaslt_gelu_and_joint_products_leave_one_graph_without_a_copy(family, device, monkeypatch):
+    monkeypatch.setattr("xenc.models.replace.Parameter", FakeTensor)  # as what weights are here
+    model = made(family)
+    [plain] = traced(monkeypatch, model, PACKED).graphs
+    twin, said = twin_for(model, replace(PACKED, products="cublaslt"))
+    assert said.startswith("cublaslt for bfloat16, as asked for")
+    run = traced(monkeypatch, twin.model, PACKED)
+    [graph] = run.graphs
+    assert run.compiled.graphs == 1
+    assert_a_cuda_graph_can_hold(graph)
+    like_bert = family in JOINED
+    products = [len(each.calls(torch.ops.aten.addmm)) for each in (plain, graph)]
+    fused = graph.calls(torch.ops.aten._addmm_activation)
+    assert len(fused) == (LAYERS if like_bert else 0)
+    assert products[0] - products[1] - len(fused) == 2 * JOINED.get(family, 0)
+    if like_bert:
+        assert len(plain.calls(torch.ops.aten.erf)) == LAYERS
+        assert graph.calls(torch.ops.aten.erf) == []
+    for copy in ("clone", "copy", "cat", "_to_copy", "mm"):
+        before, after = (each.calls(getattr(torch.ops.aten, copy)) for each in (plain, graph))
+        assert len(before) == len(after), copy
+    for node in graph.calls(torch.ops.xenc.packed_attention):
+        assert_the_kernel_answers_what_the_graph_was_told(node, packed._on_cuda)
 
 
 def test_padded_batches_of_all_buckets_are_one_graph_that_a_cuda_graph_can_hold(device, monkeypatch):

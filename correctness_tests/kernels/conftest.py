@@ -42,8 +42,8 @@ def checkpoint(tmp_path):
 def preferred(monkeypatch):
     """Makes a model that nobody told what multiplies, on a machine where our own is the fastest."""
 
-    def choose(dtype, asked):
-        return chosen(dtype, asked or "xenc")
+    def choose(dtype, asked, device):
+        return chosen(dtype, asked or "xenc", device)
 
     monkeypatch.setattr("xenc.models.kernel_twin.chosen", choose)
 

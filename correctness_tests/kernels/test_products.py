@@ -66,6 +66,8 @@ def test_what_was_not_asked_for_is_measured_once(dtype, kernels):
 def test_a_choice_says_what_and_why():
     asked = Chosen(way="onednn", dtype=torch.float32, gflops_per_s={})
     assert str(asked) == "onednn for float32, as asked for"
+    default = Chosen(way="cublaslt", dtype=torch.float16, gflops_per_s={}, asked=False)
+    assert str(default) == "cublaslt for float16, by default"
     measured = Chosen(way="xenc", dtype=torch.bfloat16, gflops_per_s={"torch": 99.6, "xenc": 250.2})
     assert str(measured) == "xenc for bfloat16 (GFLOP/s: torch 100, xenc 250)"
 
@@ -93,7 +95,7 @@ def test_every_way_there_is_runs(dtype, kernels):
     assert ("xenc" in ways(dtype, 8, 16, 24)) == (dtype != torch.int8 or kernels.has_int8)
 
 
-@pytest.mark.parametrize("way", ["onednn", "xenc"])
+@pytest.mark.parametrize("way", ["onednn", "xenc", "cublaslt"])
 @pytest.mark.parametrize(
     ("settings", "because"),
     [
@@ -107,14 +109,15 @@ def test_a_way_and_what_contradicts_it_are_refused(way, settings, because):
         Execution(products=way, **settings)
 
 
-def test_onednn_has_no_eight_bits_here():
-    with pytest.raises(ExecutionError, match="products='onednn' with quantize='int8'"):
-        Execution(products="onednn", quantize="int8")
+@pytest.mark.parametrize("way", ["onednn", "cublaslt"])
+def test_other_libraries_have_no_eight_bits_here(way):
+    with pytest.raises(ExecutionError, match=f"products='{way}' with quantize='int8'"):
+        Execution(products=way, quantize="int8")
 
 
 def test_another_way_is_another_graph():
-    ways = (None, "torch", "onednn", "xenc")
-    assert len({Execution(products=way).graph_settings for way in ways}) == 4
+    ways = (None, "torch", "onednn", "xenc", "cublaslt")
+    assert len({Execution(products=way).graph_settings for way in ways}) == 5
 
 
 def test_a_way_that_the_processor_does_not_have_is_refused_with_the_remedy(one_layer, monkeypatch):

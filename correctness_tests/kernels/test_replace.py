@@ -89,6 +89,14 @@ def test_query_key_and_value_are_one_product_in_this_order():
         assert tuple(name.rpartition(".")[2] for name in one.layers) == order
 
 
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_query_key_and_value_stay_three_products_where_that_is_asked_for(architecture):
+    model = copy.deepcopy(model_of(architecture))
+    made = replace_products(model, KernelProduct, activations=EVERY, joint=False)
+    assert [len(one.layers) for one in made] == [1] * 6
+    assert not any(isinstance(module, JointAttention) for module in model.modules())
+
+
 class Mine(nn.Linear):
     """Somebody's own."""
 

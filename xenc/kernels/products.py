@@ -1,7 +1,7 @@
-"""Linear layers on a CPU by PyTorch, oneDNN or our own kernel, and the choice of the fastest.
+"""Linear layers on a CPU by PyTorch, oneDNN or our own kernel, and the choice of what multiplies.
 
-That differs between CPUs and dtypes (MKL's float32 is slow on AMD, oneDNN uses the matrix units of newer
-Intel CPUs), so it is measured once per process and dtype, which takes about ten milliseconds.
+What is fastest differs between CPUs and dtypes (MKL's float32 is slow on AMD, oneDNN uses the matrix units of
+newer Intel CPUs), so it is measured once per process and dtype, which takes about ten milliseconds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from .library import NAMESPACE, library
 ACTIVATIONS: Final = ("none", "gelu", "gelu_tanh", "silu")
 """Activations that a product can apply, in the order of the kernel's `Activation`."""
 
+ON_CUDA: Final[Products] = "torch"
+"""What multiplies on CUDA if the caller does not say."""
+
 _ONEDNN_POST: Final = {"none": ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 """oneDNN's names of an activation and its variant."""
 
@@ -37,16 +40,17 @@ _operators = getattr(torch.ops, NAMESPACE)
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """How products are computed in a dtype, and each way's measured speed; empty if the caller chose."""
+    """How products are computed in a dtype, each way's speed if it was measured, and if not, who chose."""
 
     way: Products
     dtype: torch.dtype
     gflops_per_s: Mapping[str, float]
+    asked: bool = True
 
     def __str__(self) -> str:
         name = str(self.dtype).removeprefix("torch.")
         if not self.gflops_per_s:
-            return f"{self.way} for {name}, as asked for"
+            return f"{self.way} for {name}, {'as asked for' if self.asked else 'by default'}"
         measured = ", ".join(f"{way} {speed:.0f}" for way, speed in self.gflops_per_s.items())
         return f"{self.way} for {name} (GFLOP/s: {measured})"
 
@@ -129,9 +133,11 @@ def _(left: Tensor, weight: Tensor, *_: object) -> Tensor:
     return left.new_empty(*left.shape[:-1], weight.shape[0])
 
 
-def chosen(dtype: torch.dtype, asked: Products | None) -> Chosen:
-    """The way that the caller asked for, or the fastest here; see `Execution.products`."""
-    return _measured(dtype) if asked is None else Chosen(way=asked, dtype=dtype, gflops_per_s={})
+def chosen(dtype: torch.dtype, asked: Products | None, device: str = "cpu") -> Chosen:
+    """The way that the caller asked for, or a CPU's fastest, or CUDA's default; see `Execution.products`."""
+    if asked is None and device == "cpu":
+        return _measured(dtype)
+    return Chosen(way=asked or ON_CUDA, dtype=dtype, gflops_per_s={}, asked=asked is not None)
 
 
 @cache
@@ -149,7 +155,7 @@ def _measured(dtype: torch.dtype) -> Chosen:
     measured = (seconds(found, _ROUNDS) for _ in range(_LOOKS))
     looks = [{way: gflops / min(each) for way, each in taken.items()} for taken in measured]
     best = {way: max(look[way] for look in looks) for way in found}
-    return Chosen(way=fastest(looks), dtype=dtype, gflops_per_s=best)
+    return Chosen(way=fastest(looks), dtype=dtype, gflops_per_s=best, asked=False)
 
 
 def fastest(looks: Sequence[Mapping[str, float]]) -> Products:

@@ -1,16 +1,17 @@
-"""A twin of a model whose encoder's linear layers run in our own kernels or in oneDNN."""
+"""A twin of a model whose encoder's linear layers run in our own kernels, in oneDNN or in cuBLASLt."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+import torch
 from transformers import PreTrainedModel
 
 from ..errors import ExecutionError, NotInstalledError
 from ..execution import Execution, Products
-from ..kernels.layers import KINDS, EightBitProduct, Product
+from ..kernels.layers import FUSED, KINDS, EightBitProduct, Product
 from ..kernels.library import DTYPES, library
-from ..kernels.products import ACTIVATIONS, chosen, why_not
+from ..kernels.products import ON_CUDA, chosen, why_not
 from .families import Packable, packable
 from .foreign_code import foreign_code
 from .last_layer import asked_by_pooled
@@ -18,24 +19,29 @@ from .quantize import TorchaoTwin, check_device
 from .replace import replace_products
 from .twin import Twin
 
-_ONEDNN_ACTIVATIONS: Final = frozenset(ACTIVATIONS) - {"silu"}
+_ON_CUDA: Final = (torch.bfloat16, torch.float16)
+"""Dtypes that "cublaslt" is for: float32 would show that its GELU has another form."""
 
 
 class KernelTwin(Twin):
-    """A twin whose encoder's linear layers run in our kernels, or in oneDNN.
+    """A twin whose encoder's linear layers run in our kernels, in oneDNN or in cuBLASLt.
 
     Args:
-        original: an unmodified transformers model on a CPU.
-        way: "onednn" or "xenc".
+        original: an unmodified transformers model, on a CPU or, for cuBLASLt, on CUDA. There nothing detects
+            writes through `.data` to weights that the twin has copied: those of query, key and value.
+        way: "onednn", "xenc" or "cublaslt".
         eight_bits: whether to multiply int8, which only "xenc" can.
+        joint: whether query, key and value are one product.
 
     Raises:
         ExecutionError: the model has no such layers.
     """
 
-    def __init__(self, original: PreTrainedModel, way: Products, *, eight_bits: bool = False) -> None:
+    def __init__(
+        self, original: PreTrainedModel, way: Products, *, eight_bits: bool = False, joint: bool = True
+    ) -> None:
         self._kind: type[Product] = EightBitProduct if eight_bits else KINDS[way]
-        self._activations = _ONEDNN_ACTIVATIONS if way == "onednn" else frozenset(ACTIVATIONS)
+        self._activations, self._joint = FUSED[way], joint
         super().__init__(original)
 
     def _replace(self) -> frozenset[str]:
@@ -43,7 +49,7 @@ class KernelTwin(Twin):
         pooled_alone = isinstance(traits, Packable) and traits.pooled_alone
         self._products = replace_products(
             self.model, self._kind, activations=self._activations,
-            apart=asked_by_pooled(self.model) if pooled_alone else None,
+            apart=asked_by_pooled(self.model) if pooled_alone else None, joint=self._joint,
         )  # fmt: skip
         if not self._products:
             raise ExecutionError(f"{type(self._original).__name__} has no layers that a kernel can replace")
@@ -76,15 +82,15 @@ def twin_for(model: PreTrainedModel, execution: Execution) -> tuple[Twin | None,
     """
     if execution.quantize is not None:
         return _quantised(model, execution)
-    asked = execution.products
+    asked, device = execution.products, model.device.type
     plain = _why_plain(model, execution)
-    if plain is None and asked is not None:
+    if plain is None and asked is not None and device == "cpu":
         plain = why_not(asked, model.dtype)
-    if plain is not None and asked in ("onednn", "xenc"):
+    if plain is not None and asked not in (None, "torch"):
         raise ExecutionError(f"products={asked!r}: {plain}. Use products=None.")
     if plain is not None:
         return None, f"torch ({plain})"
-    choice = chosen(model.dtype, asked)
+    choice = chosen(model.dtype, asked, device)
     if choice.way == "torch":
         return None, str(choice)
     try:
@@ -128,10 +134,29 @@ def _why_plain(model: PreTrainedModel, execution: Execution) -> str | None:
 
     oneDNN needs the C++ library too: it detects changes of the weights that a twin has copied.
     """
-    if model.device.type != "cpu":
-        return f"on {model.device.type}"
+    device = model.device.type
+    if device == "cuda":
+        return _why_plain_on_cuda(model, execution)
+    if device != "cpu":
+        return f"on {device}"
+    if execution.products == "cublaslt":
+        return "it needs CUDA, and the model is on the CPU"
     if execution.layout != "packed":
         return "our kernels are for packed batches"
     if model.dtype not in DTYPES:
         return f"no kernel for {model.dtype}"
     return foreign_code(model) or library().missing
+
+
+def _why_plain_on_cuda(model: PreTrainedModel, execution: Execution) -> str | None:
+    """As `_why_plain`. No C++ library is needed here, and none looks at weights; see `KernelTwin`."""
+    way = execution.products or ON_CUDA
+    if way == "torch":
+        return "on cuda"
+    if way != "cublaslt":
+        return "it is for CPUs, and the model is on cuda"
+    if execution.layout != "packed":
+        return "cuBLASLt is for packed batches"
+    if model.dtype not in _ON_CUDA:
+        return f"cuBLASLt is for bfloat16 and float16, not {str(model.dtype).removeprefix('torch.')}"
+    return foreign_code(model)

@@ -53,7 +53,7 @@ class Replacement(NamedTuple):
 
 def replace_products(
     model: PreTrainedModel, make: Callable[[str], Product], *, activations: frozenset[str],
-    apart: Module | None = None,
+    apart: Module | None = None, joint: bool = True,
 ) -> list[Replacement]:  # fmt: skip
     """Replace the linear layers in a model's repeated blocks by products.
 
@@ -62,6 +62,7 @@ def replace_products(
         make: activation -> a product without weights yet.
         activations: those that products can apply.
         apart: an attention module whose query, key and value stay three products.
+        joint: whether those of all others become one.
 
     Returns:
         The products; empty if there is no layer to replace.
@@ -72,7 +73,7 @@ def replace_products(
         if parent in joined:
             continue
         for name, child in list(parent.named_children()):
-            if child is not apart and (parts := _joint_parts(child)) is not None:
+            if joint and child is not apart and (parts := _joint_parts(child)) is not None:
                 made += _replace_attention(f"{path}.{name}", parent, name, parts, make)
                 joined.add(child)
             elif _is_plain(child):

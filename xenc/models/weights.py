@@ -140,8 +140,11 @@ class Contents:
         return self._look(share) != [self._remembered[share]]
 
     def _look(self, share: int) -> list[int] | None:
-        operators, weights = library().operators, self._weights()
-        if operators is None or any(part.device.type != "cpu" for part in weights):
+        weights = self._weights()
+        if any(part.device.type != "cpu" for part in weights):
+            return None
+        operators = library().operators
+        if operators is None:
             return None
         looked: list[int] = operators.fingerprints(weights, self.SHARES, share).tolist()
         return looked
