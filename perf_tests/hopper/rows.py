@@ -110,5 +110,12 @@ def _ours(setting: Setting) -> Iterator[Row]:
         yield replace(
             row, name=f"packed, {budget:,} tokens", turn=3, execution=Execution(token_budgets=budget)
         )
+    joint = Execution(products="cublaslt")
+    yield replace(row, name="packed, cuBLASLt", turn=1, execution=joint)
+    for budget in (8192, 32_768):
+        execution = replace(joint, token_budgets=budget)
+        yield replace(row, name=f"packed, cuBLASLt, {budget:,} tokens", turn=3, execution=execution)
     for way in (way for way in WAYS if way != USUAL):
         yield replace(row, name=f"packed, {way} attention", turn=2, attention=way)
+        name = f"packed, cuBLASLt, {way} attention"
+        yield replace(row, name=name, turn=2, execution=joint, attention=way)

@@ -84,7 +84,11 @@ REHEARSAL: Final = Setting(
     lengths=(48, 64),
     sequences=16,
     geometries=REHEARSED,
-    left_out=("packed-cudagraphs", "bucketed, CUDA graphs", "packed, max-autotune", "packed-float8"),
+    left_out=(
+        "packed-cudagraphs", "bucketed, CUDA graphs", "packed, max-autotune", "packed-float8",
+        *(f"packed, cuBLASLt{and_}" for and_ in ("", ", 8,192 tokens", ", 32,768 tokens")),
+        *(f"packed{and_}, {way} attention" for and_ in ("", ", cuBLASLt") for way in ("cuDNN", "Triton")),
+    ),
     patience=3.0,
 )  # fmt: skip
 """Proves that every part runs; its numbers mean nothing."""

@@ -67,6 +67,7 @@ PATHS: Final = {
             "bucketed",
         )
     },
+    "packed, cuBLASLt": SmokePath(execution=Execution(products="cublaslt")),
     "modernbert, packed": SmokePath(execution=PRESETS["packed"], checkpoint=smallest_modernbert),
     "causal, packed": SmokePath(execution=PRESETS["packed"], checkpoint=causal_model.small_causal),
     "causal, shared prefix": SmokePath(

@@ -28,7 +28,7 @@ STAGES: Final = MappingProxyType(
             seconds=190,
             parts=("smoke", "rows", "kernels"),
             rows=(
-                "packed", "packed-cudagraphs", "sentence-transformers, batch 64",
+                "packed", "packed, cuBLASLt", "packed-cudagraphs", "sentence-transformers, batch 64",
                 "sentence-transformers-compiled, batch 64", "compiled-sdpa-sorted",
             ),
         ),
