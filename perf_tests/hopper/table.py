@@ -15,8 +15,8 @@ from perf_tests.workloads import Pair
 from xenc.profiling.flops import device_peak, workload_flops
 from xenc.text.tokens import tokenize
 
-SHARE_TO_PREPARE: Final = 0.6
-"""Share of the time after which no further row is made ready, so that the others can be timed."""
+SHARE_TO_PREPARE: Final = 0.65
+"""Share of the time that is left after which no further row is made ready, so that the others can be timed."""
 
 
 def rows_in_turns(run: Run) -> None:
@@ -24,7 +24,7 @@ def rows_in_turns(run: Run) -> None:
     setting, results = run.setting, run.results
     rounds = [setting.workload.round(number) for number in range(setting.rounds)]
     results.rows = [Timed(group=row.group, name=row.name, batch_size=row.batch_size) for row in run.rows]
-    enough = (1 - SHARE_TO_PREPARE) * run.seconds
+    enough = (1 - SHARE_TO_PREPARE) * run.left
     ready: list[tuple[Contestant, Timed]] = []
     for row, timed in sorted(zip(run.rows, results.rows, strict=True), key=lambda both: both[0].turn):
         if run.left < enough:
