@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,20 +14,27 @@ import torch
 ROOT: Final = Path(__file__).parent.parent
 
 SCRIPT: Final = """
-import sys
+import json, sys, time
+seen = [("begin", time.monotonic())]
 import torch
 import xenc
-
+seen.append(("import", time.monotonic()))
 checkpoint, device, dtype, cache_dir = sys.argv[1:]
 model = xenc.CrossEncoder(checkpoint, device=device, model_kwargs={"dtype": getattr(torch, dtype)})
+seen.append(("load", time.monotonic()))
 model.warmup(cache_dir=cache_dir)
-print(model.predict(("a question", "a document")))
+seen.append(("warm up", time.monotonic()))
+model.predict(("a question", "a document"))
+seen.append(("score", time.monotonic()))
+steps = {name: at - before for (_, before), (name, at) in zip(seen, seen[1:])}
+from torch._dynamo.utils import counters
+print(json.dumps(steps | {key: count for key, count in counters["aot_autograd"].items()}))
 """
 
 
 def first_score(
     model: Path, device: str, dtype: torch.dtype, cache_dir: Path, compiler_cache: Path, seconds: float = 600
-) -> None:
+) -> dict[str, float]:
     """Run one process from its start to its first score.
 
     Args:
@@ -34,6 +42,9 @@ def first_score(
         cache_dir: of `warmup`.
         compiler_cache: the compiler's own folder, empty if only `cache_dir` may help.
         seconds: the time limit.
+
+    Returns:
+        Seconds of its steps, and whether compiled graphs were found in the cache.
 
     Raises:
         RuntimeError: the process failed; the message ends with its stderr.
@@ -50,3 +61,5 @@ def first_score(
     )
     if ended.returncode:
         raise RuntimeError(f"no score, exit status {ended.returncode}: {ended.stderr[-2000:]}")
+    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    return found

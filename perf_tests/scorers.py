@@ -161,7 +161,7 @@ class OutputError(NamedTuple):
 
 def output_error(
     logits: np.ndarray, pairs: Sequence[Pair], *, model: Path, device: str, max_length: int,
-    dtype: torch.dtype, quantize: str | None = None,
+    dtype: torch.dtype, quantize: str | None = None, checked: int = CHECKED_PAIRS,
 ) -> OutputError:  # fmt: skip
     """Compare logits [N] of N pairs with the float32 oracle's, on some short, long and middling pairs.
 
@@ -170,14 +170,14 @@ def output_error(
     eagerly, and one step of the largest logit.
     """
     by_length = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
-    stride = max(1, len(by_length) // (CHECKED_PAIRS - 1))
-    rows = [*by_length[::stride][: CHECKED_PAIRS - 1], by_length[-1]]
-    checked = tuple(pairs[row] for row in rows)
-    exact = oracle_logits(model, device, checked, max_length)
+    stride = max(1, len(by_length) // (checked - 1))
+    rows = [*by_length[::stride][: checked - 1], by_length[-1]]
+    some = tuple(pairs[row] for row in rows)
+    exact = oracle_logits(model, device, some, max_length)
     error = float(np.abs(logits[rows] - exact).max())
     if dtype == torch.float32 and quantize is None:
         return OutputError(error, FLOAT32_TOLERANCE)
-    eager = oracle_logits(model, device, checked, max_length, dtype, quantize)
+    eager = oracle_logits(model, device, some, max_length, dtype, quantize)
     step = _STEPS.get(quantize, torch.finfo(dtype).eps)
     tolerance = 2 * float(np.abs(eager - exact).max()) + step * float(np.abs(exact).max())
     return OutputError(error, tolerance)

@@ -12,8 +12,8 @@ import torch
 
 from correctness_tests import small_functions
 from perf_tests.hopper import parts
-from perf_tests.hopper.ahead import compiled_by_rule
 from perf_tests.hopper.children import run_all
+from perf_tests.hopper.fleet import Fleet, RemoteRow
 from perf_tests.hopper.goals import GOALS
 from perf_tests.hopper.parts import PARTS, run_part
 from perf_tests.hopper.report import markdown
@@ -23,6 +23,7 @@ from perf_tests.hopper.run import Run
 from perf_tests.hopper.setting import ON_GPU, REHEARSAL
 from perf_tests.hopper.smoke import PATHS, look
 from perf_tests.hopper.stages import STAGES
+from perf_tests.hopper.worker import groups
 from perf_tests.side_by_side.goal import Goal
 from perf_tests.side_by_side.turns import Timed, time_in_turns
 
@@ -231,10 +232,47 @@ def test_a_part_that_fails_or_has_no_time_is_a_problem_and_the_results_are_kept(
     assert "lost the device" in (tmp_path / "report.md").read_text()
 
 
-def test_only_rows_whose_kernels_are_chosen_by_rule_are_compiled_ahead():
-    ahead = compiled_by_rule(table_rows(ON_GPU))
-    assert {"packed", "bucketed", "packed-float8", "sentence-transformers-compiled, batch 32"} <= set(ahead)
-    assert not {"packed, max-autotune", "compiled-sdpa-sorted", "sdpa-sorted"} & set(ahead)
+def test_rows_of_one_model_share_a_process_and_rows_that_are_autotuned_do_not_share_theirs():
+    together = groups(table_rows(ON_GPU))
+    assert sorted(row.name for group in together for row in group) == sorted(
+        row.name for row in table_rows(ON_GPU)
+    )
+    of = {row.name: number for number, group in enumerate(together) for row in group}
+    assert of["packed"] == of["packed-deterministic"] == of["packed, 8,192 tokens"]
+    assert len({of[name] for name in ("packed", "packed-cudagraphs", "packed-float8", "bucketed")}) == 4
+    for group in together:
+        assert len({row.is_autotuned for row in group}) == 1
+
+
+@pytest.fixture
+def fleet():
+    made = Fleet(REHEARSAL)
+    yield made
+    made.close()
+
+
+def test_rows_in_other_processes_take_turns_and_a_row_that_fails_costs_no_other(fleet):
+    rows = {row.name: row for row in table_rows(REHEARSAL)}
+    failing = dataclasses.replace(rows["packed-eager"], name="unheard of")
+    told = {}
+    chosen = [failing, rows["sdpa-sorted"], rows["sdpa-unsorted"]]
+    fleet.make_ready(chosen, 2, 200.0, lambda row, remote, found: told.update({row.name: (remote, found)}))
+    assert told["unheard of"] == (None, "KeyError: 'unheard of'")
+    pairs, timed = REHEARSAL.workload.round(1), []
+    for name in ("sdpa-sorted", "sdpa-unsorted"):
+        remote, record = told[name]
+        assert record.output_error <= record.output_tolerance
+        time_in_turns([(remote, record)], [pairs] * 2, lambda: None, lambda: True, turn=RemoteRow.turn)
+        timed.append(record)
+    assert all(record.stands and len(record.seconds) == 2 for record in timed)
+    assert timed[0].waste < timed[1].waste
+
+
+def test_a_row_that_is_not_ready_in_time_is_said_to_be_late(fleet):
+    told = {}
+    row = next(row for row in table_rows(REHEARSAL) if row.name == "packed")
+    fleet.make_ready([row], 1, 0.5, lambda row, remote, found: told.update({row.name: (remote, found)}))
+    assert told == {"packed": (None, "not ready after 0 s")}
 
 
 def test_rows_have_names_of_their_own_and_the_recipe_has_six():

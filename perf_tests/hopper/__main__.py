@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -35,8 +36,9 @@ def main(arguments: list[str]) -> int:
         stage = STAGES[name]
         seconds = chosen.seconds or stage.seconds * setting.patience
         run = Run(setting, chosen_rows(setting, stage.rows), chosen.out / name, seconds)
-        for part in chosen.parts or stage.parts:
-            run_part(run, part)
+        with closing(run.fleet):
+            for part in chosen.parts or stage.parts:
+                run_part(run, part)
         print(markdown(run.results), flush=True)
         complete &= run.results.complete
     return 0 if complete else 1

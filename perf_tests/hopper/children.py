@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+THREADS: Final = "3"
+"""Of each compiler: several run at once."""
 
 SHOWN_LINES: Final = 12
 """How many last lines of a failed process's output are shown."""
@@ -37,6 +41,11 @@ class Ended:
         ending = f"stopped after {self.seconds:.0f} s" if self.status is None else f"status {self.status}"
         last = "\n".join(self.output.rstrip().splitlines()[-SHOWN_LINES:])
         return f"{ending}\n{last}" if last else ending
+
+
+def compiling_environment() -> dict[str, str]:
+    """Of processes that compile while others do."""
+    return {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": THREADS}
 
 
 def run_all(

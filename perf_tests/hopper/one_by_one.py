@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 from perf_tests.hopper.setting import Setting
@@ -14,8 +13,8 @@ from xenc.compiling.watch import watch_compiles
 from xenc.gate.exact import compile_counts
 
 
-def equal_requests(contestant: Contestant, setting: Setting) -> dict[str, Any]:
-    """`rank` of a query and its documents, again and again: how long, and how steady."""
+def equal_requests(contestant: Contestant, setting: Setting, count: int) -> dict[str, Any]:
+    """`rank` of a query and its documents, so many times: how long, and how steady."""
     model = contestant.model
     contestant.take_over()
     pairs = setting.request.round(0)
@@ -26,11 +25,11 @@ def equal_requests(contestant: Contestant, setting: Setting) -> dict[str, Any]:
         model.rank(query, documents, batch_size=contestant.row.batch_size, show_progress_bar=False)
         return time.perf_counter() - started
 
-    for _ in range(min(20, setting.equal_requests)):
+    for _ in range(min(20, count)):
         rank()
     tokens = sum(model.last_report.token_counts)
     with watch_compiles() as watch:
-        seconds = [rank() for _ in range(setting.equal_requests)]
+        seconds = [rank() for _ in range(count)]
     quantiles = statistics.quantiles(seconds, n=100, method="inclusive")
     return {
         "execution": contestant.row.name,
@@ -44,17 +43,16 @@ def equal_requests(contestant: Contestant, setting: Setting) -> dict[str, Any]:
     }
 
 
-def random_requests(
-    contestant: Contestant, setting: Setting, time_left: Callable[[], bool]
-) -> dict[str, Any]:
+def random_requests(contestant: Contestant, setting: Setting, limit_s: float) -> dict[str, Any]:
     """Requests of one document to many: nothing may compile, and time should go with tokens."""
+    end = time.monotonic() + limit_s
     model = contestant.model
     contestant.take_over()
     generator = random.Random("sizes")
     pairs = setting.request.round(0)
     tokens, seconds = [], []
     with watch_compiles() as watch:
-        while len(seconds) < setting.random_requests and time_left():
+        while len(seconds) < setting.random_requests and time.monotonic() < end:
             some = generator.choices(pairs, k=generator.randint(1, setting.most_documents))
             started = time.perf_counter()
             contestant.logits(some)

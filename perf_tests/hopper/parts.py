@@ -11,24 +11,18 @@ from typing import Final
 
 from perf_tests.cold_start import first_score
 from perf_tests.hopper import modular
-from perf_tests.hopper.ahead import commands_of, compile_ahead
-from perf_tests.hopper.answers import differing_scores
-from perf_tests.hopper.children import Ended
+from perf_tests.hopper.children import Ended, compiling_environment, run_all
 from perf_tests.hopper.gate_stage import gate_stage
 from perf_tests.hopper.kernels import all_kernels
 from perf_tests.hopper.landmark import sequences_per_second
-from perf_tests.hopper.one_by_one import equal_requests, random_requests
 from perf_tests.hopper.results import sound
 from perf_tests.hopper.rows import PROFILED, REQUESTED
 from perf_tests.hopper.run import Run
 from perf_tests.hopper.smoke import look_at_all
 from perf_tests.hopper.table import rows_in_turns
-from xenc.profiling.kernel_names import shares_by_class
-from xenc.profiling.measure import profile_model
-from xenc.profiling.report import markdown as profile_markdown
 
 SHARE_TO_COMPILE: Final = 0.3
-"""Share of the time to fill the compiler's cache in; the rest is compiled when its row is made ready."""
+"""Share of the time to fill the compiler's cache in."""
 
 SHARE_TO_SMOKE: Final = 0.45
 """Share of the time for the first look at every path."""
@@ -53,16 +47,14 @@ def smoke(run: Run) -> None:
 
 
 def compile_first(run: Run) -> None:
-    """Fill the compiler's cache, on all cores."""
+    """Compile what is timed in this process, on all cores."""
 
     def ended(name: str, how: Ended) -> None:
         run.say(f"  {name}: {how.problem or f'{how.seconds:.0f} s'}")
 
     if run.setting.device == "cuda":
-        run.setting.checkpoint()  # made once, before several ask for it
-        geometries = {each.name: ("-m", modular.__name__, each.name) for each in run.setting.geometries}
-        commands = commands_of(run.rows) | geometries
-        compile_ahead(commands, SHARE_TO_COMPILE * run.seconds, ended)
+        commands = {each.name: ("-m", modular.__name__, each.name) for each in run.setting.geometries}
+        run_all(commands, SHARE_TO_COMPILE * run.seconds, compiling_environment(), ended)
 
 
 def kernels(run: Run) -> None:
@@ -72,33 +64,30 @@ def kernels(run: Run) -> None:
 
 
 def requests(run: Run) -> None:
-    """One request again and again, then of random sizes."""
-    packed = run.named("packed")
-    for name in REQUESTED:
-        if name in run.ready and run.left > 0:
-            run.results.equal_requests.append(equal_requests(run.ready[name], run.setting))
-    run.results.random_requests = random_requests(packed, run.setting, lambda: run.left > 0)
+    """One request a few times under several rows, often under the fastest; then requests of random sizes."""
+    few, found = run.setting.few_requests, run.results.equal_requests
+    for name in (name for name in REQUESTED if name in run.ready):
+        found.append(run.named(name).ask("equal_requests", few))
+    best = min(found, key=lambda each: each["p50_s"])
+    found.append(run.named(best["execution"]).ask("equal_requests", run.setting.equal_requests))
+    limit = max(1.0, run.left)
+    asked = run.named(best["execution"]).ask("random_requests", limit, seconds=limit + 60)
+    run.results.random_requests = asked
 
 
 def company(run: Run) -> None:
     """Whether scores depend on what they are scored with."""
     pairs = run.setting.workload.round(0)[:256]
     for name in ("packed-deterministic", "packed"):
-        run.results.differing_scores[name] = differing_scores(run.named(name), pairs)
+        run.results.differing_scores[name] = run.named(name).ask("differing_scores", pairs)
 
 
 def profiles(run: Run) -> None:
-    """Where the time goes, under the executions that matter."""
-    pairs = run.setting.workload.round(0)
-    for name in PROFILED:
-        contestant = run.ready.get(name)
-        if contestant is None or contestant.model is None or run.left <= 0:
-            continue
-        contestant.take_over()
-        found = profile_model(contestant.model, pairs, batch_size=contestant.row.batch_size, repeats=3)
-        run.results.profiles[name] = shares_by_class(found.traced.kernels)
+    """Where the time goes, under the executions that matter, and what compiling took."""
+    for name in (name for name in PROFILED if name in run.ready and run.left > 0):
         file = run.out / f"profile-{name.replace(', ', '-').replace(' ', '-')}.md"
-        file.write_text(profile_markdown(found), encoding="utf-8")
+        run.results.profiles[name] = run.named(name).ask("profile", file.absolute())
+        run.results.compile_seconds[name] = run.named(name).ask("compile_seconds")
 
 
 def modernbert(run: Run) -> None:
@@ -128,8 +117,10 @@ def cold_start(run: Run) -> None:
                 return
             started = time.monotonic()
             limit = max(1.0, run.left)
-            first_score(*what, saved, Path(folder) / f"compiler-{number}", seconds=limit)
+            steps = first_score(*what, saved, Path(folder) / f"compiler-{number}", seconds=limit)
             run.results.first_score_s.setdefault(name, []).append(time.monotonic() - started)
+            run.say(f"  {name}: {run.results.first_score_s[name][-1]:.1f} s: {steps}")
+            run.results.first_score_steps.append({"name": name, **steps})
 
 
 PARTS: Final[MappingProxyType[str, Callable[[Run], None]]] = MappingProxyType(

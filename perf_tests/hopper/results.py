@@ -26,7 +26,8 @@ class Results(Kept):
         equal_requests, landmark: one entry per execution.
         modular: one entry per geometry; see `modular.modular_rows`.
         gate: what the gate said; see `gate_check.live`.
-        random_requests, differing_scores, first_score_s, profiles: by name.
+        random_requests, differing_scores, first_score_s, profiles, compile_seconds: by name.
+        first_score_steps: one entry per process; see `cold_start.first_score`.
     """
 
     workload: dict[str, str] = field(default_factory=dict)
@@ -45,6 +46,8 @@ class Results(Kept):
     differing_scores: dict[str, int] = field(default_factory=dict)
     landmark: list[dict[str, Any]] = field(default_factory=list)
     first_score_s: dict[str, list[float]] = field(default_factory=dict)
+    first_score_steps: list[dict[str, Any]] = field(default_factory=list)
+    compile_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     profiles: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def row(self, name: str) -> Timed | None:

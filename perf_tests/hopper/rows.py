@@ -23,10 +23,13 @@ ORIGINAL: Final = (
 TUNED: Final = "packed, max-autotune"
 """Kernels chosen by measurement, and CUDA graphs."""
 
-PROFILED: Final = ("packed", "packed-float8", "compiled-sdpa-sorted")
+JOINT: Final = "packed, cuBLASLt"
+"""Query, key and value in one product, and GELU inside a product."""
+
+PROFILED: Final = ("packed", JOINT, f"{JOINT}, CUDA graphs", "packed-float8", "compiled-sdpa-sorted")
 """Rows of which a profile is made, if they are ready."""
 
-REQUESTED: Final = ("packed", "packed-cudagraphs", TUNED)
+REQUESTED: Final = ("packed", "packed-cudagraphs", JOINT, f"{JOINT}, CUDA graphs")
 """Rows under which requests are made one after the other, if they are ready."""
 
 
@@ -54,6 +57,11 @@ class Row:
     @property
     def quantize(self) -> str | None:
         return None if self.execution is None else self.execution.quantize
+
+    @property
+    def is_autotuned(self) -> bool:
+        """Whether the compiler chooses kernels by measuring them."""
+        return self.execution is not None and (self.execution.compile_mode or "").startswith("max-autotune")
 
     @property
     def model_key(self) -> object:
@@ -111,11 +119,16 @@ def _ours(setting: Setting) -> Iterator[Row]:
             row, name=f"packed, {budget:,} tokens", turn=3, execution=Execution(token_budgets=budget)
         )
     joint = Execution(products="cublaslt")
-    yield replace(row, name="packed, cuBLASLt", turn=1, execution=joint)
-    for budget in (8192, 32_768):
-        execution = replace(joint, token_budgets=budget)
-        yield replace(row, name=f"packed, cuBLASLt, {budget:,} tokens", turn=3, execution=execution)
+    for name, execution in (
+        (JOINT, joint),
+        (f"{JOINT}, 8,192 tokens", replace(joint, token_budgets=8192)),
+        (f"{JOINT}, 32,768 tokens", replace(joint, token_budgets=32_768)),
+        (f"{JOINT}, CUDA graphs", replace(joint, compile_mode="reduce-overhead")),
+        (
+            f"{JOINT}, CUDA graphs, 32,768 tokens",
+            replace(joint, compile_mode="reduce-overhead", token_budgets=32_768),
+        ),
+    ):
+        yield replace(row, name=name, turn=1, execution=execution)
     for way in (way for way in WAYS if way != USUAL):
         yield replace(row, name=f"packed, {way} attention", turn=2, attention=way)
-        name = f"packed, cuBLASLt, {way} attention"
-        yield replace(row, name=name, turn=2, execution=joint, attention=way)

@@ -23,11 +23,12 @@ class Setting:
         checkpoint, workload, rounds: of the table; each row is timed once in each round.
         peer_batch_sizes: of sentence-transformers.
         token_budgets: sizes of packed batches besides the usual one.
-        request, equal_requests: a query with its documents, and how often it is asked.
+        request, few_requests, equal_requests: a query with its documents, and how often it is asked.
         random_requests, most_documents: how many requests of random sizes, and their largest size.
         large, lengths, sequences: the landmark's model, tokens per sequence, and sequences per round.
         geometries: of ModernBERT's rerankers.
         left_out: rows for which the device has no instructions, or which would take needless minutes.
+        at_once: processes that are made ready at the same time.
         patience: a stage takes so many times its seconds.
     """
 
@@ -39,6 +40,7 @@ class Setting:
     peer_batch_sizes: tuple[int, ...]
     token_budgets: tuple[int, ...]
     request: Workload
+    few_requests: int
     equal_requests: int
     random_requests: int
     most_documents: int
@@ -47,6 +49,7 @@ class Setting:
     sequences: int
     geometries: tuple[Geometry, ...]
     left_out: tuple[str, ...] = ()
+    at_once: int = 12
     patience: float = 1.0
 
 
@@ -56,9 +59,10 @@ ON_GPU: Final = Setting(
     checkpoint=models.xlm_roberta_base,
     workload=workloads.seed(pairs=1024, batch_size=64),
     rounds=9,
-    peer_batch_sizes=(32, 64, 128, 256),
+    peer_batch_sizes=(32, 64, 128),
     token_budgets=(4096, 8192, 32_768, 65_536),
     request=workloads.rank_request(batch_size=64),
+    few_requests=200,
     equal_requests=2000,
     random_requests=10_000,
     most_documents=64,
@@ -77,6 +81,7 @@ REHEARSAL: Final = Setting(
     peer_batch_sizes=(8, 16),
     token_budgets=(1024,),
     request=workloads.rank_request(batch_size=8),
+    few_requests=2,
     equal_requests=3,
     random_requests=10,
     most_documents=4,
@@ -86,9 +91,11 @@ REHEARSAL: Final = Setting(
     geometries=REHEARSED,
     left_out=(
         "packed-cudagraphs", "bucketed, CUDA graphs", "packed, max-autotune", "packed-float8",
-        *(f"packed, cuBLASLt{and_}" for and_ in ("", ", 8,192 tokens", ", 32,768 tokens")),
-        *(f"packed{and_}, {way} attention" for and_ in ("", ", cuBLASLt") for way in ("cuDNN", "Triton")),
+        "packed, cuBLASLt", "packed, cuBLASLt, 8,192 tokens", "packed, cuBLASLt, 32,768 tokens",
+        "packed, cuBLASLt, CUDA graphs", "packed, cuBLASLt, CUDA graphs, 32,768 tokens",
+        "packed, FlashAttention-2 attention",
     ),
+    at_once=1,
     patience=3.0,
 )  # fmt: skip
 """Proves that every part runs; its numbers mean nothing."""

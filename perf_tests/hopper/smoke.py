@@ -22,8 +22,7 @@ import torch
 
 from correctness_tests import oracle
 from perf_tests import causal_model, ettin_models, workloads
-from perf_tests.hopper.ahead import compiling_environment
-from perf_tests.hopper.children import Ended, run_all
+from perf_tests.hopper.children import Ended, compiling_environment, run_all
 from perf_tests.hopper.results import sound
 from perf_tests.hopper.setting import ON_GPU, REHEARSAL, Setting
 from perf_tests.peers.peer import predicted

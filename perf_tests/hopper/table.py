@@ -1,79 +1,83 @@
-"""The table: rows made ready one after the other, then timed in turns."""
+"""The table: rows made ready in processes of their own, then timed in turns."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from perf_tests.hopper.answers import check_answers, check_ranking
+from perf_tests.hopper.fleet import RemoteRow
 from perf_tests.hopper.rows import Row
 from perf_tests.hopper.run import Run
-from perf_tests.side_by_side.contestant import Contestant
 from perf_tests.side_by_side.turns import Timed, time_in_turns
 from perf_tests.workloads import Pair
 from xenc.profiling.flops import device_peak, workload_flops
 from xenc.text.tokens import tokenize
 
 SHARE_TO_PREPARE: Final = 0.65
-"""Share of the time that is left after which no further row is made ready, so that the others can be timed."""
+"""Share of the time that is left after which a row is given up that is not ready, to time the others."""
 
 
 def rows_in_turns(run: Run) -> None:
-    """Make the run's rows ready, those of lower turns first, and time them."""
+    """Make the run's rows ready and time them.
+
+    Rows whose kernels are chosen by measurement are made ready last, one after the other: they need an idle
+    device.
+    """
     setting, results = run.setting, run.results
     rounds = [setting.workload.round(number) for number in range(setting.rounds)]
-    results.rows = [Timed(group=row.group, name=row.name, batch_size=row.batch_size) for row in run.rows]
-    enough = (1 - SHARE_TO_PREPARE) * run.left
-    ready: list[tuple[Contestant, Timed]] = []
-    for row, timed in sorted(zip(run.rows, results.rows, strict=True), key=lambda both: both[0].turn):
-        if run.left < enough:
-            timed.problem = "no time was left to make it ready"
-            continue
-        _make_ready(run, row, timed, rounds[0])
-        if timed.problem is None:
-            ready.append((run.ready[row.name], timed))
-    _describe(run, ready, rounds)
+    setting.checkpoint()  # made once, before several ask for it
+    records = {row.name: Timed(group=row.group, name=row.name, batch_size=row.batch_size) for row in run.rows}
+    results.rows = list(records.values())
+    end = (1 - SHARE_TO_PREPARE) * run.left
+    told = partial(_told, run, records)
+    measured = [row for row in run.rows if row.is_autotuned]
+    run.fleet.make_ready(
+        [row for row in run.rows if row not in measured], setting.at_once, run.left - end, told
+    )
+    run.fleet.make_ready(measured, 1, max(1.0, run.left - end), told)
+    _describe(run, rounds)
+    ready = [(run.ready[name], timed) for name, timed in records.items() if name in run.ready]
     run.say(f"{len(ready)} of {len(run.rows)} rows take turns")
 
     def time_left() -> bool:
         run.keep()
-        return run.left > enough / 2
+        return run.left > end / 2
 
-    count = time_in_turns(ready, rounds, after_each=run.machine.throttled, time_left=time_left)
+    count = time_in_turns(
+        ready, rounds, after_each=run.machine.throttled, time_left=time_left, turn=RemoteRow.turn
+    )
     if count < len(rounds):
         results.problems["rounds"] = f"time for {count} of {len(rounds)}"
 
 
-def _make_ready(run: Run, row: Row, timed: Timed, pairs: list[Pair]) -> None:
-    def make() -> None:
-        contestant = run.contestant(row)
-        timed.warmup_s, timed.graphs = contestant.scorer.warmup_s, contestant.scorer.graphs
-        check_answers(contestant, timed, pairs, run.setting)
-        if row.quantize is not None:
-            check_ranking(contestant, timed, pairs, run.setting)
-
-    began = run.elapsed
-    timed.problem = run.guarded(row.name, make)
-    run.say(f"  {row.name}: {timed.problem or f'ready after {run.elapsed - began:.1f} s'}")
+def _told(
+    run: Run, records: dict[str, Timed], row: Row, remote: RemoteRow | None, found: Timed | str
+) -> None:
+    """Note what became of a row, and write the results."""
+    if remote is None or isinstance(found, str):
+        records[row.name].problem = run.results.problems[row.name] = str(found)
+        run.say(f"  {row.name}: {found}")
+    else:
+        vars(records[row.name]).update(vars(found))
+        run.ready[row.name] = remote
+        run.say(f"  {row.name}: ready, warm-up {found.warmup_s:.1f} s")
     run.keep()
 
 
-def _describe(run: Run, ready: list[tuple[Contestant, Timed]], rounds: list[list[Pair]]) -> None:
+def _describe(run: Run, rounds: list[list[Pair]]) -> None:
     """Note the workload, its FLOPs and the device's peak."""
-    setting, results = run.setting, run.results
-    ours = [contestant.model for contestant, _ in ready if contestant.model is not None]
-    if not ours:
-        results.problems["rows"] = "no row of xenc's is ready, so that nothing is known of the workload"
-        return
-    tokenizer = AutoTokenizer.from_pretrained(setting.checkpoint())
+    setting, results, checkpoint = run.setting, run.results, run.setting.checkpoint()
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     counts = [tokenize(tokenizer, pairs, max_length=setting.workload.max_length).counts for pairs in rounds]
     peak = device_peak(setting.device, setting.dtype)
     results.workload = {
         "workload": setting.workload.name, "fingerprint": setting.workload.fingerprint,
-        "model": setting.checkpoint().name, "dtype": str(setting.dtype).removeprefix("torch."),
+        "model": checkpoint.name, "dtype": str(setting.dtype).removeprefix("torch."),
     }  # fmt: skip
     results.peak_flops_per_s, results.peak_source = peak.flops_per_s, peak.source
     results.round_pairs = [len(pairs) for pairs in rounds]
     results.round_tokens = [sum(each) for each in counts]
-    results.round_flops = [workload_flops(ours[0].transformers_model, each) for each in counts]
+    results.round_flops = [workload_flops(model, each) for each in counts]

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from perf_tests.side_by_side.contestant import Contestant
 from perf_tests.workloads import Pair
@@ -70,20 +70,22 @@ class Timed:
 
 
 def time_in_turns(
-    contestants: Sequence[tuple[Contestant, Timed]],
+    contestants: Sequence[tuple[Any, Timed]],
     rounds: Sequence[Sequence[Pair]],
     after_each: Callable[[], object],
     time_left: Callable[[], bool],
     primed_on: int = PRIMED_ON,
+    turn: Callable[[Any, Timed, Sequence[Pair], int], object] | None = None,
 ) -> int:
     """Time every contestant once on each round; each round begins with another one.
 
     Args:
-        contestants: made ready, with the records to fill.
+        contestants: made ready, with the records to fill; `Contestant`s unless there is a `turn`.
         rounds: lists of pairs.
         after_each: called after each turn; its errors are ignored.
         time_left: whether another round may begin.
         primed_on: pairs that each scores before its turn.
+        turn: times a contestant once and fills its record; `one_turn` if left out.
 
     Returns:
         How many rounds were timed.
@@ -98,7 +100,7 @@ def time_in_turns(
         for contestant, timed in (*contestants[first:], *contestants[:first]):
             if timed.problem is None:
                 try:
-                    _one_turn(contestant, timed, pairs, primed_on)
+                    (turn or one_turn)(contestant, timed, pairs, primed_on)
                 except Exception as error:
                     timed.problem = f"{type(error).__name__}: {first_line(error)}"
                     continue
@@ -133,7 +135,8 @@ def nothing_collected() -> Iterator[None]:
             gc.enable()
 
 
-def _one_turn(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], primed_on: int) -> None:
+def one_turn(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], primed_on: int) -> None:
+    """Score a list of pairs once, on the clock, and add to the record what was seen."""
     contestant.take_over()
     with nothing_collected(), watch_compiles() as watch:
         contestant.logits(pairs[:primed_on])
