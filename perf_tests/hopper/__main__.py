@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     """Measure; 1 if any part failed or was left out."""
     parser = argparse.ArgumentParser(prog="python -m perf_tests.hopper", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("hopper-report"), help="a folder per stage is in it")
-    parser.add_argument("--stage", nargs="+", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--stage", nargs="+", choices=list(STAGES), default=["first", "all"])
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="of the stage; all if left out")
     parser.add_argument("--seconds", type=float, help="when a stage stops beginning new things")
     parser.add_argument("--rehearse", action="store_true", help="small models on the CPU, to see it run")

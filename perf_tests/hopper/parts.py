@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from types import MappingProxyType
 from typing import Final
 
@@ -21,8 +22,11 @@ from perf_tests.hopper.run import Run
 from perf_tests.hopper.smoke import look_at_all
 from perf_tests.hopper.table import rows_in_turns
 
-SHARE_TO_COMPILE: Final = 0.3
+SHARE_TO_COMPILE: Final = 0.28
 """Share of the time to fill the compiler's cache in."""
+
+LONGEST_REQUESTS_S: Final = 75.0
+"""Seconds for requests of random sizes."""
 
 SHARE_TO_SMOKE: Final = 0.45
 """Share of the time for the first look at every path."""
@@ -46,15 +50,18 @@ def smoke(run: Run) -> None:
             run.results.problems[f"smoke, {entry['path']}"] = entry["problem"] or "WRONG"
 
 
-def compile_first(run: Run) -> None:
-    """Compile what is timed in this process, on all cores."""
+def ahead(run: Run) -> None:
+    """Start what later parts need, to warm up while the rows do: the gate, and ModernBERT's graphs."""
 
     def ended(name: str, how: Ended) -> None:
         run.say(f"  {name}: {how.problem or f'{how.seconds:.0f} s'}")
 
+    run.setting.checkpoint()  # made once, before several ask for it
+    run.gate.start()
     if run.setting.device == "cuda":
         commands = {each.name: ("-m", modular.__name__, each.name) for each in run.setting.geometries}
-        run_all(commands, SHARE_TO_COMPILE * run.seconds, compiling_environment(), ended)
+        limit = SHARE_TO_COMPILE * run.seconds
+        Thread(target=run_all, args=(commands, limit, compiling_environment(), ended), daemon=True).start()
 
 
 def kernels(run: Run) -> None:
@@ -70,7 +77,7 @@ def requests(run: Run) -> None:
         found.append(run.named(name).ask("equal_requests", few))
     best = min(found, key=lambda each: each["p50_s"])
     found.append(run.named(best["execution"]).ask("equal_requests", run.setting.equal_requests))
-    limit = max(1.0, run.left)
+    limit = min(LONGEST_REQUESTS_S, max(1.0, run.left))
     asked = run.named(best["execution"]).ask("random_requests", limit, seconds=limit + 60)
     run.results.random_requests = asked
 
@@ -126,7 +133,7 @@ def cold_start(run: Run) -> None:
 PARTS: Final[MappingProxyType[str, Callable[[Run], None]]] = MappingProxyType(
     {
         "smoke": smoke,
-        "compile": compile_first,
+        "ahead": ahead,
         "rows": rows_in_turns,
         "kernels": kernels,
         "profiles": profiles,

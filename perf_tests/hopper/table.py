@@ -15,8 +15,14 @@ from perf_tests.workloads import Pair
 from xenc.profiling.flops import device_peak, workload_flops
 from xenc.text.tokens import tokenize
 
-SHARE_TO_PREPARE: Final = 0.65
-"""Share of the time that is left after which a row is given up that is not ready, to time the others."""
+SHARE_TO_COMPILE: Final = 0.28
+"""Share of the run's time after which a row is given up that is not ready."""
+
+SHARE_TO_TUNE: Final = 0.18
+"""The same, for rows whose kernels are chosen by measurement."""
+
+SHARE_FOR_THE_REST: Final = 0.3
+"""Share of the run's time that is left to other parts."""
 
 
 def rows_in_turns(run: Run) -> None:
@@ -43,7 +49,7 @@ def rows_in_turns(run: Run) -> None:
 
     def time_left() -> bool:
         run.keep()
-        return run.left > end / 2
+        return run.left > SHARE_FOR_THE_REST * run.seconds
 
     count = time_in_turns(
         ready, rounds, after_each=run.machine.throttled, time_left=time_left, turn=RemoteRow.turn
