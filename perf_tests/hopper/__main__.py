@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         stage = STAGES[name]
         seconds = chosen.seconds or stage.seconds * setting.patience
         run = Run(setting, chosen_rows(setting, stage.rows), chosen.out / name, seconds)
-        with closing(run.fleet):
+        with closing(run):
             for part in chosen.parts or stage.parts:
                 run_part(run, part)
         print(markdown(run.results), flush=True)

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from perf_tests.against import PAIRED, paired_request
 from perf_tests.gate_check import REPOSITORY
-from perf_tests.hopper.ahead import compiling_environment
-from perf_tests.hopper.children import Ended, run_all
+from perf_tests.hopper.children import Ended, compiling_environment, run_all
 from perf_tests.hopper.gate_at_once import GateAtOnce
 from perf_tests.hopper.run import Run
 from xenc.gate.verdict import Verdict
@@ -31,7 +30,8 @@ def gate_stage(run: Run) -> None:
     The baseline is one session, of the rows that compile within seconds.
     """
     device = run.setting.device
-    run.guarded("gate", lambda: finish_gate(run, begin_gate(device), SHARE_TO_CHECK * run.left))
+    gate, run.gate = run.gate or begin_gate(device), None
+    run.guarded("gate", lambda: finish_gate(run, gate, SHARE_TO_CHECK * run.left))
     if device == "cuda":
         _baseline(run)
 

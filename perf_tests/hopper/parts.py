@@ -13,7 +13,7 @@ from typing import Final
 from perf_tests.cold_start import first_score
 from perf_tests.hopper import modular
 from perf_tests.hopper.children import Ended, compiling_environment, run_all
-from perf_tests.hopper.gate_stage import gate_stage
+from perf_tests.hopper.gate_stage import begin_gate, gate_stage
 from perf_tests.hopper.kernels import all_kernels
 from perf_tests.hopper.landmark import sequences_per_second
 from perf_tests.hopper.results import sound
@@ -57,7 +57,7 @@ def ahead(run: Run) -> None:
         run.say(f"  {name}: {how.problem or f'{how.seconds:.0f} s'}")
 
     run.setting.checkpoint()  # made once, before several ask for it
-    run.gate.start()
+    run.gate = begin_gate(run.setting.device)
     if run.setting.device == "cuda":
         commands = {each.name: ("-m", modular.__name__, each.name) for each in run.setting.geometries}
         limit = SHARE_TO_COMPILE * run.seconds

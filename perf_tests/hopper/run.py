@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perf_tests.hopper.fleet import Fleet, RemoteRow
+from perf_tests.hopper.gate_at_once import GateAtOnce
 from perf_tests.hopper.report import markdown
 from perf_tests.hopper.results import Results
 from perf_tests.hopper.rows import Row
@@ -20,6 +21,7 @@ class Run(Steps):
         rows: of the table.
         fleet: the processes that hold them.
         ready: rows that are warmed up, by name.
+        gate: if its processes have been started.
     """
 
     def __init__(self, setting: Setting, rows: tuple[Row, ...], out: Path, seconds: float) -> None:
@@ -28,6 +30,7 @@ class Run(Steps):
         self.setting, self.rows, self.seconds = setting, rows, seconds
         self.fleet = Fleet(setting)
         self.ready: dict[str, RemoteRow] = {}
+        self.gate: GateAtOnce | None = None
 
     @property
     def left(self) -> float:
@@ -42,3 +45,9 @@ class Run(Steps):
         if name not in self.ready:
             raise LookupError(f"{name} is not ready")
         return self.ready[name]
+
+    def close(self) -> None:
+        """End all processes."""
+        self.fleet.close()
+        if self.gate is not None:
+            self.gate.close()
