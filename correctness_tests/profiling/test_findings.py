@@ -121,6 +121,7 @@ NAMES = {
         "void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<64, 128, 64>>",
         "fmha_cutlassF_f32_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel)",
         "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "triton_tem_fused_flex_attention_0",
+        "packed_attention_kernel",
     ],
     "normalisation/elementwise": [
         "aten::native_layer_norm", "aten::_softmax", "aten::gelu", "aten::add", "aten::mul_", "aten::tanh",

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from perf_tests.hopper.attention_ways import by_cudnn
 from xenc.errors import first_line
-from xenc.kernels.packed_attention import on_cuda
+from xenc.kernels.packed_attention import NO_WINDOW, by_pytorch
 
 HIDDEN, INNER, HEADS = 768, 3072, 12
 
@@ -152,24 +151,8 @@ def _ways_of_product(name: str, tokens: int, inputs: int, outputs: int) -> tuple
         "then GELU": lambda: functional.gelu(linear()),
         "GELU alone": lambda: (torch.ops.aten.gelu.out(raised, out=activated),),
         "cuBLASLt epilogue": lambda: torch._addmm_activation(bias, hidden, weight.t(), use_gelu=True),
-        **(_triton_products(hidden, weight, bias) if tokens == TOKENS[1] else {}),
         "float8 alone": lambda: (eights(),),
     }, functional.gelu(exact)
-
-
-def _triton_products(hidden: Tensor, weight: Tensor, bias: Tensor) -> Ways:
-    try:
-        from perf_tests.hopper.candidates import triton_product as candidate
-    except ImportError:
-        return {}
-    chosen = {"gelu": (0, 5, 7, 9), "gelu_short": (0, 2, 4, 5, 7, 9)}
-    return {
-        f"Triton {activation} {number}": partial(
-            candidate.product_gelu, hidden, weight, bias, activation, config=candidate.CONFIGS[number]
-        )
-        for activation, numbers in chosen.items()
-        for number in numbers
-    }
 
 
 def _eight_bits(hidden: Tensor, weight: Tensor) -> Callable[[], object]:
@@ -192,21 +175,17 @@ def _attentions() -> Iterator[Kernel]:
 
 def _ways_of_attention(documents: int, each: int) -> tuple[Ways, Tensor]:
     tokens, size, longest = documents * each, HIDDEN // HEADS, DOCUMENTS[-1]
-    joint = _random(tokens, 3, HEADS, size)
-    query, key, value = joint.unbind(1)
+    parts = query, key, value = _random(tokens, 3, HEADS, size).unbind(1)
     bounds = torch.arange(0, tokens + 1, each, dtype=torch.int32, device="cuda")
     scale = size**-0.5
-    packed = (query, key, value, (bounds, bounds))
-    apart = [part.contiguous() for part in joint.unbind(1)]
-    rows = [part.view(documents, each, HEADS, size).transpose(1, 2).contiguous() for part in apart]
+    packed = (*parts, (bounds, bounds))
+    rows = [part.view(documents, each, HEADS, size).transpose(1, 2).contiguous() for part in parts]
     exact = functional.scaled_dot_product_attention(*(part.float() for part in rows)).transpose(1, 2)
     return {
-        "FlashAttention-2": lambda: on_cuda(*packed, (longest, longest), scale),
-        "the same, the longest known": lambda: on_cuda(*packed, (each, each), scale),
-        "cuDNN": lambda: by_cudnn(*packed, (longest, longest), scale),
-        "cuDNN, no views": lambda: by_cudnn(*apart, (bounds, bounds), (longest, longest), scale),
+        "FlashAttention-2": lambda: by_pytorch(*packed, (longest, longest), scale),
+        "the same, the longest known": lambda: by_pytorch(*packed, (each, each), scale),
         "cuDNN on rows of one length": lambda: (_by_sdpa(rows),),
-        **_triton_attentions(query, key, value, bounds, longest, scale),
+        **_by_triton(query, key, value, bounds, scale),
     }, exact
 
 
@@ -217,25 +196,13 @@ def _by_sdpa(rows: list[Tensor]) -> Tensor:
         return functional.scaled_dot_product_attention(*rows)
 
 
-def _triton_attentions(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scale: float
-) -> Ways:
+def _by_triton(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scale: float) -> Ways:
+    """Our own; none where there is no Triton."""
     try:
-        from perf_tests.hopper.candidates import triton_attention as candidate
+        from xenc.kernels.triton_attention import varlen_attention
     except ImportError:
         return {}
-    run = partial(candidate.varlen_attention, query, key, value, bounds)
-    own = max(int(bounds[1]), 1)
-    ways: Ways = {
-        f"Triton {number}": partial(run, longest, scale, config=config)
-        for number, config in enumerate(candidate.CONFIGS)
-    }
-    if own <= 128:
-        ways |= {
-            f"Triton short {number}": partial(run, own, scale, config=config)
-            for number, config in enumerate(candidate.SHORT_CONFIGS)
-        }
-    return ways
+    return {"Triton": lambda: varlen_attention(query, key, value, bounds, scale, False, NO_WINDOW)}
 
 
 def _random(*shape: int) -> Tensor:

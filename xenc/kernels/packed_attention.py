@@ -9,6 +9,8 @@ Shapes: T = tokens of a batch, N = document slots, H = query heads, K = key and 
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from itertools import groupby, pairwise
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from ..errors import first_line
 from .library import DTYPES, library, like_query
 
 NAMESPACE: Final = (__package__ or "xenc.kernels").rpartition(".")[0].replace(".", "_")
@@ -108,11 +111,39 @@ def _on_cuda(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
     max_seqlen: int, scale: float, causal: bool, window: int,
 ) -> Tensor:  # fmt: skip
-    bounds = (cu_seqlens, cu_seqlens), (max_seqlen, max_seqlen)
-    return on_cuda(query, key, value, *bounds, scale, causal, window)
+    """Our own kernel in Triton where it runs, else PyTorch's."""
+    if why_not_triton(query.device, query.dtype, query.shape[-1]) is None:
+        from .triton_attention import varlen_attention
+
+        return varlen_attention(query, key, value, cu_seqlens, scale, causal, window)
+    return by_pytorch(
+        query, key, value, (cu_seqlens, cu_seqlens), (max_seqlen, max_seqlen), scale, causal, window
+    )
 
 
-def on_cuda(
+@cache
+def why_not_triton(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
+    """Why packed attention with heads of this size does not run in Triton; None if it does."""
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"its kernel is for bfloat16 and float16, not {dtype}"
+    if size not in (32, 64, 128):
+        return f"its kernel is for heads of 32, 64 and 128, not {size}"
+    if torch.version.cuda is None or device.type != "cuda":
+        return "no CUDA"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    try:  # a GPU is found by code that is compiled at the first use, for which there may be no C compiler
+        from triton.runtime import driver
+
+        driver.active.get_current_target()
+    except Exception as error:
+        return f"Triton does not work: {first_line(error)}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
+    return None
+
+
+def by_pytorch(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: tuple[Tensor, Tensor], longest: tuple[int, int],
     scale: float, causal: bool = False, window: int = NO_WINDOW,
 ) -> Tensor:  # fmt: skip

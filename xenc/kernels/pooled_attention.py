@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from .library import DTYPES, library, like_query
-from .packed_attention import NAMESPACE, STRIDED, on_cuda
+from .packed_attention import NAMESPACE, STRIDED, by_pytorch
 
 
 @torch.library.custom_op(f"{NAMESPACE}::pooled_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
@@ -65,7 +65,7 @@ def _on_cuda(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, max_seqlen: int, scale: float
 ) -> Tensor:
     each = torch.arange(len(cu_seqlens), dtype=torch.int32, device=cu_seqlens.device)
-    return on_cuda(query, key, value, (each, cu_seqlens), (1, max_seqlen), scale)
+    return by_pytorch(query, key, value, (each, cu_seqlens), (1, max_seqlen), scale)
 
 
 pooled_attention.register_fake(like_query)

@@ -1,1 +1,0 @@
-"""Kernels that may become faster than those in use; each module needs Triton, the package itself does not."""
