@@ -36,13 +36,11 @@ def rows_in_turns(run: Run) -> None:
     setting.checkpoint()  # made once, before several ask for it
     records = {row.name: Timed(group=row.group, name=row.name, batch_size=row.batch_size) for row in run.rows}
     results.rows = list(records.values())
-    end = (1 - SHARE_TO_PREPARE) * run.left
     told = partial(_told, run, records)
-    measured = [row for row in run.rows if row.is_autotuned]
-    run.fleet.make_ready(
-        [row for row in run.rows if row not in measured], setting.at_once, run.left - end, told
-    )
-    run.fleet.make_ready(measured, 1, max(1.0, run.left - end), told)
+    tuned = [row for row in run.rows if row.is_autotuned]
+    by_rule = [row for row in run.rows if not row.is_autotuned]
+    run.fleet.make_ready(by_rule, setting.at_once, SHARE_TO_COMPILE * run.seconds, told)
+    run.fleet.make_ready(tuned, 1, SHARE_TO_TUNE * run.seconds, told)
     _describe(run, rounds)
     ready = [(run.ready[name], timed) for name, timed in records.items() if name in run.ready]
     run.say(f"{len(ready)} of {len(run.rows)} rows take turns")
