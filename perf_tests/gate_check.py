@@ -26,6 +26,7 @@ from xenc.errors import XencError
 from xenc.gate.paired.campaign import LOCK, Campaign
 from xenc.gate.paired.revision import two_revisions
 from xenc.gate.paired.session import PairedRequest, measure_paired, measure_process
+from xenc.gate.paired.verdicts import PairedVerdicts
 from xenc.gate.verdict import Verdict
 
 REPOSITORY = Path(__file__).parent.parent
@@ -51,13 +52,31 @@ def live(request: PairedRequest, only: str | None) -> dict[str, Any]:
         verdicts = measure_paired(few, "HEAD", REPOSITORY, say=print).verdicts
     except XencError as error:
         return {"fault": request.fault, "verdicts": {}, "error": str(error)}
+    return told(request.fault, verdicts, time.monotonic() - started)
+
+
+def told(fault: str | None, verdicts: PairedVerdicts, seconds: float) -> dict[str, Any]:
+    """What a whole run said."""
     return {
-        "fault": request.fault,
-        "seconds": round(time.monotonic() - started),
+        "fault": fault,
+        "seconds": round(seconds),
         "processes": verdicts.processes,
         "verdicts": {name: [each.verdict, each.reason] for name, each in verdicts.configurations.items()},
         "controls": [[each.name, each.held, each.judgement.reason] for each in verdicts.controls],
     }
+
+
+def in_words(found: dict[str, Any]) -> list[str]:
+    """The verdicts and the controls of a whole run, a line each."""
+    if found.get("error"):
+        return [f"FAILED: {found['error']}"]
+    return [
+        *(f"{name}: {verdict}. {reason}" for name, (verdict, reason) in found["verdicts"].items()),
+        *(
+            f"control {name}: {'held' if held else 'FAILED'}. {reason}"
+            for name, held, reason in found["controls"]
+        ),
+    ]
 
 
 def repeat(path: Path, count: int, make: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:

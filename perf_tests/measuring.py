@@ -16,17 +16,17 @@ from typing import Any, Final
 
 import torch
 
-from perf_tests.against import PAIRED, Paired, PairedConfiguration
+from perf_tests.against import PAIRED, PairedConfiguration
 from perf_tests.arms import Arm
-from perf_tests.device_thread import on_device_thread
 from perf_tests.explain import one_pass, stage_seconds
 from perf_tests.extra_work import ExtraWork
 from perf_tests.faults import inject
-from perf_tests.ready_models import ReadyModel
+from perf_tests.turns import Turns
+from perf_tests.warm_arms import Warm, warm_up
 from perf_tests.workloads import Pair
 from xenc.gate.machine import Machine
 from xenc.gate.paired.blocks import Block, run_blocks
-from xenc.gate.paired.campaign import end_with_parent, write_result
+from xenc.gate.paired.campaign import write_result
 from xenc.gate.paired.revision import RevisionError, import_package
 
 EXPLAINED: Final = 8
@@ -37,7 +37,7 @@ Run = Callable[[Sequence[Pair]], float]
 
 def main(request_path: str, result_path: str) -> None:
     """Measure what the request asks for and write the result."""
-    end_with_parent()
+    turns = Turns()
     request = json.loads(Path(request_path).read_text())
     paired = PAIRED[request["device"]]
     if paired.one_core:
@@ -49,10 +49,13 @@ def main(request_path: str, result_path: str) -> None:
             "head": head,
             "same": import_package(Path(request["base"]), "xenc_same"),
         }
-        result = measure(request, paired, packages)
+        warm = warm_up(request, paired, packages)
+        if "turns" in request:
+            turns.take(request, Path(result_path), lambda turn: measure(turn, warm.observed_anew()))
+        else:
+            write_result(Path(result_path), measure(request, warm))
     except RevisionError as error:
-        result = {"unmeasurable": str(error)}
-    write_result(Path(result_path), result)
+        write_result(Path(result_path), {"unmeasurable": str(error)})
     sys.stdout.flush()
     os._exit(0)  # without waiting for the threads of six models
 
@@ -72,20 +75,17 @@ def stay_on_one_core() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def measure(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, ModuleType]) -> dict[str, Any]:
-    """Measure all configurations that the request names; the controls run on the first."""
-    machine = Machine(request["device"])
-    by_name = {each.name: each for each in paired.configurations}
-    wanted = [by_name[name] for name in request["configurations"]]
-    models: dict[tuple[object, ...], ReadyModel] = {}
-    ready = {each.name: arms_of(each, packages, request, models) for each in wanted}
+def measure(request: Mapping[str, Any], warm: Warm) -> dict[str, Any]:
+    """Measure all configurations, unless only the warm-up is asked for."""
+    machine = warm.machine
     if request["only_warm_up"]:
         return {"machine": machine.facts(), "configurations": {}}
-    break_heads(request["fault"], [arms["head"] for arms in ready.values()])
-    found = {each.name: measure_one(each, ready[each.name], request, machine) for each in wanted}
-    shared = all(model.shares_weights for model in list(models.values())[1:])
-    facts = {**machine.facts(), "weights": "shared" if shared else "NOT shared: the revisions' differ"}
-    return {"machine": facts, "configurations": found}
+    break_heads(request["fault"], [arms["head"] for arms in warm.arms.values()])
+    found = {
+        each.name: measure_one(each, warm.arms[each.name], request, machine) for each in warm.configurations
+    }
+    weights = "shared" if warm.shares_weights else "NOT shared: the revisions' differ"
+    return {"machine": {**machine.facts(), "weights": weights}, "configurations": found}
 
 
 def measure_one(
@@ -141,50 +141,6 @@ def break_heads(fault: str | None, heads: Sequence[Arm]) -> None:
     for head in {id(head.model): head for head in reversed(heads)}.values():
         with head.watched(("eager_fallbacks",)):
             inject(fault, head.model)
-
-
-def arms_of(
-    configuration: PairedConfiguration,
-    packages: Mapping[str, ModuleType],
-    request: Mapping[str, Any],
-    models: dict[tuple[object, ...], ReadyModel],
-) -> dict[str, Arm]:
-    """The arms, warmed up. Configurations that differ only in their texts share a model.
-
-    Base and head take turns in being made first: the later one is a little faster.
-
-    Raises:
-        RevisionError: the base revision cannot run this configuration.
-    """
-    arms = {}
-    controls = configuration.name == request["configurations"][0]
-    turns = ("base", "head") if request["number"] % 2 == 0 else ("head", "base")
-    for name in (*turns, "same") if controls else turns:
-        shapes = configuration.workload.max_length, configuration.workload.batch_size
-        key = (name, configuration.preset, *configuration.changes.items(), *shapes)
-        try:
-            if key not in models:
-                first = next(iter(models.values()), None)
-                models[key] = ReadyModel(
-                    packages[name], configuration, request["device"], named_kernels=request["explain"],
-                    weights=None if first is None else first.model.model,
-                )  # fmt: skip
-            arms[name] = Arm(models[key], configuration, other=request["base" if name == "head" else "head"])
-            try_out(arms[name])
-        except Exception as error:
-            if name == "head":
-                raise
-            what = f"no preset {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-            raise RevisionError(f"the base revision cannot run {configuration.name}: {what}") from error
-    return arms
-
-
-def try_out(arm: Arm) -> None:
-    """Do everything that measuring needs, once: an older revision that lacks something fails here."""
-    with arm.watched():  # after the warm-up: nothing may compile
-        arm.run(arm.configuration.workload.round(0))
-    arm.facts()
-    on_device_thread(arm.model)(lambda: None)
 
 
 def slowness(fault: str | None, head: Arm, pairs: Sequence[Pair]) -> ExtraWork | None:

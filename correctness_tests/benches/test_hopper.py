@@ -14,6 +14,7 @@ from correctness_tests import small_functions
 from perf_tests.hopper import parts
 from perf_tests.hopper.children import run_all
 from perf_tests.hopper.fleet import Fleet, RemoteRow
+from perf_tests.hopper.gate_stage import finish_gate
 from perf_tests.hopper.goals import GOALS
 from perf_tests.hopper.parts import PARTS, run_part
 from perf_tests.hopper.report import markdown
@@ -286,6 +287,61 @@ def test_a_stage_names_parts_and_rows_that_exist(name):
     stage = STAGES[name]
     assert set(stage.parts) <= set(PARTS)
     assert {row.name for row in chosen_rows(ON_GPU, stage.rows)} >= set(stage.rows or ())
+
+
+def told_by_the_gate(verdict: str, **facts) -> dict:
+    """What `gate_check.live` returns."""
+    verdicts = {"seed-packed": [verdict, "device time 0.1% slower"]}
+    controls = [["base against itself", True, "quiet"]]
+    return {"fault": None, "seconds": 9, "processes": 5, "verdicts": verdicts, "controls": controls, **facts}
+
+
+class FakeGate:
+    """Measures at once."""
+
+    def __init__(self, found: dict) -> None:
+        self.found, self.results, self.done = found, {"unchanged code": [{"machine": {}}]}, []
+
+    def wait_ready(self, seconds: float) -> None:
+        self.done.append("ready")
+
+    def measure(self, say, seconds: float) -> dict:
+        self.done.append("measured")
+        return self.found
+
+    def close(self) -> None:
+        self.done.append("closed")
+
+
+LOST = {"fault": None, "verdicts": {}, "error": "lost"}
+
+
+@pytest.mark.parametrize(
+    ("found", "problems"),
+    [
+        (told_by_the_gate("PASS", slowed=told_by_the_gate("REGRESSED")), {}),
+        (told_by_the_gate("PASS", slowed=LOST), {"gate, slowed code": "lost"}),
+        (
+            told_by_the_gate("INCONCLUSIVE", slowed=told_by_the_gate("PASS")),
+            {
+                "gate, unchanged code": "INCONCLUSIVE, expected PASS",
+                "gate, slowed code": "PASS, expected REGRESSED",
+            },
+        ),
+        (LOST, {"gate, unchanged code": "lost"}),
+    ],
+    ids=["as it should", "half", "wrong", "lost"],
+)
+def test_a_gate_that_is_not_quiet_or_sees_nothing_is_a_problem(tmp_path, found, problems):
+    run, gate = Run(REHEARSAL, (), tmp_path, seconds=1000.0), FakeGate(found)
+    finish_gate(run, gate, 10.0)
+    assert gate.done == ["ready", "measured", "closed"]
+    assert run.results.gate == found
+    assert run.results.problems == problems
+    report = markdown(run.results)
+    told = [each for each in (found, found.get("slowed")) if each and each["verdicts"]]
+    assert report.count("5 processes, 9 s") == len(told)
+    assert ("FAILED: lost" in report) == ("lost" in problems.values())
 
 
 RIGHT = {"path": "packed", "problem": None, "error": 0.1, "tolerance": 0.2, "changed": 0, "late": 0}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +12,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from perf_tests.against import ON_CPU
+from perf_tests.against import ON_CPU, paired_request
 from perf_tests.arms import Arm
+from perf_tests.hopper.waiting_process import WaitingProcess
 from perf_tests.ready_models import share_weights
 from xenc.compiling.watch import watch_compiles
 from xenc.gate.paired.campaign import Campaign
 from xenc.gate.paired.revision import snapshot
-from xenc.gate.paired.session import PairedRequest, measure_process
+from xenc.gate.paired.rule import change_in_process
+from xenc.gate.paired.session import PairedRequest, measure_process, process_request
 from xenc.gate.paired.verdicts import judge_campaign
 from xenc.gate.verdict import Verdict
 
@@ -153,6 +157,31 @@ def test_without_a_fault_the_facts_are_the_same(measured):
         assert differing <= {"peak_bytes"}
         assert judgement.exact == ()
         assert judgement.verdict is Verdict.NOT_MEASURED  # one process, and no control
+
+
+@pytest.mark.slow
+def test_a_warm_process_measures_in_turns_and_a_slowness_ends_with_its_turn(revisions, tmp_path):
+    name = PLAIN[1]
+    request = replace(paired_request("cpu", None), rules={name: ON_CPU.rule})
+    faults = ("slow:0.5", None)
+    asked = process_request(request, *revisions, number=1) | {"turns": [{"fault": each} for each in faults]}
+    process = WaitingProcess("it", request.command, asked, tmp_path / "process", os.environ)
+    try:
+        while not process.ready:
+            process.check()
+            time.sleep(0.1)
+        results = [process.turn(number, 300) for number in range(len(faults))]
+    finally:
+        process.close()
+    slowed, unchanged = [
+        change_in_process(result["configurations"][name]["blocks"], "device_s") for result in results
+    ]
+    assert slowed > 0.25
+    assert abs(unchanged) < 0.1
+    for result in results:
+        (control, *_) = judge_campaign([result] * 2, request.rules).controls
+        assert control.configuration == name
+        assert result["machine"]["weights"] == "shared"
 
 
 @pytest.mark.slow

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
-import sys
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
-from perf_tests.against import paired_request
+from perf_tests.against import PAIRED, paired_request
 from perf_tests.gate_check import REPOSITORY
-from perf_tests.hopper.children import Ended, run_all
+from perf_tests.hopper.children import Ended, compiling_environment, run_all
+from perf_tests.hopper.gate_at_once import GateAtOnce
 from perf_tests.hopper.run import Run
-from xenc.gate.paired.session import check_pairable
+from xenc.gate.verdict import Verdict
 
 CONFIGURATION: Final = {"cuda": "seed-packed", "cpu": "sentence-pairs-packed-eager"}
 """What the gate measures, by torch's device type."""
@@ -24,27 +25,58 @@ SHARE_TO_CHECK: Final = 0.8
 
 
 def gate_stage(run: Run) -> None:
-    """A gate on unchanged code, whose own control is the same code made 2% slower; then a baseline.
+    """A gate on unchanged code, then on the same code made slower; then a baseline.
 
     The baseline is one session, of the rows that compile within seconds.
     """
     device = run.setting.device
-    check = run.out / "gate-check.jsonl"
-    _command(run, "gate", SHARE_TO_CHECK * run.left, (
-        "-m", "perf_tests.gate_check", "live", str(check), "--count", "1", "--device", device,
-        "--only", CONFIGURATION[device],
-    ))  # fmt: skip
-    if check.exists():
-        run.results.gate = json.loads(check.read_text(encoding="utf-8").splitlines()[0])
+    run.guarded("gate", lambda: finish_gate(run, begin_gate(device), SHARE_TO_CHECK * run.left))
     if device == "cuda":
         _baseline(run)
 
 
-def warm_up(device: str) -> None:
-    """Warm up what the gate compares, once, to fill the compiler's cache."""
+def begin_gate(device: str) -> GateAtOnce:
+    """A gate whose processes have started, on "cuda" or "cpu"; to be closed, as `finish_gate` does."""
+    PAIRED[device].checkpoint()  # made once, before several ask for it
     request = paired_request(device, None)
     rules = {CONFIGURATION[device]: request.rules[CONFIGURATION[device]]}
-    check_pairable(replace(request, rules=rules), "HEAD", REPOSITORY, lock=None)
+    gate = GateAtOnce(replace(request, rules=rules), REPOSITORY, compiling_environment())
+    gate.start()
+    return gate
+
+
+def finish_gate(run: Run, gate: GateAtOnce, seconds: float) -> None:
+    """Wait until its processes are warm, let them measure, keep what they found, and close it.
+
+    Raises:
+        UnpairableError, CampaignError: a process did not become warm.
+    """
+    deadline = run.elapsed + seconds
+    try:
+        gate.wait_ready(seconds)
+        run.say(f"  gate: all processes are warm, {deadline - run.elapsed:.0f} s are left to measure")
+        found = gate.measure(lambda line: run.say(f"  {line}"), deadline - run.elapsed)
+    finally:
+        gate.close()
+    run.results.gate = found
+    run.results.problems |= _unexpected(found)
+    with gzip.open(run.out / "gate.json.gz", "wt", encoding="utf-8") as file:
+        json.dump(gate.results, file)
+
+
+def _unexpected(found: dict[str, Any]) -> dict[str, str]:
+    """How the gate failed, or what it said that it should not have."""
+    problems = {}
+    passes = {"gate, unchanged code": (found, Verdict.PASS)}
+    if "slowed" in found:
+        passes["gate, slowed code"] = (found["slowed"], Verdict.REGRESSED)
+    for what, (said, expected) in passes.items():
+        if said.get("error"):
+            problems[what] = said["error"]
+        wrong = {verdict for verdict, _ in said["verdicts"].values()} - {str(expected)}
+        if wrong:
+            problems[what] = f"{', '.join(sorted(wrong))}, expected {expected}"
+    return problems
 
 
 def _baseline(run: Run) -> None:
@@ -68,7 +100,3 @@ def _command(run: Run, name: str, seconds: float, command: tuple[str, ...]) -> N
             run.results.problems[name] = how.problem
 
     run_all({name: command}, seconds, os.environ, ended)
-
-
-if __name__ == "__main__":
-    warm_up(*sys.argv[1:])

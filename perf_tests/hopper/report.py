@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any, Final
 
+from perf_tests.gate_check import in_words
 from perf_tests.hopper.goals import GOALS
 from perf_tests.hopper.modular import modular_table
 from perf_tests.hopper.results import Results, sound
@@ -165,13 +166,13 @@ def _profiles(results: Results) -> str:
 
 
 def _gate(found: dict[str, Any]) -> str:
-    """What the gate said, in Markdown."""
+    """What the gate said of unchanged code and, if it was asked, of code that was made slower."""
+    parts = {"Unchanged code": found} | ({"Slowed code": found["slowed"]} if "slowed" in found else {})
+    return "\n\n".join(_gate_run(what, each) for what, each in parts.items())
+
+
+def _gate_run(what: str, found: dict[str, Any]) -> str:
+    lines = "\n".join(f"- {line}" for line in in_words(found))
     if found.get("error"):
-        return f"FAILED: {found['error']}"
-    verdicts = [f"{name}: {verdict}. {reason}" for name, (verdict, reason) in found["verdicts"].items()]
-    controls = [
-        f"control {name}: {'held' if held else 'FAILED'}. {reason}"
-        for name, held, reason in found["controls"]
-    ]
-    lines = "\n".join(f"- {line}" for line in (*verdicts, *controls))
-    return f"{found['processes']} processes, {found['seconds']} s.\n\n{lines}"
+        return f"{what}:\n\n{lines}"
+    return f"{what}, {found['processes']} processes, {found['seconds']} s:\n\n{lines}"

@@ -79,7 +79,6 @@ TESTS: Final = {
     f"tests of {name}": ("-m", "pytest", f"correctness_tests/{name}", "-m", "gpu", "-q", "--no-header")
     for name in ("kernels", "models", "compiling", "layouts", "test_scores.py")
 } | {
-    "the gate's warm-up": ("-m", "perf_tests.hopper.gate_stage", "cuda"),
     "the single kernels' warm-up": ("-m", "perf_tests.hopper.kernels"),
 }
 """Arguments of Python, by name."""

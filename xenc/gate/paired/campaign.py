@@ -14,7 +14,7 @@ import stat
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -100,10 +100,10 @@ class Campaign:
             status = self._run((*self._command, str(asked), str(answered)), output)
         except subprocess.TimeoutExpired as error:
             happened = f"hung, and was killed after {self._timeout_s:g} s"
-            raise CampaignError(f"a measuring process {happened}{_last_lines(output)}") from error
+            raise CampaignError(f"a measuring process {happened}{last_lines(output)}") from error
         if status != 0:
-            raise CampaignError(f"a measuring process {_ending(status)}{_last_lines(output)}")
-        return _read_result(answered, output)
+            raise CampaignError(f"a measuring process {ending(status)}{last_lines(output)}")
+        return read_result(answered, output)
 
     def _run(self, command: Sequence[str], output: Path) -> int:
         with output.open("wb") as written:
@@ -119,7 +119,7 @@ class Campaign:
             try:
                 return process.wait(self._timeout_s)
             finally:
-                _end(process)
+                end_process(process)
 
 
 def write_result(path: Path, content: Mapping[str, Any]) -> None:
@@ -134,25 +134,28 @@ def write_result(path: Path, content: Mapping[str, Any]) -> None:
         raise CampaignError(f"the result cannot be written to {path} ({error}): is the disk full?") from error
 
 
-def end_with_parent() -> None:
+def end_with_parent(heard: Callable[[], object] = lambda: None) -> None:
     """From now on kill this process and all it started when its parent ends; the first thing a child does.
 
     The parent has ended when standard input, a pipe, is closed. Without a pipe this does nothing.
+
+    Args:
+        heard: called in another thread for each byte that the parent writes into the pipe.
     """
     with suppress(OSError):
         if stat.S_ISFIFO(os.fstat(0).st_mode):
-            threading.Thread(target=_end_at_eof, name="end-with-parent", daemon=True).start()
+            threading.Thread(target=_end_at_eof, args=(heard,), name="end-with-parent", daemon=True).start()
 
 
-def _end_at_eof() -> None:
+def _end_at_eof(heard: Callable[[], object]) -> None:
     while os.read(0, 1):  # not sys.stdin: its lock would still be held when the interpreter shuts down
-        pass
+        heard()
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
     """End a process's whole group. A second Ctrl-C only shortens the wait."""
     try:
         if process.poll() is None:
@@ -199,27 +202,34 @@ def _write_holder(lock: FileLock, text: str) -> None:
         file.write(text)
 
 
-def _read_result(path: Path, output: Path) -> dict[str, Any]:
+def read_result(path: Path, output: Path) -> dict[str, Any]:
+    """What a child passed to `write_result`.
+
+    Raises:
+        CampaignError: it wrote nothing, or no complete object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CampaignError(f"a measuring process ended without a result{_last_lines(output)}") from error
+        raise CampaignError(f"a measuring process ended without a result{last_lines(output)}") from error
     except ValueError as error:
         happened = f"wrote a result that is not complete JSON ({error})"
-        raise CampaignError(f"a measuring process {happened}{_last_lines(output)}") from error
+        raise CampaignError(f"a measuring process {happened}{last_lines(output)}") from error
     if not isinstance(content, dict):
         raise CampaignError(f"a measuring process wrote a {type(content).__name__}, not an object.")
     return content
 
 
-def _ending(status: int) -> str:
+def ending(status: int) -> str:
+    """How a process ended, in words."""
     if status > 0:
         return f"ended with exit status {status}"
     names = {number.value: number.name for number in signal.Signals}
     return f"was killed by {names.get(-status, f'signal {-status}')}"
 
 
-def _last_lines(output: Path) -> str:
+def last_lines(output: Path) -> str:
+    """The last lines of a process's output, to be put after what happened to it."""
     with output.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 100 * SHOWN_LINES))
         lines = file.read().decode(errors="replace").splitlines()[-SHOWN_LINES:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,22 +172,36 @@ def measure_process(
         UnpairableError: the base cannot run beside the head.
         CampaignError: the process failed.
     """
-    result = campaign.run_process(
-        {
-            "device": request.device,
-            "base": str(base),
-            "head": str(head),
-            "configurations": list(request.rules),
-            "only_warm_up": only_warm_up,
-            "slowed": request.seeded,
-            "fault": request.fault,
-            "number": number,
-            "explain": number == 0,
-        }
-    )
+    asked = process_request(request, base, head, number=number)
+    result = campaign.run_process({**asked, "only_warm_up": only_warm_up})
+    check_result(result, () if only_warm_up else request.rules)
+    return result
+
+
+def process_request(request: PairedRequest, base: Path, head: Path, *, number: int) -> dict[str, Any]:
+    """What a measuring process reads; see `measure_process`."""
+    return {
+        "device": request.device,
+        "base": str(base),
+        "head": str(head),
+        "configurations": list(request.rules),
+        "only_warm_up": False,
+        "slowed": request.seeded,
+        "fault": request.fault,
+        "number": number,
+        "explain": number == 0,
+    }
+
+
+def check_result(result: Result, names: Iterable[str]) -> None:
+    """Check that a process measured the configurations of these names.
+
+    Raises:
+        UnpairableError: the base cannot run beside the head.
+        CampaignError: the process left some out.
+    """
     if "unmeasurable" in result:
         raise UnpairableError(str(result["unmeasurable"]))
-    missing = set(request.rules) - set(result.get("configurations", {}))
-    if missing and not only_warm_up:
+    missing = set(names) - set(result.get("configurations", {}))
+    if missing:
         raise CampaignError(f"a measuring process left out {', '.join(sorted(missing))}.")
-    return result
