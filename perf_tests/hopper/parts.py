@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from types import MappingProxyType
 from typing import Final
 
@@ -51,17 +50,9 @@ def smoke(run: Run) -> None:
 
 
 def ahead(run: Run) -> None:
-    """Start what later parts need, to warm up while the rows do: the gate, and ModernBERT's graphs."""
-
-    def ended(name: str, how: Ended) -> None:
-        run.say(f"  {name}: {how.problem or f'{how.seconds:.0f} s'}")
-
+    """Start the gate's processes, to warm up while the rows do."""
     run.setting.checkpoint()  # made once, before several ask for it
     run.gate = begin_gate(run.setting.device)
-    if run.setting.device == "cuda":
-        commands = {each.name: ("-m", modular.__name__, each.name) for each in run.setting.geometries}
-        limit = SHARE_TO_COMPILE * run.seconds
-        Thread(target=run_all, args=(commands, limit, compiling_environment(), ended), daemon=True).start()
 
 
 def kernels(run: Run) -> None:
@@ -99,7 +90,14 @@ def profiles(run: Run) -> None:
 
 def modernbert(run: Run) -> None:
     """Rerankers of ModernBERT's architecture beside sentence-transformers, padded and flattened."""
+
+    def ended(name: str, how: Ended) -> None:
+        run.say(f"  {name}: {how.problem or f'compiled in {how.seconds:.0f} s'}")
+
     setting = run.setting
+    if setting.device == "cuda":
+        commands = {each.name: ("-m", modular.__name__, each.name) for each in setting.geometries}
+        run_all(commands, SHARE_TO_COMPILE * run.seconds, compiling_environment(), ended)
     run.results.modular = modular.modular_rows(setting, setting.geometries, lambda: run.left > 0, run.say)
 
 

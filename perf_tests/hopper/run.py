@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from perf_tests.hopper.fleet import Fleet, RemoteRow
@@ -45,6 +46,12 @@ class Run(Steps):
         if name not in self.ready:
             raise LookupError(f"{name} is not ready")
         return self.ready[name]
+
+    def settle(self, seconds: float) -> None:
+        """Wait until nothing warms up any more, so that the device is idle, or for so many seconds."""
+        end = time.monotonic() + seconds
+        while self.gate is not None and not self.gate.ready and time.monotonic() < end:
+            time.sleep(0.2)
 
     def close(self) -> None:
         """End all processes."""

@@ -21,6 +21,9 @@ SHARE_TO_COMPILE: Final = 0.28
 SHARE_TO_TUNE: Final = 0.18
 """The same, for rows whose kernels are chosen by measurement."""
 
+SETTLE_S: Final = 45.0
+"""Longest wait for the gate's processes, which warm up at the same time."""
+
 SHARE_FOR_THE_REST: Final = 0.3
 """Share of the run's time that is left to other parts."""
 
@@ -40,6 +43,7 @@ def rows_in_turns(run: Run) -> None:
     tuned = [row for row in run.rows if row.is_autotuned]
     by_rule = [row for row in run.rows if not row.is_autotuned]
     run.fleet.make_ready(by_rule, setting.at_once, SHARE_TO_COMPILE * run.seconds, told)
+    run.settle(SETTLE_S)
     run.fleet.make_ready(tuned, 1, SHARE_TO_TUNE * run.seconds, told)
     _describe(run, rounds)
     ready = [(run.ready[name], timed) for name, timed in records.items() if name in run.ready]
