@@ -159,6 +159,7 @@ def test_it_runs_for_short_floats_and_common_heads_where_triton_does(monkeypatch
     found = SimpleNamespace(driver=SimpleNamespace(active=SimpleNamespace(get_current_target=lambda: None)))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(packed, "find_spec", lambda name: name)
+    monkeypatch.setattr(packed, "disagreement", lambda *of: None)
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(runtime=found))
     monkeypatch.setitem(sys.modules, "triton.runtime", found)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
@@ -176,12 +177,45 @@ def test_it_runs_for_short_floats_and_common_heads_where_triton_does(monkeypatch
     assert why_not(CUDA, torch.bfloat16, 64) == "Triton is not installed"
 
 
+def right(query, key, value, bounds, scale, causal, window):
+    return packed.by_sdpa(query, key, value, bounds, scale, causal, window)
+
+
+def raising(*given, **how):
+    raise RuntimeError("no resources\nand more")
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (right, None),
+        (lambda *given, **how: right(*given, **how) + 0.1, "its answers to a small batch differ by 0.1"),
+        (
+            lambda *given, **how: right(*given, **how) * torch.nan,
+            "its answers to a small batch differ by inf",
+        ),
+        (raising, "it fails: no resources"),
+    ],
+    ids=["right", "off", "not a number", "raises"],
+)
+def test_a_kernel_that_answers_a_small_batch_otherwise_than_pytorchs_is_not_used(answer, found, monkeypatch):
+    """On a device that nobody measured, or with another Triton."""
+    module = SimpleNamespace(varlen_attention=answer)
+    monkeypatch.setitem(sys.modules, "xenc.kernels.triton_attention", module)
+    theirs = lambda query, key, value, bounds, longest, scale: right(  # noqa: E731
+        query, key, value, bounds[0], scale, False, packed.NO_WINDOW
+    )
+    monkeypatch.setattr(packed, "by_pytorch", theirs)
+    said = packed.disagreement(torch.device("cpu"), torch.bfloat16, 64)
+    assert said == found if found is None else said.startswith(found)
+
+
 @pytest.mark.gpu
 @needs_triton
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_it_is_what_answers_on_a_gpu_and_is_right(case, monkeypatch):
-    monkeypatch.setattr(packed, "by_pytorch", None)
     assert why_not_triton(CUDA, case.dtype, case.size) is None
+    monkeypatch.setattr(packed, "by_pytorch", None)
     for _ in range(2):  # the second launch finds its code
         case.assert_right(device="cuda")
 

@@ -9,6 +9,7 @@ Shapes: T = tokens of a batch, N = document slots, H = query heads, K = key and 
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib.util import find_spec
 from itertools import groupby, pairwise
@@ -24,6 +25,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from ..errors import first_line
 from .library import DTYPES, library, like_query
 
+logger = logging.getLogger(__name__)
+
 NAMESPACE: Final = (__package__ or "xenc.kernels").rpartition(".")[0].replace(".", "_")
 """Prefix of the names of operators and attention functions."""
 
@@ -31,6 +34,9 @@ PACKED_ATTENTION: Final = f"{NAMESPACE}_packed"
 """The attention function's name in transformers."""
 
 NO_WINDOW: Final = -1
+
+FARTHEST: Final = 0.03
+"""That two kernels may be apart in 16 bits on inputs of unit spread: a few units in the last place."""
 
 STRIDED: Final = (torch.Tag.needs_fixed_stride_order,)
 """The kernels read views, such as query, key and value of one product, so Inductor need not copy."""
@@ -140,7 +146,27 @@ def why_not_triton(device: torch.device, dtype: torch.dtype, size: int) -> str |
         return f"Triton does not work: {first_line(error)}"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
-    return None
+    wrong = disagreement(device, dtype, size)
+    if wrong is not None:
+        logger.warning("packed attention runs in PyTorch's kernel, and not in xenc's own: %s", wrong)
+    return wrong
+
+
+def disagreement(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
+    """What is wrong with our kernel's answer to a small batch; None if PyTorch's kernel gives the same."""
+    from .triton_attention import varlen_attention
+
+    generator = torch.Generator(device).manual_seed(0)
+    joint = torch.randn(150, 3, 2, size, generator=generator, device=device, dtype=torch.float32).to(dtype)
+    (query, key, value), scale = joint.unbind(1), size**-0.5
+    bounds = torch.tensor([0, 1, 70, 150, 150], dtype=torch.int32, device=device)
+    try:
+        ours = varlen_attention(query, key, value, bounds, scale, causal=False, window=NO_WINDOW).float()
+    except Exception as error:
+        return f"it fails: {first_line(error)}"
+    theirs = by_pytorch(query, key, value, (bounds, bounds), (80, 80), scale).float()
+    far = float((ours - theirs).abs().nan_to_num(torch.inf).max())
+    return None if far < FARTHEST else f"its answers to a small batch differ by {far:.2g}"
 
 
 def by_pytorch(
