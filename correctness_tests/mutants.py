@@ -8,9 +8,9 @@ a law that is broken already would "notice" anything. Exits 1 if a mutant surviv
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,12 +18,19 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from correctness_tests.mutations import EVERY, Mutant
 from correctness_tests.mutations.find import Place, files_of_tests, find_place, find_test, places
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("xenc", "perf_tests", "correctness_tests")
 AT_A_TIME = 2
+
+FORKS = multiprocessing.get_context("forkserver")
+"""Makes processes of one that has imported what takes seconds to import, and has started no thread."""
+
+FORKS.set_forkserver_preload(["pytest", "hypothesis", "sentence_transformers", "torch._inductor.compile_fx"])
 
 
 def copy_tree(directory: Path) -> Path:
@@ -54,24 +61,30 @@ def apply(mutant: Mutant, tree: Path) -> None:
 def run_tests(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
     """Pytest's exit status, and the first test that failed (or the end of what it printed)."""
     files = files_of_tests(tree)
-    nodes = [find_test(test, files) for test in tests]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(tree), "COLUMNS": "200"}
-    done = subprocess.run([*command, *nodes], cwd=tree, env=environment, capture_output=True, text=True)
-    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    first = (
-        failed[0].removeprefix("correctness_tests/") if failed else done.stdout[-300:] + done.stderr[-300:]
-    )
-    return done.returncode, first
+    arguments = ["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    with tempfile.NamedTemporaryFile(mode="r", encoding="utf-8", errors="replace") as output:
+        nodes = [find_test(test, files) for test in tests]
+        process = FORKS.Process(target=_pytest, args=(tree, [*arguments, *nodes], output.name))
+        process.start()
+        process.join()
+        said, status = output.read(), process.exitcode or 0
+    failed = [line.split()[1] for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return status, failed[0].removeprefix("correctness_tests/") if failed else said[-600:]
 
 
-def assert_copy_is_imported(tree: Path) -> None:
-    where = "import importlib.util as u; print(u.find_spec('xenc').origin)"
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
-    origin = subprocess.run(
-        [sys.executable, "-c", where], cwd=tree, env=environment, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    assert origin == str(tree / "xenc" / "__init__.py"), origin
+def _pytest(tree: Path, arguments: Sequence[str], output: str) -> None:
+    """Run pytest on a tree, in a process that has imported large packages already, but nothing of xenc's."""
+    with open(output, "w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ.update(HF_HUB_OFFLINE="1", PYTHONPATH=str(tree), COLUMNS="200")
+    os.chdir(tree)
+    sys.path[:] = [str(tree), *(each for each in sys.path if Path(each or ".").resolve() != ROOT)]
+    for name in [name for name in sys.modules if name.split(".")[0] in COPIED]:
+        del sys.modules[name]
+    status = int(pytest.main(list(arguments)))
+    sys.stdout.flush()
+    os._exit(status)  # without waiting for threads
 
 
 def verdict(mutant: Mutant) -> tuple[str, bool]:
@@ -93,7 +106,6 @@ def main(names: Sequence[str]) -> int:
     chosen = [mutant for mutant in EVERY if not names or mutant.name in names]
     with tempfile.TemporaryDirectory() as directory:
         tree = copy_tree(Path(directory))
-        assert_copy_is_imported(tree)
         status, first = run_tests(tree, sorted({test for mutant in chosen for test in mutant.tests}))
     if status != 0:
         print(f"a law is broken before any mutant: {first}")
