@@ -14,7 +14,7 @@ BYTES_PER_S: Final = 4.3e12
 FLOPS_PER_S, EIGHT_BITS_PER_S = DENSE_PEAKS["H200"], 1978.9e12
 """Dense peaks by the datasheet: products of sixteen bits and of eight, in FLOP/s."""
 
-_EIGHT_BITS = ("_scaled_mm", "_int_mm")
+_EIGHT_BITS = ("_scaled_mm",)
 _WITH_BIAS = ("addmm", "_addmm_activation")
 
 

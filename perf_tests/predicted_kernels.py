@@ -41,7 +41,7 @@ from xenc.models.families import packable
 from xenc.models.kernel_twin import twin_for
 from xenc.models.reranker import Reranker
 
-PREDICTABLE: Final = ("packed", "packed-float8", "packed-int8", "bucketed")
+PREDICTABLE: Final = ("packed", "packed-float8", "bucketed")
 """Presets whose kernels Inductor chooses without timing them."""
 
 GEOMETRIES: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from correctness_tests.kernels.test_twin import PAIRS, logits
 from xenc import Execution, ExecutionError, NotInstalledError, watch_compiles
 from xenc.extras import EXTRAS
 from xenc.kernels.library import Library
-from xenc.models.quantize import TorchaoTwin, _warn_slow, encoder_layers
+from xenc.models.quantize import TorchaoTwin, _warn_slow, check_device, encoder_layers
 
 quantization = pytest.importorskip(
     "torchao.quantization", reason="not installed: pip install 'xenc[torchao]'"
@@ -288,13 +289,18 @@ def test_no_setting_of_the_process_is_left_changed(one_layer):
     assert torch._inductor.config.get_config_copy() == before
 
 
+def test_int8_on_cuda_is_refused():
+    on_cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
+    with pytest.raises(ExecutionError, match="does not run on CUDA.* Use quantize='float8'"):
+        check_device(on_cuda, "int8")
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", ["int8", "float8"])
-def test_on_cuda_scores_are_right_and_nothing_compiles(one_layer, kind):
-    if kind == "float8" and torch.cuda.get_device_capability() < (8, 9):
+def test_on_cuda_scores_are_right_and_nothing_compiles(one_layer):
+    if torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("float8 needs compute capability 8.9")
     settings = {"model_kwargs": {"dtype": torch.bfloat16}, "device": "cuda"}
-    model = xenc.CrossEncoder(str(one_layer), execution=Execution(quantize=kind, strict=True), **settings)
+    model = xenc.CrossEncoder(str(one_layer), execution=Execution(quantize="float8", strict=True), **settings)
     model.warmup()
     with watch_compiles() as watch:
         scores = logits(model)

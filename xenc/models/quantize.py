@@ -106,6 +106,11 @@ def _torchao_config(kind: Quantization) -> Any:
 def check_device(model: PreTrainedModel, kind: Quantization) -> None:
     """Raise ExecutionError if the model's device or dtype does not allow for a quantisation."""
     device = model.device
+    if kind == "int8" and device.type == "cuda":
+        raise ExecutionError(
+            "quantize='int8' does not run on CUDA: PyTorch's int8 products need more than 16 rows there, and "
+            "the last layer may have fewer. Use quantize='float8' with a bfloat16 model, or quantize=None."
+        )
     if kind == "int8":
         if device.type == "cpu" and not _products_are_exact():
             raise ExecutionError(
