@@ -291,7 +291,7 @@ def test_no_setting_of_the_process_is_left_changed(one_layer):
 
 def test_int8_on_cuda_is_refused():
     on_cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
-    with pytest.raises(ExecutionError, match="does not run on CUDA.* Use quantize='float8'"):
+    with pytest.raises(ExecutionError, match=r"does not run on CUDA.* Use quantize='float8'"):
         check_device(on_cuda, "int8")
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from perf_tests.hopper.results import Results
 from perf_tests.side_by_side.goal import Found, Goal
 from perf_tests.side_by_side.turns import ratio
+from xenc.gate.verdict import Verdict
 
 FEWEST_REQUESTS: Final = 1000
 """Requests of which a 99th percentile means something: ten are slower."""
@@ -108,6 +109,20 @@ def _differing(results: Results) -> Found:
     return None if count is None or results.row(name) is None else (float(count), name)
 
 
+def _gate(results: Results) -> Found:
+    """Of unchanged code and of code made 2% slower."""
+    found = results.gate
+    if not found.get("verdicts") or not found.get("slowed", {}).get("verdicts"):
+        return None
+    verdicts = [
+        (verdict, expected)
+        for said, expected in ((found, Verdict.PASS), (found["slowed"], Verdict.REGRESSED))
+        for verdict, _ in said["verdicts"].values()
+    ]
+    wrong = sum(verdict != expected for verdict, expected in verdicts)
+    return float(wrong), ", ".join(verdict for verdict, _ in verdicts)
+
+
 GOALS: Final = (
     Goal(
         name="packed, time over the recipe compiled and sorted",
@@ -117,16 +132,29 @@ GOALS: Final = (
         name="packed, time over the best of sentence-transformers",
         aim=0.60, stretch=0.50, unit="x", measured=_over_peer,
     ),
-    Goal(name="MFU on the device", aim=0.65, at_most=False, unit="%", measured=_device_mfu),
-    Goal(name="MFU from texts to scores", aim=0.55, at_most=False, unit="%", measured=_end_to_end_mfu),
+    Goal(
+        name="MFU on the device",
+        aim=0.60, stretch=0.65, at_most=False, unit="%", measured=_device_mfu,
+    ),
+    Goal(
+        name="MFU from texts to scores",
+        aim=0.50, stretch=0.55, at_most=False, unit="%", measured=_end_to_end_mfu,
+    ),
     Goal(
         name="float8, speed over bfloat16, the ranking held",
-        aim=1.3, at_most=False, unit="x", measured=_float8,
+        aim=1.2, stretch=1.3, at_most=False, unit="x", measured=_float8,
     ),
-    Goal(name="rank a query and 100 documents, median", aim=0.012, unit="ms", measured=_request),
-    Goal(name="the same, 99th percentile / median", aim=1.2, unit="x", measured=_steadiness),
+    Goal(
+        name="rank a query and 100 documents, median", aim=0.012, stretch=0.008, unit="ms", measured=_request
+    ),
+    Goal(
+        name="the same, 99th percentile / median", aim=1.2, stretch=1.1, unit="x", measured=_steadiness
+    ),
     Goal(name="compilations during requests of random sizes", aim=0, measured=_late_compiles),
-    Goal(name="process start to first score, saved cache", aim=10, unit="s", measured=_first_score),
+    Goal(
+        name="process start to first score, saved cache", aim=10, stretch=6, unit="s", measured=_first_score
+    ),
     Goal(name="padding / all tokens", aim=0.02, unit="%", measured=_waste),
     Goal(name="scores with a bit that depends on company", aim=0, measured=_differing),
+    Goal(name="the gate: verdicts other than expected", aim=0, measured=_gate),
 )  # fmt: skip

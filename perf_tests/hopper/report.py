@@ -9,6 +9,7 @@ from perf_tests.gate_check import in_words
 from perf_tests.hopper.goals import GOALS
 from perf_tests.hopper.modular import modular_table
 from perf_tests.hopper.results import Results, sound
+from perf_tests.hopper.rows import PUBLISHED_S
 from perf_tests.side_by_side.goal import goals_table
 from perf_tests.side_by_side.turns import Timed, ratio
 from xenc.profiling.report import table
@@ -79,15 +80,15 @@ def _kernels(results: Results) -> str:
 
 def _rows(results: Results) -> str:
     header = [
-        "whose", "row", "ms", "spread", "over recipe", "over peer", "pairs/s", "MFU", "MFU on device",
-        "waste", "error", "tau", "warm-up s", "graphs", "late",
+        "whose", "row", "ms", "published ms", "spread", "over recipe", "over peer", "pairs/s", "MFU",
+        "MFU on device", "waste", "error", "tau", "warm-up s", "graphs", "late",
     ]  # fmt: skip
     return table(header, [_row(row, results) for row in results.rows])
 
 
 def _row(row: Timed, results: Results) -> list[str]:
     if row.problem is not None or not row.seconds:
-        return [row.group, row.name, row.problem or MISSING, *[""] * 12]
+        return [row.group, row.name, row.problem or MISSING, *[""] * 13]
     recipe, peer = results.row("compiled-sdpa-sorted"), results.best_peer()
     device = results.device_mfu(row)
     error = "" if row.output_error is None else f"{row.output_error:.1g}"
@@ -96,6 +97,7 @@ def _row(row: Timed, results: Results) -> list[str]:
         row.group,
         row.name,
         f"{1000 * statistics.median(row.seconds):,.1f}",
+        f"{1000 * PUBLISHED_S[row.name]:.1f}" if row.name in PUBLISHED_S else "",
         f"{row.spread_per(results.round_tokens):.1%}",
         "" if recipe is None else f"{ratio(row, recipe):.2f}x",
         "" if peer is None else f"{ratio(row, peer):.2f}x",
