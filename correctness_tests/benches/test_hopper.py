@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 
 import numpy as np
@@ -289,6 +290,7 @@ def test_a_row_that_is_not_ready_in_time_is_said_to_be_late(fleet):
     row = next(row for row in table_rows(REHEARSAL) if row.name == "packed")
     fleet.make_ready([row], 1, 0.5, lambda row, remote, found: told.update({row.name: (remote, found)}))
     assert told == {"packed": (None, "not ready after 0 s")}
+    assert multiprocessing.active_children() == []
 
 
 def test_rows_have_names_of_their_own_and_the_recipe_has_six():

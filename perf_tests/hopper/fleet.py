@@ -74,7 +74,7 @@ class Fleet:
     def __init__(self, setting: Setting) -> None:
         self._rehearse = setting.device == "cpu"
         self._context = multiprocessing.get_context("spawn")
-        self._processes: list[Any] = []
+        self._processes: dict[Connection, Any] = {}
 
     def make_ready(self, rows: Sequence[Row], at_once: int, seconds: float, told: Told) -> None:
         """Make rows ready, several models at once; stop after so many seconds.
@@ -82,10 +82,11 @@ class Fleet:
         Args:
             rows: any.
             at_once: how many processes.
-            seconds: after which a row that is not ready is given up.
+            seconds: after which a row that is not ready is given up, and its process ended if it has no other.
             told: each row, as it comes.
         """
         waiting, end = groups(rows), time.monotonic() + seconds
+        firsts = [group[0] for group in waiting]
         running: dict[Connection, list[Row]] = {}
         while (waiting or running) and time.monotonic() < end:
             while waiting and len(running) < at_once:
@@ -100,6 +101,9 @@ class Fleet:
                     running[connection] = rest
         for row in [row for group in (*running.values(), *waiting) for row in group]:
             told(row, None, f"not ready after {seconds:.0f} s")
+        for connection, group in running.items():
+            if group[0] in firsts:
+                self._end(connection)
 
     def _started(self) -> Connection:
         ours, theirs = self._context.Pipe()
@@ -107,34 +111,32 @@ class Fleet:
         process = self._context.Process(target=serve, args=(theirs, self._rehearse))
         process.start()
         theirs.close()
-        self._processes.append(process)
+        self._processes[ours] = process
         return ours
+
+    def _end(self, connection: Connection) -> None:
+        process = self._processes.pop(connection)
+        process.kill()
+        process.join(5)
 
     def close(self) -> None:
         """End all processes."""
-        for process in self._processes:
-            process.kill()
-            process.join(5)
+        for connection in list(self._processes):
+            self._end(connection)
 
 
 def _one_more(connection: Connection, rows: list[Row], told: Told) -> list[Row]:
     """Take the answer of a process for its first row, and ask for the next; those that are left."""
     row, *rest = rows
     try:
-        told(row, RemoteRow(row, connection), received(connection, 1.0))
-        if rest:
-            connection.send(("ready", (rest[0].name,)))
+        found = received(connection, 1.0)
     except RuntimeError as error:
         told(row, None, str(error))
-        if rest:
-            return _one_more_after_failure(connection, rest, told)
-    return rest
-
-
-def _one_more_after_failure(connection: Connection, rest: list[Row], told: Told) -> list[Row]:
-    """As `_one_more`, if the process still lives."""
+    else:
+        told(row, RemoteRow(row, connection), found)
     try:
-        connection.send(("ready", (rest[0].name,)))
+        if rest:
+            connection.send(("ready", (rest[0].name,)))
     except OSError:
         for lost in rest:
             told(lost, None, "the process died")
