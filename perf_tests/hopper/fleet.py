@@ -82,7 +82,7 @@ class Fleet:
         Args:
             rows: any.
             at_once: how many processes.
-            seconds: after which a row that is not ready is given up, and its process ended if it has no other.
+            seconds: after which rows that are not ready are given up, and processes without others ended.
             told: each row, as it comes.
         """
         waiting, end = groups(rows), time.monotonic() + seconds
