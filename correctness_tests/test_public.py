@@ -153,7 +153,7 @@ def test_the_gates_rules_need_nothing_but_python_and_scipy(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["text.pairs", "text.template", "text.tokens", "text.readers", "serving.queue"]
+    "module", ["text.pairs", "text.tokenizer", "text.tokens", "text.readers", "serving.queue"]
 )
 def test_tokens_need_no_torch(module):
     assert "torch" not in packages_imported(PACKAGE.joinpath(*module.split(".")).with_suffix(".py"))

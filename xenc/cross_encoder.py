@@ -33,7 +33,7 @@ from .serving.slow_path import slow_call, submit_slowly
 from .serving.worker import Worker
 from .text.pairs import as_list, check_pairs
 from .text.prompts import FirstStep
-from .text.template import tokenizer_lock
+from .text.tokenizer import tokenizer_lock
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from .serving.queue import NextBatch
 from .serving.request import Request
 from .serving.scheduler import Scheduler
 from .serving.worker import Worker
-from .text.readers import Reader, Tokenize
-from .text.tokens import TokenizedPairs
+from .text.readers import Reader
+from .text.tokens import Tokenize, TokenizedPairs
 
 
 class Pipeline(Scheduler):

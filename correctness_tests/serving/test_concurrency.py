@@ -141,15 +141,15 @@ def test_an_interrupt_drops_the_callers_pairs_and_the_model_still_works(model, e
 
 
 def test_a_request_that_fails_while_tokenized_does_not_block_others(model, expected, monkeypatch):
-    go, tokenize = threading.Event(), model.pipeline.reader._tokenize
+    go, tokenize = threading.Event(), model.pipeline.reader.read
 
-    def stumbling(pairs, seen=None):
+    def stumbling(pairs, seen):
         if ("", "stumble") in pairs:
             go.wait(SOON)
             raise LookupError
         return tokenize(pairs, seen)
 
-    monkeypatch.setattr(model.pipeline.reader, "_tokenize", stumbling)
+    monkeypatch.setattr(model.pipeline.reader, "read", stumbling)
     failing = submit(model, [FINE] * 64 + [("", "stumble")])
     read_fully(model, 64)
     behind = submit(model, [FINE])

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from .pairs import half_characters_refused
-from .template import tokenizer_lock
+from .tokenizer import tokenizer_lock
 from .tokens import TokenizedPairs
 
 _PLACES: Final = ("{query}", "{document}")
