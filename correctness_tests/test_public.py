@@ -6,18 +6,20 @@ import ast
 import inspect
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import xenc
+from xenc.models.quantize import missing_torchao
 
 PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "default_model", "execution", "extras", "presets", "text", "batching", "kernels", "models",
+    "errors", "default_model", "execution", "presets", "text", "batching", "kernels", "models",
     "compiling", "serving", "layouts", "pipeline", "cross_encoder", "profiling", "commands", "gate",
     "__main__",
 )  # fmt: skip
@@ -168,3 +170,12 @@ def test_importing_xenc_imports_neither_pytest_nor_a_peer():
     assert not {"pytest", "hypothesis", "onnxruntime", "openvino", "nncf", "torchao"} & ast.literal_eval(
         imported
     )
+
+
+def test_the_extra_that_messages_name_exists_and_what_is_installed_is_not_missing(monkeypatch):
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    monkeypatch.setattr("xenc.models.quantize.find_spec", lambda name: None)
+    assert missing_torchao() == "not installed: pip install 'xenc[torchao]'"
+    assert "torchao" in project["optional-dependencies"]
+    monkeypatch.setattr("xenc.models.quantize.find_spec", lambda name: name)
+    assert missing_torchao() is None

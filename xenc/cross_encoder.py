@@ -16,7 +16,7 @@ import sentence_transformers
 from sentence_transformers.util.decorators import cross_encoder_predict_rank_args_decorator
 from tqdm.auto import tqdm
 
-from .compiling.warmup import WarmupReport
+from .compiling.wrapper import WarmupReport
 from .errors import ModelError
 from .execution import Execution
 from .kernels.library import build_in_background

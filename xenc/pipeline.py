@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from .batching.plan import Plan
 from .compiling.cold_start import load_graphs, save_graphs
-from .compiling.warmup import Batch, PreparedForward, WarmupReport
+from .compiling.prefix_cache import Compiled
+from .compiling.wrapper import Batch, WarmupReport
 from .execution import Execution
 from .layouts.choice import layout_of
 from .models.kernel_twin import twin_for
@@ -37,7 +38,7 @@ class Pipeline(Scheduler):
 
     Attributes:
         reranker, reader, execution: as given.
-        model, device: the reranker's model and its device.
+        model: the reranker's model.
         compiled: the forward pass, if the execution compiles it.
         products: the implementation of the encoder's matrix products, and why it was chosen.
         queue, collator, span: see `Scheduler`.
@@ -57,9 +58,8 @@ class Pipeline(Scheduler):
         reuse: Pipeline | None = None,
     ) -> None:
         self.reranker, self.reader, self.execution = reranker, reader, execution
-        self.model, self.device = reranker.model, reranker.model.device
-        self._graph_key = reranker.graph_key
-        compiled: PreparedForward | None = None
+        self.model, self._graph_key = reranker.model, reranker.graph_key
+        compiled: Compiled | None = None
         if reuse is None:
             self._twin, self.products = twin_for(self.model, execution)
         else:
@@ -67,18 +67,13 @@ class Pipeline(Scheduler):
         runs = self.model if self._twin is None else self._twin.model
         self._attending = _attending(runs)
         self._layout = layout_of(reranker, execution, model=runs, compiled=compiled)
-        self.compiled: PreparedForward | None = self._layout.compiled
+        self.compiled: Compiled | None = self._layout.compiled
         super().__init__(worker, self._layout.queue(), self._layout.collator)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The model's dtype."""
-        return self.model.dtype
 
     @property
     def multiplied_dtype(self) -> torch.dtype:
         """The dtype of the operands of the encoder's matrix products."""
-        return torch.int8 if self.execution.quantize == "int8" else self.dtype
+        return torch.int8 if self.execution.quantize == "int8" else self.model.dtype
 
     def is_of(self, reranker: Reranker) -> bool:
         """Whether graphs, twin and collator still fit a model; its tokenization may differ."""
