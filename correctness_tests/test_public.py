@@ -6,18 +6,20 @@ import ast
 import inspect
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import xenc
+from xenc.models.quantize import missing_torchao
 
 PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "default_model", "execution", "extras", "presets", "text", "batching", "kernels", "models",
+    "errors", "default_model", "execution", "presets", "text", "batching", "kernels", "models",
     "compiling", "serving", "layouts", "pipeline", "cross_encoder", "profiling", "commands", "gate",
     "__main__",
 )  # fmt: skip
@@ -153,7 +155,7 @@ def test_the_gates_rules_need_nothing_but_python_and_scipy(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["text.pairs", "text.template", "text.tokens", "text.readers", "serving.queue"]
+    "module", ["text.pairs", "text.tokenizer", "text.tokens", "text.readers", "serving.queue"]
 )
 def test_tokens_need_no_torch(module):
     assert "torch" not in packages_imported(PACKAGE.joinpath(*module.split(".")).with_suffix(".py"))
@@ -168,3 +170,12 @@ def test_importing_xenc_imports_neither_pytest_nor_a_peer():
     assert not {"pytest", "hypothesis", "onnxruntime", "openvino", "nncf", "torchao"} & ast.literal_eval(
         imported
     )
+
+
+def test_the_extra_that_messages_name_exists_and_what_is_installed_is_not_missing(monkeypatch):
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    monkeypatch.setattr("xenc.models.quantize.find_spec", lambda name: None)
+    assert missing_torchao() == "not installed: pip install 'xenc[torchao]'"
+    assert "torchao" in project["optional-dependencies"]
+    monkeypatch.setattr("xenc.models.quantize.find_spec", lambda name: name)
+    assert missing_torchao() is None

@@ -8,6 +8,8 @@ from typing import Any, Final
 import pytest
 
 from perf_tests.workloads import ON_CPU, ON_GPU, Workload
+from xenc import Execution
+from xenc.models.quantize import missing_torchao
 
 ROWS: Final = (
     "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-sorted",
@@ -35,6 +37,11 @@ class Configuration:
     name: str
     device: str
     workload: Workload
+
+
+def missing_for(execution: Execution) -> str | None:
+    """Why packages are missing for an execution, and the remedy; None if it can run."""
+    return missing_torchao() if execution.quantize is not None else None
 
 
 def configurations() -> list[Any]:

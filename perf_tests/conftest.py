@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from perf_tests.against import paired_request
-from perf_tests.configurations import Configuration
+from perf_tests.configurations import Configuration, missing_for
 from perf_tests.cpu.case import case_table
 from perf_tests.scorers import Scorer, Scorers
 from perf_tests.techniques import Technique
 from perf_tests.workloads import Pair
 from xenc import PRESETS
-from xenc.extras import missing_for
 from xenc.gate.paired.plugin import PAIRED, PAIRED_REQUEST, PairedPlugin
 from xenc.gate.plugin import GATE, leave_out
 from xenc.gate.report import TABLES

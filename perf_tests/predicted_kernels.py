@@ -33,7 +33,7 @@ from transformers.initialization import no_init_weights
 from perf_tests import absent_gpu
 from perf_tests.launches import Launch, launches_of
 from xenc import PRESETS
-from xenc.compiling.warmup import Batch
+from xenc.compiling.wrapper import Batch
 from xenc.execution import Products
 from xenc.layouts.base import Layout
 from xenc.layouts.choice import layout_of

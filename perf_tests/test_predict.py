@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from perf_tests.configurations import ROUNDS, Configuration, configurations
+from perf_tests.configurations import ROUNDS, Configuration, configurations, missing_for
 from perf_tests.rates import encoder, identity, rates
 from perf_tests.scorers import DTYPES, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair
 from xenc import PRESETS, ExecutionError
-from xenc.extras import missing_for
 from xenc.gate.exact import compile_counts
 from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
 from xenc.profiling.flops import gemm_seconds_per_token

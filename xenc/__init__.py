@@ -17,7 +17,7 @@ from .presets import PRESETS
 from .text.prompts import FirstStep
 from .models.precision import fastest_dtype
 from .compiling.watch import CompileReport, watch_compiles
-from .compiling.warmup import WarmupReport
+from .compiling.wrapper import WarmupReport
 from .serving.request import PredictReport
 from .cross_encoder import CrossEncoder
 

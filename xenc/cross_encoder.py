@@ -16,7 +16,7 @@ import sentence_transformers
 from sentence_transformers.util.decorators import cross_encoder_predict_rank_args_decorator
 from tqdm.auto import tqdm
 
-from .compiling.warmup import WarmupReport
+from .compiling.wrapper import WarmupReport
 from .errors import ModelError
 from .execution import Execution
 from .kernels.library import build_in_background
@@ -27,13 +27,12 @@ from .models.reranker import Reranker, current_reranker, reader_for
 from .pipeline import Pipeline
 from .presets import DEFAULT_PRESET, resolve_execution
 from .serving.admission import Admission
-from .serving.answer import Answer
-from .serving.request import PredictReport, Scored
+from .serving.request import Answer, PredictReport, Request, Scored
 from .serving.slow_path import slow_call, submit_slowly
 from .serving.worker import Worker
 from .text.pairs import as_list, check_pairs
 from .text.prompts import FirstStep
-from .text.template import tokenizer_lock
+from .text.tokenizer import tokenizer_lock
 
 logger = logging.getLogger(__name__)
 
@@ -168,16 +167,18 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
         Cancelling the Future drops pairs that have not run. PairError and Overloaded are raised here.
         """
-        count, pairs, reranker = self._route(inputs, apply_softmax)
-        if reranker is None:
+        single = self.is_singular_input(inputs)
+        listed = as_list(inputs, single=single)
+        routed = self._route(listed, apply_softmax)
+        if routed is None:
             slowly = partial(
                 super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
                 apply_softmax, convert_to_numpy, convert_to_tensor,
             )  # fmt: skip
-            return submit_slowly(slowly, count, self._admission, self._worker, self.device.type)
+            return submit_slowly(slowly, len(listed), self._admission, self._worker, self.device.type)
         prompt = self._resolve_prompt(prompt, prompt_name)
-        answer = self._answer(inputs, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
-        return self._submit(reranker, pairs, self._converting(answer), prompt=prompt, batch_size=batch_size)
+        convert = self._converting(single, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
+        return self._submit(*routed, prompt, answer=convert, batch_size=batch_size)
 
     @cross_encoder_predict_rank_args_decorator
     def predict(
@@ -207,9 +208,11 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         `batch_size` counts rows of padded and bucketed batches; packed ones have token budgets instead.
         `device` moves the model, so no other thread may be using it.
         """
-        count, pairs, reranker = self._route(inputs, apply_softmax, device=device, pool=pool, **kwargs)
-        if reranker is None:
-            with self._admission.accept(count) as leave:
+        single = self.is_singular_input(inputs)
+        listed = as_list(inputs, single=single)
+        routed = self._route(listed, apply_softmax, device=device, pool=pool, **kwargs)
+        if routed is None:
+            with self._admission.accept(len(listed)) as leave:
                 scores = super().predict(
                     inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax,
                     convert_to_numpy, convert_to_tensor, device, pool, chunk_size, **kwargs,
@@ -220,16 +223,16 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             level = logging.getLogger(sentence_transformers.__name__).getEffectiveLevel()
             show_progress_bar = level in (logging.INFO, logging.DEBUG)
         prompt = self._resolve_prompt(prompt, prompt_name)
-        answer = self._answer(inputs, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
-        with tqdm(total=len(pairs), desc="Pairs", disable=not show_progress_bar) as bar:
-            more = {"prompt": prompt, "batch_size": batch_size, "on_progress": bar.update}
-            future = self._submit(reranker, pairs, lambda scored: scored, **more)
+        convert = self._converting(single, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
+        with tqdm(total=len(listed), desc="Pairs", disable=not show_progress_bar) as bar:
+            more = {"batch_size": batch_size, "on_progress": bar.update}
+            future = self._submit(*routed, prompt, answer=lambda scored: scored, **more)
             try:
                 scored = future.result()
             except BaseException:
                 future.cancel()  # after KeyboardInterrupt the rest need not run
                 raise
-        return self._converting(answer)(scored)  # the activation function runs on the caller's thread
+        return convert(scored)  # the activation function runs on the caller's thread
 
     def preprocess(self, *args: Any, **kwargs: Any) -> Any:
         """As sentence-transformers', under a lock, because it changes the tokenizer's settings."""
@@ -275,42 +278,45 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             return self._pipeline
 
     def _route(
-        self, inputs: Any, apply_softmax: bool | None, *, device: Any = None, pool: Any = None, **others: Any
-    ) -> tuple[int, list[tuple[str, str]], Reranker | None]:
-        """How many inputs there are, their pairs, and the model; None if sentence-transformers scores."""
-        listed = as_list(inputs, single=self.is_singular_input(inputs))
+        self, listed: list[Any], apply_softmax: bool | None, *, device: Any = None, pool: Any = None,
+        **others: Any,
+    ) -> tuple[Reranker, list[tuple[str, str]]] | None:  # fmt: skip
+        """The model and the inputs as pairs; None if sentence-transformers scores them."""
         pairs = check_pairs(listed)
         slow = slow_call(self, pairs, apply_softmax, device, pool, others)
         if slow is None and not pairs:
-            return len(listed), [], None
+            return None
         reranker = slow or current_reranker(self)
+        if not isinstance(reranker, str) and device is not None:
+            self._worker.on_device(self.to, device).result()
+            reranker = current_reranker(self)
         if isinstance(reranker, str):
             if reranker not in self._said:
                 self._said.add(reranker)
                 logger.info("%s: scored by sentence-transformers' own predict", reranker)
-            return len(listed), [], None
+            return None
         assert pairs is not None
-        if device is not None:
-            self._worker.on_device(self.to, device).result()
-            reranker = current_reranker(self)
-        assert isinstance(reranker, Reranker)
-        return len(listed), pairs, reranker
+        return reranker, pairs
 
     def _submit(
-        self,
-        reranker: Reranker,
-        pairs: list[tuple[str, str]],
-        answer: Callable[[Scored], Any],
-        **more: Any,
+        self, reranker: Reranker, pairs: list[tuple[str, str]], prompt: str | None, **more: Any
     ) -> Future[Any]:
         with self._admission.accept(len(pairs)) as leave:
             with self._lock:
                 self.eval()
                 pipeline = self._prepare(reranker)
             assert isinstance(pipeline, Pipeline)
-            return pipeline.submit(pairs, answer=answer, leave=leave, **more)
+            tokenize = pipeline.reader.for_request(prompt)
+            return pipeline.schedule(Request(pairs, tokenize=tokenize, leave=leave, **more))
 
-    def _converting(self, answer: Answer) -> Callable[[Scored], Any]:
+    def _converting(
+        self, single: bool, activation_fn: Any, apply_softmax: bool | None, array: bool, tensor: bool
+    ) -> Callable[[Scored], Any]:
+        answer = Answer(
+            activation_fn=self.activation_fn if activation_fn is None else activation_fn,
+            apply_softmax=bool(apply_softmax), num_labels=self.num_labels, tensor=tensor, array=array,
+            single=single, one_by_one=self.execution.deterministic,
+        )  # fmt: skip
         this = ref(self)  # sentence-transformers' models are reference cycles: threads must not hold one
 
         def convert(scored: Scored) -> Any:
@@ -319,15 +325,6 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             return answer.of(scored.logits)
 
         return convert
-
-    def _answer(
-        self, inputs: Any, activation_fn: Any, apply_softmax: bool | None, array: bool, tensor: bool
-    ) -> Answer:
-        return Answer(
-            activation_fn=self.activation_fn if activation_fn is None else activation_fn,
-            apply_softmax=bool(apply_softmax), num_labels=self.num_labels, tensor=tensor, array=array,
-            single=self.is_singular_input(inputs), one_by_one=self.execution.deterministic,
-        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but graphs, locks and threads."""

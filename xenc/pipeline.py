@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,16 @@ from transformers import PreTrainedModel
 
 from .batching.plan import Plan
 from .compiling.cold_start import load_graphs, save_graphs
-from .compiling.warmup import Batch, PreparedForward, WarmupReport
-from .errors import ExecutionError
+from .compiling.prefix_cache import Compiled
+from .compiling.wrapper import Batch, WarmupReport
 from .execution import Execution
 from .layouts.choice import layout_of
 from .models.kernel_twin import twin_for
 from .models.reranker import Reranker
-from .serving.queue import NextBatch
-from .serving.request import Request
+from .serving.request import check_batch_size
 from .serving.scheduler import Scheduler
 from .serving.worker import Worker
-from .text.readers import Reader, Tokenize
+from .text.readers import Reader
 from .text.tokens import TokenizedPairs
 
 
@@ -40,12 +38,10 @@ class Pipeline(Scheduler):
 
     Attributes:
         reranker, reader, execution: as given.
-        model, device: the reranker's model and its device.
-        collator: pairs of one batch -> the batch on the device.
-        forward: a batch -> its logits.
+        model: the reranker's model.
         compiled: the forward pass, if the execution compiles it.
         products: the implementation of the encoder's matrix products, and why it was chosen.
-        queue, span: see `Scheduler`.
+        queue, collator, span: see `Scheduler`.
 
     Raises:
         ExecutionError: buckets or token budgets below max_length; a quantization that the device, the dtype
@@ -62,9 +58,8 @@ class Pipeline(Scheduler):
         reuse: Pipeline | None = None,
     ) -> None:
         self.reranker, self.reader, self.execution = reranker, reader, execution
-        self.model, self.device = reranker.model, reranker.model.device
-        self._graph_key = reranker.graph_key
-        compiled: PreparedForward | None = None
+        self.model, self._graph_key = reranker.model, reranker.graph_key
+        compiled: Compiled | None = None
         if reuse is None:
             self._twin, self.products = twin_for(self.model, execution)
         else:
@@ -72,22 +67,13 @@ class Pipeline(Scheduler):
         runs = self.model if self._twin is None else self._twin.model
         self._attending = _attending(runs)
         self._layout = layout_of(reranker, execution, model=runs, compiled=compiled)
-        self.compiled: PreparedForward | None = self._layout.compiled
-        self.collator = self._layout.collator
-        self.forward: Callable[[Any], Tensor] = self._layout.forward
-        if self._twin is not None:
-            self.forward = self._twin.following(self._layout.forward)
-        super().__init__(worker, self._layout.queue())
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The model's dtype."""
-        return self.model.dtype
+        self.compiled: Compiled | None = self._layout.compiled
+        super().__init__(worker, self._layout.queue(), self._layout.collator)
 
     @property
     def multiplied_dtype(self) -> torch.dtype:
         """The dtype of the operands of the encoder's matrix products."""
-        return torch.int8 if self.execution.quantize == "int8" else self.dtype
+        return torch.int8 if self.execution.quantize == "int8" else self.model.dtype
 
     def is_of(self, reranker: Reranker) -> bool:
         """Whether graphs, twin and collator still fit a model; its tokenization may differ."""
@@ -114,7 +100,7 @@ class Pipeline(Scheduler):
 
     def warmup(self, batch_size: int, passes: int | None, folder: Path | None = None) -> WarmupReport:
         """Run every shape that batches can have, if the forward pass is compiled."""
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         return self._worker.on_device(self._warm_up, batch_size, passes, folder).result()
 
     def _warm_up(self, batch_size: int, passes: int | None, folder: Path | None) -> WarmupReport:
@@ -131,49 +117,21 @@ class Pipeline(Scheduler):
             save_graphs(folder)
         return replace(report, products=self.products)
 
-    def submit(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        *,
-        batch_size: int,
-        prompt: str | None = None,
-        tokenize: Tokenize | None = None,
-        **more: Any,
-    ) -> Future[Any]:
-        """Start scoring N >= 1 pairs.
-
-        Args:
-            pairs, batch_size, **more: see `Request`.
-            prompt: sentence-transformers' prompt.
-            tokenize: replaces the reader.
-
-        Raises:
-            ExecutionError: a batch size below 1.
-
-        The Future raises NonFiniteScoreError for NaN logits, naming the pairs, and CompileError if
-        something compiled after warm-up, in strict mode.
-        """
-        _check_batch_size(batch_size)
-        read = tokenize or self.reader.for_request(prompt)
-        return self.schedule(Request(pairs, batch_size=batch_size, tokenize=read, **more))
-
     def run(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Logits of collated batches: only forward passes, one after another, on the device's thread."""
 
         @torch.inference_mode()
         def run() -> list[Tensor]:
-            self._use_attention()
             return [self.forward(batch) for batch in batches]
 
         return self._worker.on_device(run).result()
 
-    def _logits(self, batch: NextBatch) -> Tensor:
-        """See `Scheduler`."""
+    def forward(self, batch: Any) -> Tensor:
+        """The logits of a batch, by the model's weights as they are now; on the device's thread."""
         self._use_attention()
-        with self.span("collate"):
-            collated = self.collator.collate(batch.tokens, batch.plan)
-        with self.span("forward"):
-            return self.forward(collated)
+        if self._twin is not None:
+            self._twin.follow()
+        return self._layout.forward(batch)
 
     def _use_attention(self) -> None:
         for part in self._attending:
@@ -188,8 +146,3 @@ def _attending(model: PreTrainedModel) -> tuple[PreTrainedModel, ...]:
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     alike = {id(part.config): part for part in parts if type(part.config) is type(model.config)}
     return tuple(alike.values())
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size <= 0:
-        raise ExecutionError(f"batch_size={batch_size!r} must be a positive number of pairs.")

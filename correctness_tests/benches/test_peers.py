@@ -54,7 +54,7 @@ def test_a_peer_whose_package_is_absent_says_so(name, monkeypatch):
 
 
 def test_a_row_whose_packages_are_absent_names_the_remedy_and_times_nothing(monkeypatch):
-    monkeypatch.setattr("xenc.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("xenc.models.quantize.find_spec", lambda module: None)
     row = Configuration(name="packed-float8", device="cpu", workload=workloads.seed(pairs=3, batch_size=3))
     benchmark = SimpleNamespace(extra_info={})
     test_predict.test_predict(benchmark, row, Scorers(), profile=None)
@@ -63,7 +63,7 @@ def test_a_row_whose_packages_are_absent_names_the_remedy_and_times_nothing(monk
 
 
 def test_the_gate_asks_nothing_of_rows_whose_packages_are_absent(monkeypatch):
-    monkeypatch.setattr("xenc.extras.find_spec", lambda module: None)
+    monkeypatch.setattr("xenc.models.quantize.find_spec", lambda module: None)
     for parameter in (*configurations(), *techniques()):
         row = parameter.values[0]
         execution = row.execution if isinstance(row, Technique) else PRESETS[row.name]

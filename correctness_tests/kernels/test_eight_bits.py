@@ -147,8 +147,10 @@ def test_padded_layouts_multiply_by_the_same_kernel(one_layer, layout):
 
 
 def test_torchao_is_not_needed(one_layer, monkeypatch):
-    find = xenc.extras.find_spec
-    monkeypatch.setattr("xenc.extras.find_spec", lambda name: None if name == "torchao" else find(name))
+    find = xenc.models.quantize.find_spec
+    monkeypatch.setattr(
+        "xenc.models.quantize.find_spec", lambda name: None if name == "torchao" else find(name)
+    )
     model = made(one_layer)
     exact = oracle.logits(one_layer, PAIRS, max_length=64)
     assert 0 < np.abs(logits(model) - exact).max() < 0.3

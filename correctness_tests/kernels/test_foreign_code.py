@@ -276,7 +276,9 @@ def test_a_hook_is_known_by_where_it_was_written_and_not_by_its_name(preferred, 
 def test_why_our_own_eight_bits_do_not_run_is_said(checkpoint, monkeypatch):
     model = made(checkpoint, None)
     adapt(model)
-    monkeypatch.setattr("xenc.extras.missing", lambda extra: f"not installed: pip install 'xenc[{extra}]'")
+    monkeypatch.setattr(
+        "xenc.models.quantize.missing_torchao", lambda: "not installed: pip install 'xenc[torchao]'"
+    )
     with pytest.raises(
         NotInstalledError, match=r"needs.*; xenc's own kernel cannot be used: somebody's LowRank"
     ):

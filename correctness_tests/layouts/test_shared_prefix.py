@@ -28,6 +28,7 @@ from xenc.batching import prefix_plan as common
 from xenc.batching.packed_plan import Budgets, plan_packed, warmup_plans
 from xenc.batching.prefix_plan import LEAST_SAVED, common_tokens, plan_shared, prefix_budgets
 from xenc.layouts import packed
+from xenc.serving.request import Request
 from xenc.text.tokens import TokenizedPairs
 
 MAX_LENGTH = 128
@@ -171,9 +172,8 @@ def expected(checkpoint):
 def submit(model: xenc.CrossEncoder, rows: Rows):
     """Score token ids; the future of what `Scored` holds."""
     tokens = TokenizedPairs(input_ids=rows)
-    return model.pipeline.submit(
-        [("", "")] * len(rows), batch_size=1, answer=lambda scored: scored, tokenize=lambda _: tokens
-    )
+    pairs, as_scored = [("", "")] * len(rows), lambda scored: scored
+    return model.pipeline.schedule(Request(pairs, batch_size=1, answer=as_scored, tokenize=lambda _: tokens))
 
 
 def scores(model: xenc.CrossEncoder, rows: Rows) -> np.ndarray:

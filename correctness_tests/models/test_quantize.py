@@ -14,7 +14,6 @@ import xenc
 from correctness_tests import checkpoints, oracle
 from correctness_tests.kernels.test_twin import PAIRS, logits
 from xenc import Execution, ExecutionError, NotInstalledError, watch_compiles
-from xenc.extras import EXTRAS
 from xenc.kernels.library import Library
 from xenc.models.quantize import TorchaoTwin, _warn_slow, check_device, encoder_layers
 
@@ -251,9 +250,9 @@ def test_float8_on_a_processor_is_refused_and_the_execution_stays(eager):
 
 
 def test_without_torchao_the_error_says_how_to_get_it(one_layer, monkeypatch):
-    find = xenc.extras.find_spec
+    find = xenc.models.quantize.find_spec
     monkeypatch.setattr(
-        "xenc.extras.find_spec", lambda name: None if name in EXTRAS["torchao"] else find(name)
+        "xenc.models.quantize.find_spec", lambda name: None if name == "torchao" else find(name)
     )
     with pytest.raises(
         NotInstalledError, match=r"quantize='int8' needs torchao.*pip install 'xenc\[torchao\]'"

@@ -9,7 +9,7 @@ ROWS = (
     "test_errors.py::test_nan_logits_name_the_pairs_and_no_others",
     ("NaN not checked", "Request.finish", "_check_finite(logits)", "pass"),
     "test_drop_in.py::test_every_call_answers_as_sentence_transformers[prompt]",
-    ("prompt dropped", "_prompted", "prompt + query", "query"),
+    ("prompt dropped", "prompted", "prompt + query", "query"),
     "test_life_of_a_model.py::test_training_mode_does_not_leak_into_scores",
     ("dropout at inference", "CrossEncoder._submit", "self.eval()", "pass"),
     "test_queue.py",

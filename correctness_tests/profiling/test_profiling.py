@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from xenc.profiling.findings import findings
 from xenc.profiling.kernels import _covered_ns, profile_pass
 from xenc.profiling.measure import profile_model
 from xenc.profiling.stages import recorded_stages, stage_seconds
-from xenc.serving.spans import STAGES, no_span
+from xenc.serving.spans import STAGES
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 70, 2, 9)]
 PADDED = Execution(layout="padded", compile_mode=None)
@@ -103,7 +103,7 @@ def test_seconds_of_a_stage_add_up_with_the_device_waited_for_and_errors_counted
         wait(sum(pending))
         pending.clear()
 
-    pipeline = SimpleNamespace(span=no_span)
+    pipeline = SimpleNamespace(span=nullcontext)
     with recorded_stages(pipeline, synchronize) as spans:
         with pipeline.span("forward"):
             pending.append(3)
@@ -112,7 +112,7 @@ def test_seconds_of_a_stage_add_up_with_the_device_waited_for_and_errors_counted
             raise KeyError
         with pipeline.span("collate"):
             wait(4)
-    assert pipeline.span is no_span
+    assert pipeline.span is nullcontext
     assert stage_seconds(spans, passes=2) == {"forward": 2.5e-9, "collate": 2e-9}
     assert (spans[0].start_ns, spans[0].end_ns) == (10**9 + 7, 10**9 + 10)
 

@@ -19,6 +19,7 @@ from correctness_tests.serving.conftest import FINE, POISON, refuse, submit
 from correctness_tests.waiting import SOON, held, read_fully
 from perf_tests import workloads
 from xenc import Execution, NonFiniteScoreError, watch_compiles
+from xenc.serving.request import Request
 
 THREADS = 16
 
@@ -141,15 +142,15 @@ def test_an_interrupt_drops_the_callers_pairs_and_the_model_still_works(model, e
 
 
 def test_a_request_that_fails_while_tokenized_does_not_block_others(model, expected, monkeypatch):
-    go, tokenize = threading.Event(), model.pipeline.reader._tokenize
+    go, tokenize = threading.Event(), model.pipeline.reader.read
 
-    def stumbling(pairs, seen=None):
+    def stumbling(pairs, seen):
         if ("", "stumble") in pairs:
             go.wait(SOON)
             raise LookupError
         return tokenize(pairs, seen)
 
-    monkeypatch.setattr(model.pipeline.reader, "_tokenize", stumbling)
+    monkeypatch.setattr(model.pipeline.reader, "read", stumbling)
     failing = submit(model, [FINE] * 64 + [("", "stumble")])
     read_fully(model, 64)
     behind = submit(model, [FINE])
@@ -165,5 +166,10 @@ def test_an_error_in_the_progress_bar_does_not_block_the_caller(model, monkeypat
     def broken(_):
         raise OSError("stderr is closed")
 
-    future = model.pipeline.submit([FINE], batch_size=1, answer=lambda scored: scored, on_progress=broken)
+    pipeline = model.pipeline
+    request = Request(
+        [FINE], batch_size=1, tokenize=pipeline.reader.for_request(None), answer=lambda scored: scored,
+        on_progress=broken,
+    )  # fmt: skip
+    future = pipeline.schedule(request)
     assert future.exception(SOON) is None or isinstance(future.exception(), OSError)

@@ -31,7 +31,7 @@ def broken(*_, **__):
 
 @pytest.mark.parametrize(
     "stage",
-    ["_tokenize", "collator", "forward", "_use_attention", "add", "next_batch", "resume"],
+    ["read", "collator", "forward", "_use_attention", "add", "next_batch", "resume"],
 )
 @pytest.mark.parametrize("execution", ["packed-eager", "sdpa-sorted"])
 def test_an_error_in_any_stage_reaches_every_waiting_request(tiny, monkeypatch, stage, execution):

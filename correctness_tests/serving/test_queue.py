@@ -15,7 +15,7 @@ from perf_tests import workloads
 from xenc.batching.packed_plan import Budgets, plan_packed, token_budgets, warmup_plans
 from xenc.serving.queue import MOST_WAITING, NextBatch, PackedQueue
 from xenc.serving.request import Request
-from xenc.text.tokens import PairTokenizer, TokenizedPairs
+from xenc.text.tokens import PairReader, TokenizedPairs
 
 SMALL = Budgets((16, 32, 64), 64, 32, tokens_per_sequence=(8, 16, 32))
 WARM = {(plan.tokens, plan.max_sequences) for plan in warmup_plans(SMALL)}
@@ -111,7 +111,7 @@ def test_a_batch_waits_for_the_end_of_the_oldest_request_or_for_enough_to_choose
 def test_on_a_gpu_the_first_texts_that_are_read_make_a_batch(minilm):
     budgets = token_budgets(None, 512, usual=16_384)
     pairs = workloads.seed(pairs=1024, batch_size=64).round(0)
-    tokens = PairTokenizer(AutoTokenizer.from_pretrained(minilm), 512)(pairs[: PackedQueue.chunk])
+    tokens = PairReader(AutoTokenizer.from_pretrained(minilm), 512).read(pairs[: PackedQueue.chunk], {})
     stream, client = PackedQueue(budgets), Client([*tokens.counts, *[1] * 960])
     client.add(stream, PackedQueue.chunk)
     assert stream.next_batch().plan.tokens == 16_384

@@ -38,9 +38,9 @@ def test_a_small_request_does_not_wait_for_a_huge_one_to_end(model):
 
 
 def test_each_text_of_a_request_is_tokenized_once(model, monkeypatch):
-    tokenize, texts = model.pipeline.reader._tokenize, []
-    ids = tokenize._ids
-    monkeypatch.setattr(tokenize, "_ids", lambda asked: texts.extend(asked) or ids(asked))
+    reader, texts = model.pipeline.reader, []
+    ids = reader._ids
+    monkeypatch.setattr(reader, "_ids", lambda asked: texts.extend(asked) or ids(asked))
     model.predict([("one question", f"document {index}") for index in range(5 * CHUNK)])
     assert len(texts) == len(set(texts)) == 1 + 5 * CHUNK
 

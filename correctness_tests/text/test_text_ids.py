@@ -15,8 +15,8 @@ from transformers.models.bert.tokenization_bert import BertTokenizer
 
 from correctness_tests import strategies
 from xenc import PairError
-from xenc.text.ids import TextIds
-from xenc.text.tokens import PairTokenizer
+from xenc.text.tokenizer import TextIds
+from xenc.text.tokens import PairReader
 
 lists_of_texts = st.lists(strategies.texts(), min_size=1, max_size=8)
 SPECIAL = ["[CLS] a [SEP]", "<s> a </s>", "a[PAD]b", "[UNK]<unk>"]
@@ -116,7 +116,7 @@ def test_what_is_no_text_is_refused_as_a_call_does(wordpiece, texts):
 
 def test_half_a_character_is_named(wordpiece):
     with pytest.raises(PairError, match=r"pair 1 holds '\\udc00', half of a character"):
-        PairTokenizer(wordpiece, 64)([("a", "b"), ("c", "d \udc00")])
+        PairReader(wordpiece, 64).read([("a", "b"), ("c", "d \udc00")], {})
 
 
 def test_a_tokenizer_that_has_no_token_for_what_it_does_not_know_can_be_used():

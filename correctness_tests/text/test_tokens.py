@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from correctness_tests import strategies
 from xenc import PairError
 from xenc.text.pairs import check_pairs
-from xenc.text.tokens import PairTokenizer, tokenize
+from xenc.text.tokens import PairReader, tokenize
 
 HUGE = "word " * 20_000
 
@@ -24,7 +24,7 @@ max_lengths = st.sampled_from([3, 4, 5, 16, 63, 64])
 
 
 def text_by_text(tokenizer, pairs, *, max_length: int):
-    return PairTokenizer(tokenizer, max_length)(pairs)
+    return PairReader(tokenizer, max_length).read(pairs, {})
 
 
 both_ways = pytest.mark.parametrize("tokenize", [tokenize, text_by_text], ids=["jointly", "text by text"])

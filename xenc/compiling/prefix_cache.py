@@ -13,12 +13,13 @@ from transformers import PreTrainedModel
 from ..batching.packed_collate import PackedBatch
 from ..batching.prefix_collate import PrefixedBatch
 from ..batching.prefix_plan import Prefix
-from .warmup import PreparedForward, WarmupReport
-from .wrapper import CompiledForward
+from .wrapper import CompiledForward, WarmupReport
 
 
 class PrefixForward:
     """A model's forward pass on batches whose documents share a prefix. Call it from one thread.
+
+    If `read` and `classify` are `CompiledForward`s, it has what those have.
 
     The cache holds one prefix and takes 2 x layers x max_seqlen x K x D x itemsize bytes (K key and value
     heads of size D): 0.9 GiB for Qwen3-Reranker-0.6B in bfloat16 at 8,192 tokens. While a prefix is read, its
@@ -26,8 +27,8 @@ class PrefixForward:
 
     Args:
         model: a causal model.
-        read: a packed batch -> keys and values [layers, 2, T, K, D].
-        classify: a prefixed batch -> logits [N, C].
+        read: a packed batch -> keys and values [layers, 2, T, K, D]; compiled or not.
+        classify: a prefixed batch -> logits [N, C]; compiled if `read` is.
         lay_out: a prefix -> the packed batch whose first document it is.
         max_seqlen: the longest prefix, in tokens; also an attribute.
     """
@@ -36,8 +37,8 @@ class PrefixForward:
         self,
         model: PreTrainedModel,
         *,
-        read: Callable[[PackedBatch], Tensor],
-        classify: Callable[[PrefixedBatch], Tensor],
+        read: Any,
+        classify: Any,
         lay_out: Callable[[Prefix], PackedBatch],
         max_seqlen: int,
     ) -> None:
@@ -50,7 +51,8 @@ class PrefixForward:
 
     def __call__(self, batch: PrefixedBatch) -> Tensor:
         """Logits [N, C] of a batch. The prefix is read unless the previous batch had the same."""
-        return self._classify(self._after_prefix(batch))
+        logits: Tensor = self._classify(self._after_prefix(batch))
+        return logits
 
     def _after_prefix(self, batch: PrefixedBatch) -> PrefixedBatch:
         if self._cache is None:
@@ -67,17 +69,10 @@ class PrefixForward:
             self._held = batch.prefix
         return replace(batch, cache=self._cache, prefix_cu_seqlens=self._starts)
 
-
-class CompiledPrefixForward(PrefixForward, PreparedForward):
-    """The same under torch.compile: `read` and `classify` are `CompiledForward`s."""
-
-    _read: CompiledForward
-    _classify: CompiledForward
-
     @property
     def strict(self) -> bool:
-        """See `PreparedForward`."""
-        return self._read.strict
+        """See `CompiledForward`."""
+        return bool(self._read.strict)
 
     @strict.setter
     def strict(self, strict: bool) -> None:
@@ -86,10 +81,10 @@ class CompiledPrefixForward(PrefixForward, PreparedForward):
     @property
     def graphs(self) -> int:
         """Graphs compiled so far for the two functions."""
-        return self._read.graphs + self._classify.graphs
+        return int(self._read.graphs + self._classify.graphs)
 
-    def warmup(self, batches: Iterable[PrefixedBatch], passes: int | None = None) -> WarmupReport:
-        """Read the prefixes of the batches that have one, and run the others; see `PreparedForward`."""
+    def warmup(self, batches: Iterable[Any], passes: int | None = None) -> WarmupReport:
+        """Read the prefixes of the batches that have one, and run the others; see `CompiledForward`."""
         every = list(batches)
         prefixes = (self._lay_out(batch.prefix) for batch in every if batch.prefix is not None)
         others = (self._after_prefix(batch) for batch in every if batch.prefix is None)
@@ -99,6 +94,9 @@ class CompiledPrefixForward(PrefixForward, PreparedForward):
             graphs=sum(report.graphs for report in reports),
             seconds=sum(report.seconds for report in reports),
         )
+
+
+Compiled = CompiledForward | PrefixForward
 
 
 def _empty_cache(model: PreTrainedModel, max_seqlen: int) -> Tensor:

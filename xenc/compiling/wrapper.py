@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
 
@@ -19,12 +20,16 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from transformers import PreTrainedModel
 
+from ..batching.packed_collate import PackedBatch
+from ..batching.padded_collate import PaddedBatch
+from ..batching.prefix_collate import PrefixedBatch
 from ..errors import CompileError
 from ..execution import Execution
-from .warmup import Batch, PreparedForward, WarmupReport
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 
 logger = logging.getLogger(__name__)
+
+Batch = PaddedBatch | PackedBatch | PrefixedBatch
 
 with FakeTensorMode():
     """Without a GPU, CUDA builds of torch 2.11 keep using data of the first thread that traced, after it has
@@ -46,10 +51,27 @@ _COMPILING: Final = {
 }
 
 
-class CompiledForward(PreparedForward):
+@dataclass(frozen=True, kw_only=True)
+class WarmupReport:
+    """What a warm-up did.
+
+    Attributes:
+        shapes: shapes run, (B, L) of padded batches or (T, N) of packed ones.
+        graphs: graphs compiled.
+        seconds: duration, including compilation.
+        products: the implementation of the encoder's matrix products; see `Execution.products`.
+    """
+
+    shapes: tuple[tuple[int, int], ...] = ()
+    graphs: int = 0
+    seconds: float = 0.0
+    products: str = ""
+
+
+class CompiledForward:
     """A model's forward pass, function(model, *batch.arguments, *constants), under torch.compile.
 
-    After `warmup`, compiling is an error in strict mode, otherwise a warning, with the guard's reason.
+    After `warmup`, compiling is an error if `strict`, otherwise a warning, with the guard's reason.
     """
 
     def __init__(
@@ -78,7 +100,11 @@ class CompiledForward(PreparedForward):
         return cached_graphs(self._own_function.__code__)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """See `PreparedForward`."""
+        """Logits of a batch, [B, C] or [N, C].
+
+        Raises:
+            CompileError: something compiled after warm-up, in strict mode.
+        """
         if not self._warm_shapes:
             return self._run(batch)
         graphs_before = self.graphs
@@ -90,7 +116,12 @@ class CompiledForward(PreparedForward):
         return logits
 
     def warmup(self, batches: Iterable[Batch], passes: int | None = None) -> WarmupReport:
-        """See `PreparedForward`."""
+        """Run every batch. Call it in the thread and grad mode that will predict.
+
+        Args:
+            batches: one of each shape.
+            passes: how often each runs; None for three times under CUDA graphs and once without.
+        """
         passes = passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)
         started, graphs_before = time.perf_counter(), self.graphs
         shapes = []

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..batching.plan import Plan
-from ..compiling.warmup import Batch, PreparedForward
-from ..compiling.wrapper import CompiledForward
+from ..compiling.prefix_cache import Compiled
+from ..compiling.wrapper import Batch, CompiledForward
 from ..execution import Execution
 from ..models.reranker import Reranker
 from ..serving.queue import BatchQueue, RequestQueue
@@ -37,7 +37,7 @@ class Layout(ABC):
     attention: str
     collator: Any
     forward: Callable[[Any], Tensor]
-    compiled: PreparedForward | None
+    compiled: Compiled | None
 
     def __init__(
         self,
@@ -45,15 +45,18 @@ class Layout(ABC):
         execution: Execution,
         *,
         model: PreTrainedModel | None = None,
-        compiled: PreparedForward | None = None,
+        compiled: Compiled | None = None,
     ) -> None:
         self._reranker, self._execution = reranker, execution
         self._model = reranker.model if model is None else model
-        self._make(compiled)
+        self.forward = forward = self._make(compiled)
+        self.compiled = None if execution.compile_mode is None else forward
+        if self.compiled is not None:
+            self.compiled.strict = execution.strict
 
     @abstractmethod
-    def _make(self, compiled: PreparedForward | None) -> None:
-        """Set the attributes; called once."""
+    def _make(self, compiled: Compiled | None) -> Any:
+        """Set the other attributes and return the forward; called once."""
 
     @abstractmethod
     def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:
@@ -83,10 +86,3 @@ class Layout(ABC):
         if self._execution.compile_mode is None:
             return lambda batch: function(model, *batch.arguments, *constants)
         return CompiledForward(function, model, self._execution, constants)
-
-    def _use(self, forward: Any) -> None:
-        """Set `forward` and `compiled`."""
-        self.forward = forward
-        self.compiled = None if self._execution.compile_mode is None else forward
-        if self.compiled is not None:
-            self.compiled.strict = self._execution.strict

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..compiling.warmup import PreparedForward
-from ..errors import ExecutionError
+from ..compiling.prefix_cache import Compiled
+from ..errors import ExecutionError, first_line
 from ..execution import Execution
-from ..extras import missing_compiler
 from ..models.families import looks_up_eos, unshareable, without_sdpa
 from ..models.reranker import Reranker
 from .base import Layout
@@ -62,13 +62,22 @@ def _without(execution: Execution, reason: str | None, said: str, **instead: Any
     return replace(execution, **instead)
 
 
+@cache
+def missing_compiler() -> str | None:
+    """Why `torch.compile` cannot generate code for the CPU; None if there is a working C++ compiler."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        return f"torch.compile has no C++ compiler ({first_line(error)})"
+    return None
+
+
 def layout_of(
-    reranker: Reranker,
-    execution: Execution,
-    *,
-    model: PreTrainedModel | None = None,
-    compiled: PreparedForward | None = None,
-) -> Layout:
+    reranker: Reranker, execution: Execution, *,
+    model: PreTrainedModel | None = None, compiled: Compiled | None = None,
+) -> Layout:  # fmt: skip
     """The layout of an execution; arguments as `Layout`'s.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from ..batching.packed_collate import PackedCollator
 from ..batching.packed_plan import FEWEST_PER_SEQUENCE, plan_packed, token_budgets, warmup_plans
 from ..batching.plan import Plan
-from ..compiling.warmup import PreparedForward
+from ..compiling.prefix_cache import Compiled
 from ..errors import ExecutionError
 from ..kernels.packed_attention import PACKED_ATTENTION
 from ..models.families import Packable, position_offset, unnumbered_id
@@ -36,9 +36,9 @@ class PackedLayout(Layout):
 
     attention = PACKED_ATTENTION
 
-    def _make(self, compiled: PreparedForward | None) -> None:
+    def _make(self, compiled: Compiled | None) -> Any:
         self._prepare()
-        self._use(compiled or self._runs(classify_packed, self._traits, self._targets))
+        return compiled or self._runs(classify_packed, self._traits, self._targets)
 
     def _prepare(self) -> None:
         """Set what all packed layouts have: traits, targets, token budgets and the collator."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from ..batching.padded_collate import Collator, PaddedBatch
 from ..batching.padded_plan import bucket_lengths, plan_batches, warmup_shapes
 from ..batching.plan import Plan
-from ..compiling.warmup import PreparedForward
+from ..compiling.prefix_cache import Compiled
 from ..models.encoder_decoder import FirstStepTensors, classify_at_eos, score_first_step
 from ..models.families import reads_eos
 from ..models.forward import classify
@@ -22,7 +23,7 @@ class PaddedLayout(Layout):
         ExecutionError: buckets that do not hold max_length.
     """
 
-    def _make(self, compiled: PreparedForward | None) -> None:
+    def _make(self, compiled: Compiled | None) -> Any:
         reranker, execution = self._reranker, self._execution
         lengths = bucket_lengths(execution.buckets, reranker.max_length)
         self._buckets = lengths if execution.layout == "bucketed" else None
@@ -33,9 +34,8 @@ class PaddedLayout(Layout):
             **self._collating(), required_id=self._model.config.eos_token_id if at_eos else None
         )
         if first_step is not None:
-            self._use(compiled or self._runs(score_first_step, FirstStepTensors(first_step, self._model)))
-        else:
-            self._use(compiled or self._runs(classify_at_eos if at_eos else classify))
+            return compiled or self._runs(score_first_step, FirstStepTensors(first_step, self._model))
+        return compiled or self._runs(classify_at_eos if at_eos else classify)
 
     def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:
         """See `Layout`."""

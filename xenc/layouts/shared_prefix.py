@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 from ..batching.packed_plan import warmup_plans
 from ..batching.plan import Plan
 from ..batching.prefix_collate import PrefixCollator, PrefixedBatch
 from ..batching.prefix_plan import plan_shared, prefix_budgets
-from ..compiling.prefix_cache import CompiledPrefixForward, PrefixForward
-from ..compiling.warmup import PreparedForward
+from ..compiling.prefix_cache import Compiled, PrefixForward
 from ..kernels.prefix_attention import PREFIXED_ATTENTION
 from ..models.prefix_forward import classify_after_prefix, read_prefix
-from ..serving.queue import BatchQueue, RequestQueue
 from ..text.tokens import TokenizedPairs
+from .base import Layout
 from .packed import PackedLayout
 
 
@@ -27,20 +27,18 @@ class SharedPrefixLayout(PackedLayout):
 
     attention = PREFIXED_ATTENTION
 
-    def _make(self, compiled: PreparedForward | None) -> None:
+    def _make(self, compiled: Compiled | None) -> Any:
         self._prepare()
         self._read_in = prefix_budgets(self._reranker.max_length)
         self.collator = PrefixCollator(packed=self._packs, read_in=self._read_in)
         max_seqlen = self._reranker.max_length
-        if isinstance(compiled, CompiledPrefixForward) and compiled.max_seqlen == max_seqlen:
-            self._use(compiled)
-            return
-        kind = PrefixForward if self._execution.compile_mode is None else CompiledPrefixForward
-        self._use(kind(
+        if isinstance(compiled, PrefixForward) and compiled.max_seqlen == max_seqlen:
+            return compiled
+        return PrefixForward(
             self._model, lay_out=self.collator.lay_out, max_seqlen=max_seqlen,
             read=self._runs(read_prefix, self._traits),
             classify=self._runs(classify_after_prefix, self._traits, self._targets),
-        ))  # fmt: skip
+        )  # fmt: skip
 
     def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:  # noqa: ARG002
         """See `Layout`."""
@@ -53,6 +51,4 @@ class SharedPrefixLayout(PackedLayout):
         prefixes = (self.collator.dummy(plans[-1], prefix_tokens=size) for size in sizes)
         return chain(map(self.collator.dummy, plans), prefixes)
 
-    def queue(self) -> BatchQueue:
-        """A queue in which each request has batches of its own."""
-        return RequestQueue(self.plan)
+    queue = Layout.queue  # each request has batches of its own

@@ -23,14 +23,10 @@ def classify_at_eos(
 ) -> Tensor:
     """Logits of one padded batch of a classifier that reads the decoder's state at the last <eos>.
 
+    Arguments as for `models.forward.classify`; the token types are ignored.
+
     The decoder reads the encoder's input, shifted to the right by one. It is causal, so padding after the
     last <eos> changes nothing. Rows may have any number of <eos>.
-
-    Args:
-        model: a sequence-classification model with a `classification_head`.
-        input_ids: int64 [B, L], padded on the right.
-        attention_mask: int64 [B, L], 1 on the tokens to attend to.
-        _token_type_ids: ignored.
 
     Returns:
         [B, C], in the model's dtype; rows without <eos> are read at their first token.
@@ -56,14 +52,8 @@ def score_first_step(
 ) -> Tensor:
     """Log-odds of tokens at the decoder's first step, for one padded batch.
 
-    The encoder runs once, the decoder once per prefix. Only the targets' logits are computed.
-
-    Args:
-        model: an encoder-decoder with an `lm_head`.
-        input_ids: int64 [B, L].
-        attention_mask: int64 [B, L], 1 on the tokens to attend to.
-        _token_type_ids: ignored.
-        asked: the decoder's prefixes, and which tokens to compare.
+    The encoder runs once, the decoder once per prefix of `asked`. Only the targets' logits are computed.
+    Other arguments as for `models.forward.classify`; the token types are ignored.
 
     Returns:
         [B, S] in the model's dtype, S = prefixes x pairs of targets, all of the first prefix first.

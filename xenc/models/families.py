@@ -26,7 +26,7 @@ class Packable:
     Attributes:
         pooling: what the head reads of a document: first token, the last that is not padding, or the mean.
         head: which of the model's modules turn that into logits; see `models.forward.head_logits`.
-        pooled_alone: whether the last layer can run only on the tokens that the head reads; see `last_layer`.
+        pooled_alone: whether the last layer can run only on the tokens that the head reads; see `forward`.
     """
 
     pooling: Pooling

@@ -6,15 +6,17 @@ C = labels (1 for a reranker).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from einops import rearrange
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..kernels.pooled_attention import pooled_attention
 from .families import Packable
-from .last_layer import hidden_of_pooled
+
+_EMBEDDED: Final = ("input_ids", "position_ids", "token_type_ids")
 
 
 def classify(
@@ -50,7 +52,7 @@ def classify_packed(
     """Logits of one packed batch.
 
     The base model runs on one row of T tokens, with attention within each document. The head, and in some
-    families the last layer after its attention (see `last_layer`), runs only on the token it reads of each.
+    families the last layer (see `hidden_of_pooled`), runs only on the token it reads of each.
 
     Args:
         model: its attention implementation is `kernels.packed_attention.PACKED_ATTENTION`.
@@ -76,6 +78,39 @@ def classify_packed(
     return head_logits(model, hidden[pooled], traits, targets)
 
 
+def hidden_of_pooled(model: PreTrainedModel, inputs: dict[str, Any], pooled: Tensor) -> Tensor:
+    """The base model's last hidden states [N, H] of the pooled tokens; arguments as for `classify_packed`.
+
+    In the last layer keys and values are computed for all T tokens, but the query, the output projection, the
+    norms and the feed-forward only for N. The modules of the model, which is of BERT's structure and
+    `last_layer.is_unmodified`, are called one by one.
+    """
+    body: Any = model.base_model
+    hidden = body.embeddings(**{name: inputs[name] for name in _EMBEDDED if name in inputs})
+    if hasattr(body, "embeddings_project"):
+        hidden = body.embeddings_project(hidden)
+    attending = {name: value for name, value in inputs.items() if name not in _EMBEDDED}
+    *layers, last = body.encoder.layer
+    for layer in layers:
+        hidden = layer(hidden, **attending)
+    asking = hidden[:, pooled]
+    attended = _attend(last.attention.self, asking, hidden, attending)
+    attended = last.attention.output(attended, asking)
+    of_pooled: Tensor = last.feed_forward_chunk(attended)[0]
+    return of_pooled
+
+
+def _attend(attention: Any, asking: Tensor, hidden: Tensor, attending: dict[str, Any]) -> Tensor:
+    """Attention [1, N, H] of the tokens `asking` [1, N, H] to all tokens `hidden` [1, T, H]."""
+    query, key, value = (
+        part[0].unflatten(-1, (-1, attention.attention_head_size))
+        for part in (attention.query(asking), attention.key(hidden), attention.value(hidden))
+    )
+    cu_seqlens, longest = attending["cu_seq_lens_k"], attending["max_length_k"]
+    attended: Tensor = pooled_attention(query, key, value, cu_seqlens, longest, attention.scaling)
+    return attended.flatten(-2)[None]
+
+
 def packed_inputs(
     input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, cu_seqlens: Tensor,
     max_seqlen: int, traits: Packable,
@@ -96,19 +131,10 @@ def packed_inputs(
 
 
 def head_logits(model: Any, pooled: Tensor, traits: Packable, targets: Tensor | None = None) -> Tensor:
-    """The model's own head on pooled hidden states.
+    """The model's own head on pooled hidden states [N, H]: [N, C].
 
     A "vocabulary" head returns the logit of the first target, minus that of the second if there is one: the
     log-odds of two tokens, as in sentence-transformers' `LogitScore`.
-
-    Args:
-        model: the whole model.
-        pooled: [N, H].
-        traits: which modules the head consists of.
-        targets: int64 [1] or [2], token ids for a "vocabulary" head.
-
-    Returns:
-        [N, C].
     """
     as_first_token = rearrange(pooled, "n h -> n 1 h")
     logits: Tensor

@@ -30,35 +30,17 @@ def read_prefix(
 
 
 def classify_after_prefix(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    position_ids: Tensor,
-    token_type_ids: Tensor | None,
-    cu_seqlens: Tensor,
-    pooled: Tensor,
-    max_seqlen: int,
-    cache: Tensor,
-    prefix_cu_seqlens: Tensor,
-    traits: Packable,
-    targets: Tensor | None,
-) -> Tensor:
+    model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None,
+    cu_seqlens: Tensor, pooled: Tensor, max_seqlen: int,
+    cache: Tensor, prefix_cu_seqlens: Tensor, traits: Packable, targets: Tensor | None,
+) -> Tensor:  # fmt: skip
     """Logits of one packed batch in which each document continues the prefix.
 
-    Args:
-        model: as for `read_prefix`.
-        input_ids: int64 [T]; arguments not explained here are those of `models.forward.classify_packed`.
-        position_ids: int64 [T], restarting in each document after the prefix's positions.
-        token_type_ids: int64 [T] or None.
-        cu_seqlens: int32 [N + 1].
-        pooled: int64 [N].
-        max_seqlen: upper bound of the documents' lengths.
+    Args and result as for `models.forward.classify_packed`, but position_ids restart in each document after
+    the prefix's, and the model is as for `read_prefix`. Before the traits stand:
+
         cache: [layers, 2, P, K, D]; the prefix may be shorter than P.
         prefix_cu_seqlens: int32 [2], 0 and the prefix's length; [0, 0] for no prefix.
-        traits: with pooling "last".
-        targets: int64 [1] or [2] for a "vocabulary" head.
-
-    Returns:
-        [N, C], in the model's dtype; undefined for slots without a document.
     """
     inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
     output = model.base_model(**inputs, prefix_cache=cache, prefix_cu_seqlens=prefix_cu_seqlens)

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
 from torch.nn import Linear, ModuleList, Parameter
 from transformers import PreTrainedModel
 
-from ..errors import ExecutionError
+from ..errors import ExecutionError, NotInstalledError
 from ..execution import Quantization
-from ..extras import require
 from .precision import has_int8_instructions
 from .twin import Twin
 
@@ -44,7 +44,8 @@ class TorchaoTwin(Twin):
 
     def __init__(self, original: PreTrainedModel, kind: Quantization) -> None:
         check_device(original, kind)
-        require("torchao", f"quantize={kind!r}")
+        if (reason := missing_torchao()) is not None:
+            raise NotInstalledError(f"quantize={kind!r} needs torchao, which is {reason}")
         self._config, self._kind = _torchao_config(kind), kind
         super().__init__(original)
 
@@ -81,6 +82,11 @@ class TorchaoTwin(Twin):
                 f"in {weight.dtype}. Use quantize=None."
             )
         return holder.weight
+
+
+def missing_torchao() -> str | None:
+    """Why torchao cannot be used, and the remedy; None if it is installed."""
+    return None if find_spec("torchao") else "not installed: pip install 'xenc[torchao]'"
 
 
 def encoder_layers(model: PreTrainedModel) -> list[Linear]:

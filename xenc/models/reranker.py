@@ -14,7 +14,8 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..text.prompts import FirstStep, FirstStepIds
-from ..text.readers import ChatReader, FirstStepReader, PairReader, Reader
+from ..text.readers import ChatReader, FirstStepReader, Reader
+from ..text.tokens import PairReader
 from .families import Packable, packable, resolve_max_length
 from .first_step import FirstStepScorer, first_step_scorer
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from operator import is_
 from typing import Any
 
@@ -80,15 +79,6 @@ class Twin(ABC):
             self._hold()
         self._version = version
         self._contents.remember()
-
-    def following(self, forward: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
-        """The twin's forward pass, preceded by `follow`."""
-
-        def run(batch: Any) -> Tensor:
-            self.follow()
-            return forward(batch)
-
-        return run
 
     def _kinds_held(self) -> list[tuple[object, ...]]:
         """Class, shape and dtype of the weights, on which the choice of layers depends."""

@@ -82,7 +82,7 @@ def profile_model(
         described=_described(model),
         max_length=pipeline.reranker.max_length,
         device=model.device.type,
-        dtype=_name(pipeline.dtype),
+        dtype=_name(transformer.dtype),
         fastest_dtype=_name(fastest_dtype(model.device)),
         report=report,
         seconds=seconds,
@@ -130,8 +130,8 @@ def _described(model: CrossEncoder) -> str:
     compiled = "not compiled" if mode is None else f"compile_mode={mode!r}"
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return (
-        f"Execution {name} ({execution.layout} batches, {compiled}) in {_name(model.pipeline.dtype)} on "
-        f"{device.type} ({machine}, {torch.get_num_threads()} CPU threads), torch {torch.__version__}."
+        f"Execution {name} ({execution.layout} batches, {compiled}) in {_name(model.pipeline.model.dtype)} "
+        f"on {device.type} ({machine}, {torch.get_num_threads()} CPU threads), torch {torch.__version__}."
     )
 
 

@@ -1,4 +1,4 @@
-"""One request: its pairs, the logits that batches have given them so far, and its caller's Future.
+"""One request: its pairs, the logits that batches have given them so far, and what its caller asked for.
 
 Shapes: N = pairs of the request, C = labels.
 """
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteScoreError
+from ..errors import ExecutionError, NonFiniteScoreError
 from ..text.tokens import TokenizedPairs
 from .spans import Span
 
@@ -50,6 +50,45 @@ class Scored(NamedTuple):
     report: PredictReport
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one call of `predict` asked for.
+
+    Attributes:
+        activation_fn: applied to the logits.
+        apply_softmax: whether scores of several labels are made to sum to 1.
+        num_labels: of the model; the dimension of a single label is dropped.
+        single: whether one pair was given, rather than a list.
+        tensor: return one tensor.
+        array: else one numpy array; otherwise a list of tensors.
+        one_by_one: apply the activation to each pair's logits separately, for batch-invariant scores: a
+            vectorised sigmoid may round the last elements of a tensor differently.
+    """
+
+    activation_fn: Any
+    apply_softmax: bool
+    num_labels: int
+    single: bool
+    tensor: bool
+    array: bool
+    one_by_one: bool = False
+
+    @torch.inference_mode()
+    def of(self, logits: Tensor) -> Any:
+        """The result of `predict` for logits [N, C]."""
+        parts = torch.split(logits, 1) if self.one_by_one else [logits]
+        scores: Any = torch.cat([self.activation_fn(part) for part in parts])
+        if self.num_labels == 1 and scores.ndim > 1:
+            scores = scores.squeeze(-1)
+        elif self.apply_softmax and scores.ndim > 1:
+            scores = torch.softmax(scores, dim=1)
+        if self.array and not self.tensor:
+            scores = scores.float().cpu().numpy()
+        elif not self.tensor:
+            scores = list(scores)
+        return scores[0] if self.single else scores
+
+
 class Request:
     """Collects the logits of N >= 1 pairs from the batches they run in.
 
@@ -60,6 +99,9 @@ class Request:
         answer: converts the logits to the result.
         on_progress: called with the number of pairs of each batch that has run.
         leave: called, perhaps repeatedly, before the Future is set, or by `Future.cancel`.
+
+    Raises:
+        ExecutionError: a batch size below 1.
 
     Attributes:
         future: the result, or this request's error.
@@ -79,6 +121,7 @@ class Request:
         on_progress: Callable[[int], object] = lambda _: None,
         leave: Callable[[], object] = lambda: None,
     ) -> None:
+        check_batch_size(batch_size)
         self.future: Future[Any] = Future()
         self.future.add_done_callback(lambda _: leave())
         self.future.add_done_callback(_acknowledge)
@@ -165,6 +208,12 @@ class Request:
             batches=len(self._scored),
             shared_tokens=self.shared_tokens,
         )
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise ExecutionError for a batch without pairs."""
+    if batch_size <= 0:
+        raise ExecutionError(f"batch_size={batch_size!r} must be a positive number of pairs.")
 
 
 def _acknowledge(future: Future[Any]) -> None:

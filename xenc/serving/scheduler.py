@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import CompileError
 from .queue import BatchQueue, NextBatch
 from .request import Request
-from .spans import Span, no_span
+from .spans import Span
 from .worker import Worker
 
 
@@ -26,19 +26,20 @@ class Scheduler(ABC):
     Args:
         worker: the threads.
         queue: the queue of tokenized pairs.
+        collator: has `collate(tokens of a batch's pairs, plan) -> batch on the device`.
 
     Attributes:
-        queue: as given.
+        queue, collator: as given.
         span: the context manager of each stage; a profiler sets its own. See `spans`.
     """
 
-    def __init__(self, worker: Worker, queue: BatchQueue) -> None:
-        self._worker, self.queue = worker, queue
-        self.span: Span = no_span
+    def __init__(self, worker: Worker, queue: BatchQueue, collator: Any) -> None:
+        self._worker, self.queue, self.collator = worker, queue, collator
+        self.span: Span = nullcontext
 
     @abstractmethod
-    def _logits(self, batch: NextBatch) -> Tensor:
-        """Logits [slots, C] of a batch; called on the device's thread, in inference mode."""
+    def forward(self, batch: Any) -> Tensor:
+        """Logits [slots, C] of a collated batch; called on the device's thread, in inference mode."""
 
     def schedule(self, request: Request) -> Future[Any]:
         """Start a request and return its Future."""
@@ -89,7 +90,10 @@ class Scheduler(ABC):
     def _run_batch(self, batch: NextBatch) -> None:
         slots_of = batch.slots
         try:
-            logits = self._logits(batch)
+            with self.span("collate"):
+                collated = self.collator.collate(batch.tokens, batch.plan)
+            with self.span("forward"):
+                logits = self.forward(collated)
         except BaseException as error:
             if len(slots_of) == 1 or isinstance(error, CompileError):
                 for request in slots_of:

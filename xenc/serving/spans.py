@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Final, Literal, get_args
 
 Stage = Literal["tokenize", "plan", "collate", "forward", "collect"]
@@ -13,10 +13,3 @@ STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 Span = Callable[[Stage], AbstractContextManager[object]]
 """Makes the context manager that a stage runs in, on the stage's thread. Stages do not nest."""
-
-_NOTHING: Final = nullcontext()
-
-
-def no_span(_: Stage) -> AbstractContextManager[object]:
-    """The default: measures nothing."""
-    return _NOTHING

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from .pairs import half_characters_refused
-from .template import tokenizer_lock
+from .tokenizer import tokenizer_lock
 from .tokens import TokenizedPairs
 
 _PLACES: Final = ("{query}", "{document}")
@@ -142,16 +142,10 @@ def read_prompts(
     max_length: int,
     pairs: Sequence[tuple[str, str]],
 ) -> TokenizedPairs:
-    """Tokenize N filled prompts, each as a whole.
+    """Tokenize the prompts of N pairs (query, document), each as a whole; the tokenizer must return offsets.
 
     A prompt that is too long loses tokens of its document, then of its query; the question after them stays.
     (pygaggle cuts the prompt's end, and with it the question.)
-
-    Args:
-        first_step: holds the prompt.
-        tokenizer: the model's; must return offsets.
-        max_length: the most tokens a prompt may have.
-        pairs: N pairs (query, document).
 
     Raises:
         PairError: a text holds half of a surrogate pair; the message gives its pair's index.

@@ -1,9 +1,8 @@
-"""How a request's pairs become tokens: as two texts, in a chat template, or in a T5's prompt."""
+"""How other pairs than of two texts become tokens: in a chat template, or in a T5's prompt."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -11,37 +10,10 @@ from weakref import ref
 from transformers import PreTrainedTokenizerBase
 
 from .prompts import FirstStep, read_prompts
-from .tokens import PairTokenizer, TokenizedPairs
-
-Pairs = Sequence[tuple[str, str]]
-Tokenize = Callable[[Pairs], TokenizedPairs]
+from .tokens import PairReader, Pairs, Tokenize, TokenizedPairs, prompted
 
 
-class Reader(ABC):
-    """Tokenizes the pairs of one model."""
-
-    @abstractmethod
-    def for_request(self, prompt: str | None) -> Tokenize:
-        """A function that tokenizes the pairs of one request, some at a time.
-
-        Args:
-            prompt: sentence-transformers' prompt for the request, or None.
-        """
-
-
-class PairReader(Reader):
-    """Reads a pair as two texts, joined by the tokenizer and cut to max_length; the prompt comes first."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
-        self._tokenize = PairTokenizer(tokenizer, max_length)
-
-    def for_request(self, prompt: str | None) -> Tokenize:
-        """See `Reader`; a text that is in many pairs of the request is tokenized once."""
-        tokenize = partial(self._tokenize, seen={})
-        return (lambda pairs: tokenize(_prompted(prompt, pairs))) if prompt else tokenize
-
-
-class ChatReader(Reader):
+class ChatReader:
     """Reads a pair in a causal reranker's chat template, by sentence-transformers' own preprocessing.
 
     A row of max_length tokens is counted as truncated: whether it was cannot be known.
@@ -55,7 +27,7 @@ class ChatReader(Reader):
         self._cross_encoder, self._max_length = ref(cross_encoder), max_length
 
     def for_request(self, prompt: str | None) -> Tokenize:
-        """See `Reader`; the prompt is the template's instruction."""
+        """See `PairReader`; the prompt is the template's instruction."""
         cross_encoder = self._cross_encoder()
         assert cross_encoder is not None
         return partial(self._read, cross_encoder.preprocess, prompt)
@@ -69,16 +41,15 @@ class ChatReader(Reader):
         )
 
 
-class FirstStepReader(Reader):
+class FirstStepReader:
     """Reads a pair in a T5's prompt, cut to max_length tokens with the prompt. See `prompts.read_prompts`."""
 
     def __init__(self, first_step: FirstStep, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._read = partial(read_prompts, first_step, tokenizer, max_length)
 
     def for_request(self, prompt: str | None) -> Tokenize:
-        """See `Reader`; sentence-transformers' prompt stands before the query."""
-        return lambda pairs: self._read(_prompted(prompt or "", pairs))
+        """See `PairReader`; sentence-transformers' prompt stands before the query."""
+        return lambda pairs: self._read(prompted(prompt or "", pairs))
 
 
-def _prompted(prompt: str, pairs: Pairs) -> Pairs:
-    return [(prompt + query, document) for query, document in pairs]
+Reader = PairReader | ChatReader | FirstStepReader

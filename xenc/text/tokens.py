@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Final, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from .ids import TextIds
 from .pairs import half_characters_refused
-from .template import pair_template, tokenizer_lock
+from .tokenizer import TextIds, pair_template, tokenizer_lock
 
 
 class PairTokens(NamedTuple):
@@ -51,17 +50,18 @@ class TokenizedPairs:
         return [pairs[row] for row in rows]
 
 
+Pairs = Sequence[tuple[str, str]]
+Tokenize = Callable[[Pairs], TokenizedPairs]
+
 MOST_SEEN: Final = 4096
 """Texts of one request whose ids are kept; beyond that the cache starts over."""
 
 
-class PairTokenizer:
-    """Tokenizes pairs as `tokenize` does, but each distinct text of a request only once.
-
-    A tokenizer without a `PairTemplate` uses `tokenize`.
+class PairReader:
+    """Reads a pair as `tokenize` does, but each distinct text of a request only once.
 
     Args:
-        tokenizer: a transformers tokenizer.
+        tokenizer: a transformers tokenizer; one without a `PairTemplate` is called by `tokenize`.
         max_length: the most tokens a pair may have; the longer of the two texts is cut first.
     """
 
@@ -69,14 +69,13 @@ class PairTokenizer:
         self._tokenizer, self._max_length = tokenizer, max_length
         self._template, self._ids = pair_template(tokenizer), TextIds(tokenizer)
 
-    def __call__(
-        self, pairs: Sequence[tuple[str, str]], seen: dict[str, list[int]] | None = None
-    ) -> TokenizedPairs:
-        """The tokens of N pairs.
+    def for_request(self, prompt: str | None) -> Tokenize:
+        """A function that tokenizes the pairs of one request, some at a time, after the prompt if any."""
+        seen: dict[str, list[int]] = {}
+        return lambda pairs: self.read(prompted(prompt, pairs) if prompt else pairs, seen)
 
-        Args:
-            pairs: the pairs.
-            seen: ids of texts already tokenized; these pairs' texts are added to it.
+    def read(self, pairs: Pairs, seen: dict[str, list[int]]) -> TokenizedPairs:
+        """The tokens of N pairs; `seen` holds ids of texts already tokenized, and these are added.
 
         Raises:
             PairError: a text holds half of a surrogate pair; the message gives its pair's index.
@@ -84,7 +83,7 @@ class PairTokenizer:
         template = self._template
         if template is None or not pairs:
             return tokenize(self._tokenizer, pairs, max_length=self._max_length)
-        ids = self._texts(pairs, {} if seen is None else seen)
+        ids = self._texts(pairs, seen)
         room = max(0, self._max_length - len(template.ids([], [])))
         left = self._tokenizer.truncation_side == "left"
         input_ids, type_ids, truncated = [], [], 0
@@ -101,7 +100,7 @@ class PairTokenizer:
             truncated_pairs=truncated,
         )
 
-    def _texts(self, pairs: Sequence[tuple[str, str]], seen: dict[str, list[int]]) -> dict[str, list[int]]:
+    def _texts(self, pairs: Pairs, seen: dict[str, list[int]]) -> dict[str, list[int]]:
         """`seen`, with every text of these pairs in it."""
         if len(seen) > MOST_SEEN:
             seen.clear()
@@ -112,19 +111,17 @@ class PairTokenizer:
         return seen
 
 
-def tokenize(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], *, max_length: int
-) -> TokenizedPairs:
+def prompted(prompt: str, pairs: Pairs) -> Pairs:
+    """The pairs with a prompt before each query."""
+    return [(prompt + query, document) for query, document in pairs]
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, pairs: Pairs, *, max_length: int) -> TokenizedPairs:
     """Tokenize all pairs in one batched call, with sentence-transformers' truncation ("longest_first").
 
     A Rust tokenizer that truncates also builds every overflowing piece of both texts, and their number is
     the product of the texts' lengths: two texts of 100,000 characters cost seconds and gigabytes. So a Rust
     tokenizer returns all tokens, and they are cut here.
-
-    Args:
-        tokenizer: a transformers tokenizer.
-        pairs: N pairs (query, document).
-        max_length: the most tokens a pair may have; the longer of the two texts is cut first.
 
     Raises:
         PairError: a text holds half of a surrogate pair; the message gives its pair's index.

@@ -1,28 +1,54 @@
-"""`xenc profile MODEL`: where the time goes, the share of the hardware's limit, what to try next."""
+"""The command line: `xenc profile MODEL` says where the time goes, and what to try next."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import torch
 
-from ..cross_encoder import CrossEncoder
-from ..default_model import DEFAULT_MODEL
-from ..errors import XencError, first_line
-from ..presets import DEFAULT_PRESET, resolve_execution
-from ..profiling.kernels import name_compiled_kernels
-from ..profiling.measure import profile_model
-from ..profiling.report import TOP, markdown
-from ..profiling.texts import prose_pairs, read_pairs
+from .cross_encoder import CrossEncoder
+from .default_model import DEFAULT_MODEL
+from .errors import XencError, first_line
+from .presets import DEFAULT_PRESET, resolve_execution
+from .profiling.kernels import name_compiled_kernels
+from .profiling.measure import profile_model
+from .profiling.report import TOP, markdown
+from .profiling.texts import prose_pairs, read_pairs
+
+USAGE_ERROR: Final = 2
+"""Exit status for wrong arguments or input."""
 
 
-def add_to(commands: Any) -> None:
-    """Add this command to argparse's `add_subparsers`."""
-    parser = commands.add_parser("profile", help=(__doc__ or "").partition(": ")[2])
-    parser.set_defaults(run=run)
-    add = parser.add_argument
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage before it."""
+        self.exit(USAGE_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command by its arguments (None for this process's).
+
+    Returns:
+        The exit status: 0, or USAGE_ERROR after one line on stderr.
+    """
+    parser = _Parser(prog="xenc", description="Cross-encoder inference.")
+    _add_profile(parser.add_subparsers(dest="command", required=True))
+    options = parser.parse_args(arguments)
+    try:
+        _profile(options)
+    except (XencError, OSError) as error:
+        print(f"xenc {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE_ERROR
+    return 0
+
+
+def _add_profile(commands: Any) -> None:
+    what = "where the time goes, the share of the hardware's limit, what to try next."
+    add = commands.add_parser("profile", help=what).add_argument
     add("model", metavar="MODEL", nargs="?", default=DEFAULT_MODEL,
         help="a model's name, or a folder (default: the small one that comes with xenc)")  # fmt: skip
     add("--execution", default=DEFAULT_PRESET, metavar="PRESET", help="how to score (default: %(default)s)")
@@ -39,13 +65,8 @@ def add_to(commands: Any) -> None:
         help="where to leave trace.json and profile.md (default: %(default)s)")  # fmt: skip
 
 
-def run(options: argparse.Namespace) -> None:
-    """Profile a model; print the report, and write it to a folder with the trace.
-
-    Raises:
-        XencError: a model, preset, file of pairs, device or folder that cannot be used.
-        OSError: the report cannot be written.
-    """
+def _profile(options: argparse.Namespace) -> None:
+    """Profile a model; print the report, and write it to a folder with the trace."""
     _check_device(options.device)
     execution = resolve_execution(options.execution)
     pairs = prose_pairs() if options.pairs is None else read_pairs(options.pairs)
