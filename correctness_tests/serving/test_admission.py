@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import xenc
 from correctness_tests.serving.conftest import FINE as PAIR
 from correctness_tests.serving.conftest import POISON, assert_right, refuse, submit
-from correctness_tests.waiting import SOON, held, run_python, until
+from correctness_tests.waiting import SOON, held, run_python
 from xenc import ExecutionError, Overloaded, PairError
 from xenc.serving.admission import Admission
 
@@ -137,19 +137,6 @@ def test_overloaded_crosses_processes():
     assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
 
 
-def test_the_limit_may_change_while_requests_wait_and_drops_none(model, expected):
-    with held(model):
-        accepted = [submit(model, [PAIR] * 8)]
-        model.max_waiting_pairs = 4
-        with pytest.raises(Overloaded):
-            submit(model, [PAIR])
-        model.max_waiting_pairs = None
-        accepted.append(submit(model, [PAIR] * 100))
-        assert model.waiting_pairs == 108
-    for future in accepted:
-        assert_right(future, expected)
-
-
 @pytest.mark.parametrize(
     ("pairs", "activation_fn"), [([PAIR] * 3, None), ([POISON] * 3, None), ([PAIR] * 3, refuse)]
 )
@@ -172,14 +159,6 @@ def test_answered_pairs_no_longer_count_when_the_answer_is_seen(model, monkeypat
     assert counted == [0]
 
 
-def test_cancelling_makes_room_before_cancel_returns(model):
-    with held(model):
-        accepted = submit(model, [PAIR] * 10)
-        assert accepted.cancel()
-        assert model.waiting_pairs == 0
-        submit(model, [PAIR] * 10).cancel()
-
-
 def test_bad_input_leaves_nothing_behind(model):
     for error, ask in {
         PairError: lambda: model.submit([PAIR, ("a", None)]),
@@ -198,22 +177,12 @@ def test_an_empty_request_is_never_refused(model):
         assert len(model.predict([])) == 0
 
 
-def test_close_answers_all_and_makes_room(model, expected):
-    accepted = [submit(model, [PAIR] * 5) for _ in range(2)]
+def test_close_settles_every_future_and_makes_room_for_later_calls(model, expected):
+    model.max_waiting_pairs = 15_000
+    waiting = [submit(model, [PAIR] * 5000) for _ in range(3)]
     model.close()
-    assert futures.wait(accepted, timeout=SOON).not_done == set()
+    assert futures.wait(waiting, timeout=SOON).not_done == set()
     assert model.waiting_pairs == 0
-    assert_right(submit(model, [PAIR] * 10), expected)
-
-
-def test_the_count_survives_a_change_of_execution(model, expected):
-    with held(model):
-        accepted = submit(model, [PAIR] * 8)
-        model.execution = "sdpa-sorted"
-        with pytest.raises(Overloaded, match="8 pairs wait"):
-            submit(model, [PAIR] * 3)
-    assert_right(accepted, expected)
-    assert until(lambda: model.waiting_pairs == 0)
     assert_right(submit(model, [PAIR] * 10), expected)
 
 
@@ -249,19 +218,23 @@ def test_a_slow_request_cancelled_before_it_began_makes_room(model, monkeypatch)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_has_the_limit_and_a_count_of_its_own(model, duplicate):
+def test_a_copy_of_a_model_at_work_has_the_limit_and_threads_and_a_count_of_its_own(
+    model, expected, duplicate
+):
     with held(model):
-        submit(model, [PAIR] * 8)
+        going = submit(model, [PAIR] * 8)
         with duplicate(model) as twin:
             assert (twin.max_waiting_pairs, twin.waiting_pairs) == (10, 0)
-            twin.submit([PAIR] * 10).result(SOON)
+            assert_right(submit(twin, [PAIR] * 10), expected)
             twin.max_waiting_pairs = 3
-        assert (model.max_waiting_pairs, model.waiting_pairs) == (10, 8)
+        assert (model.max_waiting_pairs, model.waiting_pairs, going.done()) == (10, 8, False)
+    assert_right(going, expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_counts_from_zero(tiny):
+def test_a_forked_child_answers_and_counts_from_zero(tiny):
     script = """
+        expected = model.predict(PAIRS)
         model.max_waiting_pairs = 10
         go = threading.Event()
         model._worker.on_device(go.wait, 100)
@@ -271,10 +244,10 @@ def test_a_forked_child_counts_from_zero(tiny):
         model._admission._lock.acquire()  # as another thread might, just then
         child = os.fork()
         if child == 0:
-            torch.set_num_threads(1)
+            torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
             before = model.waiting_pairs
             waiting.cancel()
-            answered = len(model.predict(PAIRS)) == 8
+            answered = abs(model.predict(PAIRS) - expected).max() < 1e-5
             os._exit(0 if before == 0 and answered and model.waiting_pairs == 0 else 3)
         model._admission._lock.release()
         assert os.waitpid(child, 0)[1] == 0
