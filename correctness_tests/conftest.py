@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase
 import xenc
 from correctness_tests import checkpoints, small_functions
 from perf_tests import models
+from xenc.extras import EXTRAS
 
 BATCH_SIZE = 4
 
@@ -78,6 +80,13 @@ def plain(tiny: Path) -> sentence_transformers.CrossEncoder:
 def fresh() -> Iterator[Callable[..., FunctionType]]:
     """Makes copies of functions, each compiled on its own and forgotten after the test."""
     yield from small_functions.copies()
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing optional."""
+    optional = {module for modules in EXTRAS.values() for module in modules}
+    monkeypatch.setattr("xenc.extras.find_spec", lambda name: None if name in optional else find_spec(name))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 import xenc
 from correctness_tests import oracle, strategies
@@ -144,22 +144,11 @@ def test_pretrained_weights_compiled_score_as_the_oracle(minilm, execution):
     assert_oracles(scores, minilm, pairs, 512)
 
 
-def plain_bfloat16(checkpoint, pairs: Pairs, device: str) -> np.ndarray:
-    """What transformers answers to one padded batch in bfloat16, in eager attention."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        checkpoint, dtype=torch.bfloat16, attn_implementation="eager"
-    )
-    queries, documents = [query for query, _ in pairs], [document for _, document in pairs]
-    encoded = tokenizer(queries, documents, truncation=True, padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        return model.to(device).eval()(**encoded.to(device)).logits.float().squeeze(-1).cpu().numpy()
-
-
 def assert_bfloat16_law(model: xenc.CrossEncoder, checkpoint, device: str) -> None:
     pairs = [*SKEWED, *EDGES, *some_prose(24)]
     exact = oracle.logits(checkpoint, pairs, max_length=64, device=device)
-    reference = np.abs(plain_bfloat16(checkpoint, pairs, device) - exact).max()
+    plain = oracle.logits(checkpoint, pairs, max_length=64, device=device, dtype=torch.bfloat16)
+    reference = np.abs(plain - exact).max()
     band = 2 * torch.finfo(torch.bfloat16).eps * np.abs(exact).max()
     with nothing_compiles():
         fast = logits(model, pairs, batch_size=BATCH_SIZE)
