@@ -17,6 +17,15 @@ from transformers import (
 
 from perf_tests import models, workloads
 
+PAIRS = [
+    ("How does Python look up names?", "Names are bound by the following constructs."),
+    ("", ""),
+    ("question", ""),
+    ("", "document"),
+    *[("a", "b " * words) for words in (1, 12, 60, 61, 200)],
+]
+"""From no tokens to more than a small model reads."""
+
 _SMALL = {
     "hidden_size": 32,
     "num_hidden_layers": 1,

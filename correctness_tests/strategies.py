@@ -10,6 +10,9 @@ from perf_tests.workloads import sentences
 FEW = settings(max_examples=settings.default.max_examples // 5)
 """For laws that run a model."""
 
+MANY = settings(max_examples=settings.default.max_examples // 2)
+"""For the one that implies others."""
+
 SCRIPTS = {
     "Latin": "abcdefghij KLMNOP àéîöß ﬁ ǆ",
     "CJK": "机器翻译是什么 日本語の文章 한국어 문장",

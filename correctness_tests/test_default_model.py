@@ -18,8 +18,8 @@ import sentence_transformers
 import torch
 
 import xenc
-from correctness_tests import oracle
 from correctness_tests.everyday import QUESTIONS, THEMES, RankQuality, all_pairs, rank_quality
+from correctness_tests.scoring import assert_oracles, logits, on_cpu
 from xenc import DEFAULT_MODEL
 
 FOLDER = Path(DEFAULT_MODEL)
@@ -31,7 +31,7 @@ IN_THEMES = [
 
 @pytest.fixture(scope="module")
 def model() -> xenc.CrossEncoder:
-    return xenc.CrossEncoder(DEFAULT_MODEL, device="cpu", execution="sdpa-sorted")
+    return on_cpu(DEFAULT_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,9 @@ def quality(model: xenc.CrossEncoder) -> RankQuality:
     return rank_quality(model.predict(all_pairs()).tolist())
 
 
-def test_seven_of_ten_everyday_questions_are_answered_first(quality):
+def test_seven_of_ten_everyday_questions_are_answered_first_and_answers_rank_high_among_all(quality):
     assert quality.questions == 32
     assert quality.first_of_theme >= 0.7 * quality.questions, quality
-
-
-def test_answers_rank_high_among_the_passages_of_all_themes(quality):
     assert quality.mean_reciprocal_rank >= 0.5, quality
 
 
@@ -62,17 +59,14 @@ def test_every_question_has_a_passage_of_its_own():
 
 
 def test_logits_tell_real_pairs_apart(model):
-    logits = model.predict(IN_THEMES, activation_fn=torch.nn.Identity())
-    assert 0.7 <= logits.std() <= 1.4
+    assert 0.7 <= logits(model, IN_THEMES).std() <= 1.4
 
 
 def test_packed_and_compiled_it_scores_as_the_oracle():
     pairs = [*IN_THEMES[:48], ("", ""), (QUESTIONS[0].question, "water " * 600)]
-    expected = oracle.logits(FOLDER, pairs, max_length=512)
-    with xenc.CrossEncoder(DEFAULT_MODEL, device="cpu", execution="packed") as compiled:
+    with on_cpu(DEFAULT_MODEL, "packed") as compiled:
         compiled.warmup(passes=1)
-        logits = compiled.predict(pairs, activation_fn=torch.nn.Identity())
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+        assert_oracles(logits(compiled, pairs), FOLDER, pairs, 512)
 
 
 def test_half_precision_on_disk_is_single_precision_in_memory(model):

@@ -15,6 +15,7 @@ from hypothesis import example, given
 import xenc
 from correctness_tests import strategies
 from correctness_tests.comparison import assert_same
+from correctness_tests.scoring import assert_close, on_cpu
 from perf_tests import workloads
 
 PAIRS = [(query[:70], document[:90]) for query, document in workloads.seed(pairs=9, batch_size=8).round(2)]
@@ -83,10 +84,7 @@ def test_an_activation_of_no_length_is_one(eager, plain):
 @pytest.mark.parametrize("inputs", [PAIRS, PAIRS[0], []], ids=["many", "one", "none"])
 @pytest.mark.parametrize("activation", [None, torch.nn.Sigmoid(), lambda scores: scores[:, 0]])
 def test_several_labels_answer_as_sentence_transformers(three_labels, softmax, inputs, activation):
-    models = (
-        xenc.CrossEncoder(str(three_labels), device="cpu", execution="sdpa-sorted"),
-        CrossEncoder(str(three_labels), device="cpu"),
-    )
+    models = on_cpu(three_labels), CrossEncoder(str(three_labels), device="cpu")
     ours, theirs = (
         model.predict(inputs, activation_fn=activation, apply_softmax=softmax) for model in models
     )
@@ -97,7 +95,7 @@ def test_several_labels_answer_as_sentence_transformers(three_labels, softmax, i
 @example(pairs=[(" spaces \n", "\ttabs "), ("", "")])
 @strategies.FEW
 def test_any_texts_score_as_in_sentence_transformers(eager, plain, pairs):
-    np.testing.assert_allclose(eager.predict(pairs), plain.predict(pairs), rtol=0, atol=1e-5)
+    assert_close(eager.predict(pairs), plain.predict(pairs), 1e-5)
 
 
 @pytest.mark.parametrize("name", ["predict", "rank"])
@@ -116,8 +114,7 @@ PROMPTS = {"prompts": {"ask": "Q: ", "other": "O: "}, "default_prompt_name": "ot
 
 @pytest.mark.parametrize("arguments", [{}, {"prompt_name": "ask"}, {"prompt": "P: "}], ids=str)
 def test_saved_prompts_are_used_as_in_sentence_transformers(tiny, arguments):
-    ours = xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted", **PROMPTS)
-    theirs = CrossEncoder(str(tiny), device="cpu", **PROMPTS)
+    ours, theirs = on_cpu(tiny, **PROMPTS), CrossEncoder(str(tiny), device="cpu", **PROMPTS)
     assert_same(ours.predict(PAIRS, **arguments), theirs.predict(PAIRS, **arguments))
     assert_same(ours.rank(QUERY, DOCUMENTS, **arguments), theirs.rank(QUERY, DOCUMENTS, **arguments))
 
@@ -139,9 +136,8 @@ def test_what_sentence_transformers_refuses_is_refused_with_the_same_error(eager
 
 
 def test_rank_refuses_several_labels(three_labels):
-    model = xenc.CrossEncoder(str(three_labels), device="cpu", execution="sdpa-sorted")
     with pytest.raises(ValueError, match="num_labels=1"):
-        model.rank(QUERY, DOCUMENTS)
+        on_cpu(three_labels).rank(QUERY, DOCUMENTS)
 
 
 @pytest.mark.parametrize("shown", [True, False, None])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import xenc
+from correctness_tests.scoring import on_cpu
 from xenc import (
     CompileError,
     Execution,
@@ -24,13 +25,9 @@ from xenc.presets import REPLACED, resolve_execution
 FINE = ("a question", "a document")
 
 
-def eager(checkpoint, **kwargs) -> xenc.CrossEncoder:
-    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution="sdpa-sorted", **kwargs)
-
-
 @pytest.fixture(scope="module")
 def model(tiny):
-    return eager(tiny)
+    return on_cpu(tiny)
 
 
 @pytest.fixture
@@ -79,25 +76,24 @@ def test_max_length_beyond_the_models_positions_is_refused(request, checkpoint, 
     folder, remedy = request.getfixturevalue(checkpoint), f"pass max_length={tokens} or less"
     for requested in (tokens + 1, 8 * tokens):
         with pytest.raises(ModelError, match=rf"max_length={requested}.*{tokens} tokens.*{remedy}"):
-            eager(folder, max_length=requested)
-    assert eager(folder, max_length=tokens).predict([FINE]).shape == (1,)
+            on_cpu(folder, max_length=requested)
+    assert on_cpu(folder, max_length=tokens).predict([FINE]).shape == (1,)
 
 
 @pytest.mark.parametrize("requested", [0, -5])
 def test_max_length_of_no_tokens_is_refused(tiny, requested):
     with pytest.raises(ModelError, match=rf"max_length={requested} must be a positive"):
-        eager(tiny, max_length=requested)
+        on_cpu(tiny, max_length=requested)
 
 
 @pytest.mark.parametrize("requested", [1, 2])
 def test_max_length_below_the_special_tokens_is_refused_or_works(tiny, requested):
     with suppress(ModelError):
-        model = xenc.CrossEncoder(str(tiny), device="cpu", execution="packed-eager", max_length=requested)
-        assert model.predict([FINE]).shape == (1,)
+        assert on_cpu(tiny, "packed-eager", max_length=requested).predict([FINE]).shape == (1,)
 
 
 def test_max_length_set_too_long_later_is_refused_and_can_be_put_right(tiny):
-    model = eager(tiny)
+    model = on_cpu(tiny)
     model.max_seq_length = 100
     with pytest.raises(ModelError, match="max_length=100"):
         model.predict([FINE])
@@ -145,7 +141,7 @@ def test_an_invalid_execution_is_refused(fields, message):
 
 def test_an_unknown_preset_lists_the_known_ones(tiny, model, works_on):
     with pytest.raises(ExecutionError, match=r"execution='fastest'.*sdpa-sorted.*bucketed"):
-        xenc.CrossEncoder(str(tiny), device="cpu", execution="fastest")
+        on_cpu(tiny, "fastest")
     with pytest.raises(ExecutionError, match=f"{', '.join(xenc.PRESETS)}"):
         model.execution = "fastest"
     assert model.execution == xenc.PRESETS["sdpa-sorted"]
@@ -160,7 +156,7 @@ def test_a_preset_of_an_earlier_version_is_refused_with_what_to_write_instead(na
 
 
 def test_buckets_below_max_length_are_refused_and_the_execution_stays(tiny):
-    model = eager(tiny)
+    model = on_cpu(tiny)
     before = (model.execution, model.transformers_model.config._attn_implementation)
     too_short = Execution(layout="bucketed", buckets=(16, 32), compile_mode=None, attention="eager")
     with pytest.raises(ExecutionError, match=r"\(16, 32\) end below max_length=64.*Add 64"):
@@ -170,7 +166,7 @@ def test_buckets_below_max_length_are_refused_and_the_execution_stays(tiny):
 
 
 def test_nan_logits_name_the_pairs_and_no_others(tiny):
-    model = eager(tiny)
+    model = on_cpu(tiny)
     poisoned = model.tokenizer.convert_tokens_to_ids("q")
     with torch.no_grad():
         model.transformers_model.get_input_embeddings().weight[poisoned] = float("nan")
@@ -180,7 +176,7 @@ def test_nan_logits_name_the_pairs_and_no_others(tiny):
 
 
 def test_infinite_logits_are_scores(tiny):
-    model = eager(tiny)
+    model = on_cpu(tiny)
     with torch.no_grad():
         model.transformers_model.classifier.bias.fill_(float("inf"))
     assert model.predict([FINE]) == 1
@@ -188,12 +184,12 @@ def test_infinite_logits_are_scores(tiny):
 
 def test_a_directory_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match=rf"{tmp_path}.*config.json, weights and tokenizer"):
-        eager(tmp_path)
+        on_cpu(tmp_path)
 
 
 def test_a_name_that_cannot_be_found_is_refused():
     with pytest.raises(ModelError, match=r"'no-such/model'.*give a model's name, or a directory"):
-        eager("no-such/model")
+        on_cpu("no-such/model")
 
 
 @pytest.mark.parametrize(

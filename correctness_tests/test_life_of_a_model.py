@@ -17,6 +17,7 @@ from sentence_transformers import CrossEncoder
 
 import xenc
 from correctness_tests.comparison import assert_same
+from correctness_tests.scoring import on_cpu
 from perf_tests import workloads
 from xenc import PRESETS
 from xenc.serving.worker import ANSWERERS
@@ -24,37 +25,10 @@ from xenc.serving.worker import ANSWERERS
 PAIRS = [(query[:70], document[:90]) for query, document in workloads.seed(pairs=9, batch_size=8).round(2)]
 
 
-def made(checkpoint) -> xenc.CrossEncoder:
-    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution="sdpa-sorted")
-
-
-def test_a_replaced_tokenizer_is_used(tiny):
-    models = made(tiny), CrossEncoder(str(tiny), device="cpu")
-    for model in models:
-        model.predict(PAIRS)
-        tokenizer = copy.deepcopy(model.tokenizer)
-        tokenizer.backend_tokenizer.normalizer = None
-        model[0].processor = tokenizer
-    assert_same(models[0].predict(PAIRS), models[1].predict(PAIRS))
-
-
-def test_max_seq_length_changed_later_is_used(tiny):
-    models = made(tiny), CrossEncoder(str(tiny), device="cpu", max_length=64)
-    for model in models:
-        model.predict(PAIRS)
-        model.max_seq_length = 16
-    assert_same(models[0].predict(PAIRS), models[1].predict(PAIRS))
-    assert max(models[0].last_report.token_counts) == 16
-
-
-def test_training_mode_does_not_leak_into_scores(tiny, plain):
-    model = made(tiny)
+def test_training_mode_does_not_leak_into_scores_and_only_scoring_leaves_it(tiny, plain):
+    model = on_cpu(tiny)
     model.train()
     assert_same(model.predict(PAIRS), plain.predict(PAIRS))
-
-
-def test_only_scoring_leaves_training_mode(tiny):
-    model = made(tiny)
     model.train()
     model.execution = "packed-eager"
     assert model.pipeline.execution == PRESETS["packed-eager"]
@@ -62,7 +36,7 @@ def test_only_scoring_leaves_training_mode(tiny):
 
 
 def test_activations_run_on_the_callers_thread_and_may_ask_for_scores_as_deep_as_they_like(tiny):
-    model, threads = made(tiny), set()
+    model, threads = on_cpu(tiny), set()
 
     def activation(depth):
         def run(logits):
@@ -79,7 +53,7 @@ def test_activations_run_on_the_callers_thread_and_may_ask_for_scores_as_deep_as
 
 
 def test_a_model_is_judged_on_the_device_that_a_call_moves_it_to(tiny, monkeypatch):
-    model, moved = xenc.CrossEncoder(str(tiny), device="cpu"), []
+    model, moved = on_cpu(tiny, "packed"), []
     monkeypatch.setattr(type(model), "to", lambda self, device: moved.append(device) or self)
     monkeypatch.setattr("xenc.layouts.choice.missing_compiler", lambda: None if moved else "no compiler")
     with suppress(xenc.CompileError):
@@ -89,12 +63,11 @@ def test_a_model_is_judged_on_the_device_that_a_call_moves_it_to(tiny, monkeypat
 
 def test_config_kwargs_may_name_what_the_loader_names_too(tiny, plain):
     options = {"revision": "main", "local_files_only": True, "trust_remote_code": False}
-    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="sdpa-sorted", config_kwargs=options)
-    assert_same(model.predict(PAIRS), plain.predict(PAIRS))
+    assert_same(on_cpu(tiny, config_kwargs=options).predict(PAIRS), plain.predict(PAIRS))
 
 
 def test_the_slow_path_is_logged_once_at_info(tiny, caplog):
-    model = made(tiny)
+    model = on_cpu(tiny)
     with caplog.at_level(logging.INFO, logger="xenc"):
         for _ in range(2):
             model.predict(PAIRS, processing_kwargs={"text": {"max_length": 9}})
@@ -105,7 +78,7 @@ def test_the_slow_path_is_logged_once_at_info(tiny, caplog):
 
 
 def test_a_process_pool_scores_the_same(tiny, plain):
-    model = made(tiny)
+    model = on_cpu(tiny)
     assert_same(model.predict(PAIRS, device=["cpu", "cpu"], chunk_size=5), plain.predict(PAIRS))
 
 
@@ -120,13 +93,13 @@ def test_a_copy_scores_the_same(warm, plain, duplicate):
 
 def test_a_saved_model_loads_in_both_libraries(eager, plain, tmp_path):
     eager.save_pretrained(str(tmp_path))
-    ours = made(tmp_path)
+    ours = on_cpu(tmp_path)
     for model in (ours, CrossEncoder(str(tmp_path), device="cpu")):
         assert_same(model.predict(PAIRS), plain.predict(PAIRS))
 
 
 def test_an_execution_keeps_the_graphs_that_fit_it(tiny):
-    model = xenc.CrossEncoder(str(tiny), device="cpu", execution="bucketed")
+    model = on_cpu(tiny, "bucketed")
     graphs = model.pipeline.compiled
     for kept in (replace(PRESETS["bucketed"], sort=False), replace(PRESETS["bucketed"], buckets=32)):
         model.execution = kept
@@ -145,5 +118,5 @@ def test_code_that_comes_with_a_checkpoint_does_not_run_unasked(tiny, tmp_path):
     remote = {"AutoConfig": "remote.Config", "AutoModelForSequenceClassification": "remote.Model"}
     (checkpoint / "config.json").write_text(json.dumps({**config, "auto_map": remote}))
     with suppress(xenc.ModelError):  # to refuse is as good as to ignore
-        made(checkpoint)
+        on_cpu(checkpoint)
     assert not (tmp_path / "ran").exists()

@@ -70,12 +70,12 @@ def of_each(case: Case, number: Callable[[list[int]], list[int]]) -> list[int]:
     return flat([number(document) for document in documents(case)])
 
 
-@given(cases())
-@example(FULL)
-@example(NO_TOKENS)
-@example(([[1]], PackedPlan((), 5, 4, 2)))
-def test_ids_are_the_documents_end_to_end_and_cu_seqlens_their_starts(case):
-    (_, plan), laid_out, batch = case, documents(case), collated(case)
+@given(cases(), st.booleans())
+@example(FULL, False)
+@example(NO_TOKENS, True)
+@example(([[1]], PackedPlan((), 5, 4, 2)), False)
+def test_ids_are_the_documents_end_to_end_and_cu_seqlens_their_starts(case, has_token_types):
+    (_, plan), laid_out, batch = case, documents(case), collated(case, has_token_types=has_token_types)
     assert batch.input_ids.tolist() == flat(laid_out)
     starts = [0, *accumulate(map(len, laid_out))]
     assert batch.cu_seqlens.tolist() == starts + [plan.tokens] * (plan.max_sequences + 1 - len(starts))
@@ -122,18 +122,19 @@ def read_token(document: list[int], unread: int | None) -> int:
     return read[-1] if read else 0
 
 
-@given(cases(), st.sampled_from([("first", None), ("last", None), ("last", PAD_ID)]))
-@example(FULL, ("last", None))
-@example(NO_TOKENS, ("last", PAD_ID))
-@example(ONLY_PADDING, ("last", PAD_ID))
-@example(PADDING_WITHIN, ("last", PAD_ID))
-@example(PADDING_WITHIN, ("last", None))
-def test_the_head_reads_each_documents_first_token_or_its_last_that_is_not_padding(case, reading):
+@given(cases(), st.sampled_from([("first", None), ("last", None), ("last", PAD_ID)]), st.booleans())
+@example(FULL, ("last", None), True)
+@example(NO_TOKENS, ("last", PAD_ID), False)
+@example(ONLY_PADDING, ("last", PAD_ID), True)
+@example(PADDING_WITHIN, ("last", PAD_ID), False)
+@example(PADDING_WITHIN, ("last", None), True)
+def test_the_head_reads_each_documents_first_token_or_its_last_that_is_not_padding(case, reading, types):
     pooling, unread = reading
     laid_out = documents(case)
     starts = [0, *accumulate(map(len, laid_out))]
     within = [0 if pooling == "first" else read_token(document, unread) for document in laid_out]
-    pooled = collated(case, pooling=pooling, unread_id=unread).pooled.tolist()
+    batch = collated(case, pooling=pooling, unread_id=unread, has_token_types=types)
+    pooled = batch.pooled.tolist()
     assert pooled[: len(laid_out)] == [start + at for start, at in zip(starts, within, strict=False)]
     assert all(0 <= index < case[1].tokens for index in pooled)
 
@@ -155,16 +156,6 @@ def test_every_tensor_is_contiguous_in_the_planned_shape(case, has_token_types):
         tensor = getattr(batch, name)
         assert (tensor.shape, tensor.dtype, tensor.device) == ((length,), dtype, CPU), name
         assert tensor.is_contiguous(), name
-
-
-@given(cases(), st.sampled_from(["first", "last"]))
-@example(FULL, "first")
-def test_a_model_without_token_types_has_the_same_batch_but_for_them(case, pooling):
-    types = [[1] * len(row) for row in case[0]]
-    without = collated(case, types, has_token_types=False, pooling=pooling)
-    *_, cu_seqlens, pooled, _ = collated(case, types, pooling=pooling).arguments
-    assert torch.equal(without.cu_seqlens, cu_seqlens)
-    assert torch.equal(without.pooled, pooled)
 
 
 @given(cases())

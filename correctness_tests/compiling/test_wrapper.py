@@ -17,8 +17,9 @@ from torch._inductor import cudagraph_trees
 
 import xenc
 import xenc.compiling.wrapper as compiled_room
+from correctness_tests.scoring import assert_close, nothing_compiles, on_cpu
 from correctness_tests.waiting import SOON
-from xenc import CompileError, Execution, watch_compiles
+from xenc import CompileError, Execution
 from xenc.batching.padded_collate import Collator
 from xenc.compiling.wrapper import CompiledForward, make_room_for_cudagraphs
 from xenc.models.forward import classify
@@ -28,13 +29,9 @@ LAX = Execution(layout="bucketed", buckets=32)
 STRICT = replace(LAX, strict=True)
 
 
-def made(checkpoint, execution: Execution, device: str = "cpu", **kwargs) -> xenc.CrossEncoder:
-    return xenc.CrossEncoder(str(checkpoint), device=device, execution=execution, **kwargs)
-
-
 @pytest.fixture(scope="module")
 def strict(one_layer):
-    model = made(one_layer, STRICT)
+    model = on_cpu(one_layer, STRICT)
     model.warmup(batch_size=2, passes=1)
     return model
 
@@ -51,7 +48,7 @@ def changed_global_state() -> Iterator[None]:
 
 
 def test_warm_up_compiles_one_graph_for_all_shapes(one_layer):
-    model = made(one_layer, LAX)
+    model = on_cpu(one_layer, LAX)
     report = model.warmup(batch_size=2, passes=1)
     assert report.shapes == ((2, 64), (2, 32))
     assert report.graphs == model.pipeline.compiled.graphs == 1
@@ -75,13 +72,12 @@ GRAPHS = {
 
 @pytest.mark.parametrize(("fields", "batch_size", "graphs"), GRAPHS.values(), ids=GRAPHS)
 def test_nothing_compiles_after_warm_up_whatever_the_buckets(one_layer, fields, batch_size, graphs):
-    model = made(one_layer, Execution(layout="bucketed", strict=True, **fields))
+    model = on_cpu(one_layer, Execution(layout="bucketed", strict=True, **fields))
     assert model.warmup(batch_size=batch_size, passes=1).graphs in graphs
-    with watch_compiles() as watch:
+    with nothing_compiles():
         for count in range(1, 8):
             model.predict((PAIRS + PAIRS)[:count], batch_size=batch_size)
             model.predict((PAIRS + PAIRS)[-count:], batch_size=batch_size)
-    assert watch.report.clean, watch.report.describe()
 
 
 def test_strict_mode_raises_with_the_guards_reason_and_works_on(strict):
@@ -98,7 +94,7 @@ def test_strict_mode_raises_for_a_batch_size_that_was_not_warmed_up(strict):
 
 
 def test_otherwise_a_late_compile_is_one_warning(one_layer, caplog):
-    lax = made(one_layer, LAX)
+    lax = on_cpu(one_layer, LAX)
     lax.warmup(batch_size=2, passes=1)
     expected = lax.predict(PAIRS, batch_size=2)
     caplog.clear()
@@ -109,18 +105,18 @@ def test_otherwise_a_late_compile_is_one_warning(one_layer, caplog):
     assert len(warnings) == 1
     assert "after warm-up" in warnings[0].message
     assert "eterministic" in warnings[0].message
-    np.testing.assert_allclose(scores, [expected] * 2, rtol=0, atol=1e-5)
+    assert_close(scores, [expected] * 2, 1e-5)
 
 
 def test_compiling_before_warm_up_causes_no_warning(one_layer, caplog):
-    model = made(one_layer, STRICT)
+    model = on_cpu(one_layer, STRICT)
     model.predict(PAIRS, batch_size=2)
     assert model.pipeline.compiled.graphs >= 1
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_strictness_can_be_changed_on_graphs_that_are_kept(one_layer):
-    model = made(one_layer, LAX)
+    model = on_cpu(one_layer, LAX)
     model.warmup(batch_size=2, passes=1)
     graphs = model.pipeline.compiled
     model.execution = STRICT
@@ -130,7 +126,7 @@ def test_strictness_can_be_changed_on_graphs_that_are_kept(one_layer):
 
 
 def test_two_wrappers_of_one_model_compile_graphs_of_their_own(one_layer):
-    model = made(one_layer, LAX).transformers_model
+    model = on_cpu(one_layer, LAX).transformers_model
     collator = Collator(pad_id=0, has_token_types=True, device=torch.device("cpu"))
     small, large = (collator.dummy(shape) for shape in ((2, 8), (3, 8)))
     first, second = (CompiledForward(classify, model, LAX) for _ in range(2))
@@ -143,20 +139,19 @@ def test_two_wrappers_of_one_model_compile_graphs_of_their_own(one_layer):
 
 def test_one_graph_per_shape_may_be_more_than_pytorchs_limit(one_layer, dynamo_alone):
     static = Execution(layout="bucketed", buckets=1, dynamic=False, strict=True)
-    model = made(one_layer, static, max_length=11)
+    model = on_cpu(one_layer, static, max_length=11)
     assert torch._dynamo.config.recompile_limit < 11
     assert model.warmup(batch_size=3, passes=1).graphs == 11
-    with watch_compiles() as watch:
+    with nothing_compiles():
         scores = model.predict([("a", "b " * words) for words in range(10)], batch_size=3)
-    assert watch.report.clean, watch.report.describe()
     model.execution = "sdpa-sorted"
     eager = model.predict([("a", "b " * words) for words in range(10)], batch_size=3)
-    np.testing.assert_allclose(scores, eager, rtol=0, atol=1e-5)
+    assert_close(scores, eager, 1e-5)
 
 
 def test_two_that_warm_up_at_once_leave_pytorchs_limits_as_they_were(one_layer, monkeypatch):
     """The first to start ends first, if PyTorch lets both run."""
-    first, second = (CompiledForward(classify, made(one_layer, LAX).transformers_model, LAX) for _ in "ab")
+    first, second = (CompiledForward(classify, on_cpu(one_layer, LAX).transformers_model, LAX) for _ in "ab")
     begun = {first: threading.Event(), second: threading.Event()}
     ended = threading.Event()
 
@@ -214,7 +209,7 @@ def global_settings() -> dict[str, object]:
 
 def test_no_setting_of_the_process_is_left_changed(one_layer):
     before = global_settings()
-    model = made(one_layer, LAX)
+    model = on_cpu(one_layer, LAX)
     model.warmup(batch_size=2, passes=1)
     model.predict(PAIRS, batch_size=2)
     model.execution = "eager-sorted"
@@ -226,7 +221,8 @@ def test_no_setting_of_the_process_is_left_changed(one_layer):
 
 @pytest.mark.gpu
 def test_a_shape_that_records_a_cuda_graph_after_warm_up_is_an_error(one_layer):
-    model = made(one_layer, replace(STRICT, compile_mode="reduce-overhead"), device="cuda")
+    execution = replace(STRICT, compile_mode="reduce-overhead")
+    model = xenc.CrossEncoder(str(one_layer), device="cuda", execution=execution)
     model.warmup(batch_size=2)
     model.predict(PAIRS, batch_size=2)
     with pytest.raises(CompileError, match=r"recorded a CUDA graph|compiled"):
@@ -235,7 +231,7 @@ def test_a_shape_that_records_a_cuda_graph_after_warm_up_is_an_error(one_layer):
 
 def test_a_shape_that_has_run_does_not_wait_for_another_models_compilation(one_layer, dynamo_alone):
     """Not even without a warm-up."""
-    with xenc.CrossEncoder(str(one_layer), device="cpu") as model:
+    with on_cpu(one_layer, "packed") as model:
         first = model.predict(("a question", "a document"))
         with compiled_room._SETTING:
             assert model.submit(("a question", "a document")).result(timeout=SOON) == first

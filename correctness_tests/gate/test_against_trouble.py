@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -180,13 +181,8 @@ def test_a_report_that_cannot_be_written_fails_a_run_that_judges_nothing(against
 
 
 def test_a_full_disk_for_the_copies_is_reported_and_tried_once(against, stopped, monkeypatch):
-    tried = []
-
-    def full(*_: object, **__: object) -> str:
-        tried.append(1)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    full = mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     monkeypatch.setattr("tempfile.mkdtemp", full)
     assert "nothing can be measured ([Errno 28] No space left on device)" in stopped()
-    assert tried == [1]
+    full.assert_called_once()
     assert against.pids == []

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from textwrap import dedent
 import pytest
 
 import xenc
+from correctness_tests.waiting import until
 from xenc.gate.paired.campaign import LOCK, Campaign, CampaignError, write_result
 
 WITHOUT_TORCH = f"""
@@ -103,10 +103,7 @@ def campaign_process(script, tmp_path) -> Iterator:
 
 
 def eventually(condition) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
+    assert until(condition, PATIENCE_S), "it never happened"
 
 
 def alive(pid: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,12 @@ import pytest
 import torch
 
 import xenc
+from correctness_tests.gate.test_kernels import profiled_batches
 from correctness_tests.small_functions import double, static
-from perf_tests.device_thread import on_device_thread
 from perf_tests.faults import inject
 from xenc import CrossEncoder, watch_compiles
 from xenc.compiling.watch import cached_graphs
 from xenc.gate.paired.growth import grown_kernels
-from xenc.profiling.kernels import profile_pass
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
 
@@ -85,23 +83,13 @@ def test_eager_falls_silently_and_is_reported_until_the_fault_is_taken_out(model
     assert watch.report.clean, watch.report.describe()
 
 
-@torch.inference_mode()
-def profiled(model):
-    """One pass of four batches, and their logits."""
-    tokens = model.pipeline.tokenize(PAIRS)
-    plan = model.pipeline.plan(tokens, batch_size=2)
-    batches = [model.pipeline.collator.collate(tokens.of_rows(batch.rows), batch) for batch in plan.batches]
-    run = partial(model.pipeline.run, batches)
-    return profile_pass(run, device="cpu", on_device=on_device_thread(model)), run(), len(batches)
-
-
 @pytest.mark.parametrize(("fault", "kernels", "held"), [("kernel", 1, 0), ("memory:123457", 0, 123457)])
 def test_kernel_and_memory_add_one_kernel_a_batch_or_so_many_bytes_for_the_same_scores(
     model, fault, kernels, held
 ):
-    base, expected, batches = profiled(model)
+    base, expected, batches = profiled_batches(model, batch_size=2)
     inject(fault, model)
-    head, logits, _ = profiled(model)
+    head, logits, _ = profiled_batches(model, batch_size=2)
     assert all(map(torch.equal, logits, expected))
     assert head.kernel_count == base.kernel_count + kernels * batches
     assert head.peak_bytes == base.peak_bytes + held

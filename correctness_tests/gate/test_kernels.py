@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -93,14 +94,15 @@ def test_a_pass_on_an_older_thread_is_seen_there_and_nowhere_else(thread):
 
 
 @torch.inference_mode()
-def profiled_prediction(model):
-    """Batches on the device's thread: how requests are cut into batches is another matter."""
+def profiled_batches(model, batch_size=4):
+    """A pass of batches on the device's thread, not of requests, which may be cut otherwise; its logits."""
     tokens = model.pipeline.tokenize(PAIRS)
     batches = [
         model.pipeline.collator.collate(tokens.of_rows(batch.rows), batch)
-        for batch in model.pipeline.plan(tokens, batch_size=4).batches
+        for batch in model.pipeline.plan(tokens, batch_size=batch_size).batches
     ]
-    return profile_pass(lambda: model.pipeline.run(batches), device="cpu", on_device=on_device_thread(model))
+    run = partial(model.pipeline.run, batches)
+    return profile_pass(run, device="cpu", on_device=on_device_thread(model)), run(), len(batches)
 
 
 def test_the_same_pass_has_the_same_kernels_and_peak_and_its_kernels_on_any_number_of_threads(eager):
@@ -108,7 +110,7 @@ def test_the_same_pass_has_the_same_kernels_and_peak_and_its_kernels_on_any_numb
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            profiles = [profiled_prediction(eager) for _ in range(3)]
+            profiles = [profiled_batches(eager)[0] for _ in range(3)]
             assert_alike(profiles)
             firsts.append(profiles[0])
     finally:
@@ -117,9 +119,9 @@ def test_the_same_pass_has_the_same_kernels_and_peak_and_its_kernels_on_any_numb
 
 
 def test_a_compiled_pass_or_prediction_is_the_same_each_time_and_profiling_it_compiles_nothing(warm):
-    profiled_prediction(warm)
+    profiled_batches(warm)
     with watch_compiles() as watch:
-        profiles = [profiled_prediction(warm) for _ in range(3)]
+        profiles = [profiled_batches(warm)[0] for _ in range(3)]
     assert watch.report.clean, watch.report.describe()
     assert_alike(profiles)
     whole = [

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -67,14 +67,9 @@ def empty_report():
 
 
 def arm(*, compile_mode=None, graphs=None, device_s=0.1, other="/elsewhere"):
-    model = SimpleNamespace(
-        pipeline=SimpleNamespace(compiled=None if graphs is None else SimpleNamespace(graphs=graphs)),
-        execution=SimpleNamespace(compile_mode=compile_mode),
-        predict=lambda pairs, **_: None,
-    )
-    ready = SimpleNamespace(
-        model=model, device="cpu", warmup=empty_report(), begin=lambda: None, device_seconds=lambda: device_s
-    )
+    ready = Mock(device="cpu", warmup=empty_report(), **{"device_seconds.return_value": device_s})
+    ready.model.pipeline.compiled = None if graphs is None else Mock(graphs=graphs)
+    ready.model.execution.compile_mode = compile_mode
     return Arm(ready, CONFIGURATION, other=other)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
@@ -205,11 +206,9 @@ def test_a_tree_that_changes_during_the_measurement_is_not_recorded(suite, gate,
 def test_a_full_disk_ends_the_run_red_with_one_line_and_the_old_baseline(
     recorded, gate, pytester, monkeypatch, how
 ):
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     before = recorded.read_text()
-    monkeypatch.setattr("xenc.gate.whole_file.os.fsync", full)
+    monkeypatch.setattr("xenc.gate.whole_file.os.fsync", mock.Mock(side_effect=full))
     status, output, _ = gate(*how)
     assert status == 1
     assert "cannot be written (No space left on device)" in output

@@ -115,14 +115,6 @@ def test_a_checkout_of_another_user_is_read(repository, monkeypatch):
         assert (revisions.base / INITIAL).is_file()
 
 
-def test_a_revision_is_copied_whole_and_alone(repository, tmp_path):
-    extract(resolve("HEAD~1", repository), repository, "xenc", tmp_path / "base")
-    files = {file.relative_to(tmp_path / "base").as_posix() for file in (tmp_path / "base").rglob("*.py")}
-    assert files == {INITIAL, VALUE}
-    assert [file.name for file in (tmp_path / "base").iterdir()] == ["xenc"]
-    assert (tmp_path / "base" / VALUE).read_text() == "VALUE = 1\n"
-
-
 @pytest.mark.parametrize("files", [{"README": "a"}, {"xenc": "a file"}, {"xenc/README": "a"}])
 def test_a_revision_or_folder_without_the_package_is_named(repository, tmp_path, files):
     made = commit(repository, files)
@@ -182,6 +174,8 @@ def test_two_revisions_are_copied_side_by_side_and_runs_at_once_share_nothing(re
             assert revisions.dirty == (VALUE,)
             assert not revisions.same_code
             assert len(str(revisions.base)) == len(str(revisions.head))
+            copied = {file.relative_to(revisions.base).as_posix() for file in revisions.base.rglob("*")}
+            assert copied == {"xenc", INITIAL, VALUE}
             assert import_package(revisions.base, "xenc_base").VALUE == 1
             assert import_package(revisions.head, "xenc_head").VALUE == 3
             assert import_package(other.base, "xenc_other").VALUE == 2

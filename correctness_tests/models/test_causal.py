@@ -12,15 +12,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import xenc
 from correctness_tests import checkpoints
+from correctness_tests.checkpoints import PAIRS
+from correctness_tests.scoring import assert_close, logits, nothing_compiles, on_cpu
 from perf_tests.causal_model import save_reranker
-from xenc import ExecutionError, watch_compiles
-
-PAIRS = [
-    ("How does Python look up names?", "Names are bound by the following constructs."),
-    ("question", ""),
-    ("", "document"),
-    *[("a", "b " * words) for words in (1, 12, 60, 200)],
-]
+from xenc import ExecutionError
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -51,28 +46,27 @@ def checkpoint(request, tmp_path_factory) -> Path:
 def one_by_one(checkpoint: Path, **kwargs: object) -> np.ndarray:
     """Each pair alone, so that nothing is padded."""
     model = sentence_transformers.CrossEncoder(str(checkpoint), device="cpu")
-    return np.array([model.predict(pair, activation_fn=torch.nn.Identity(), **kwargs) for pair in PAIRS])
+    return np.array([logits(model, pair, **kwargs) for pair in PAIRS])
 
 
 @pytest.mark.parametrize("prompt", [None, "Judge this: "])
 def test_a_causal_reranker_scores_as_sentence_transformers_does_one_by_one(checkpoint, prompt):
-    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution="packed-eager")
-    scores = model.predict(PAIRS, activation_fn=torch.nn.Identity(), prompt=prompt)
+    model = on_cpu(checkpoint, "packed-eager")
+    scores = logits(model, PAIRS, prompt=prompt)
     assert model.last_report.waste < 1  # it went packed, where sentence-transformers leaves no report
     expected = one_by_one(checkpoint, prompt=prompt)
     assert expected.std() > 0.3
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+    assert_close(scores, expected)
 
 
 def test_compiled_it_scores_the_same_and_nothing_compiles(checkpoint):
-    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=xenc.Execution(strict=True))
+    model = on_cpu(checkpoint, xenc.Execution(strict=True))
     assert model.warmup().graphs == 1
-    with watch_compiles() as watch:
-        scores = model.predict(PAIRS, activation_fn=torch.nn.Identity())
-    assert watch.report.clean, watch.report.describe()
-    np.testing.assert_allclose(scores, one_by_one(checkpoint), rtol=0, atol=1e-4)
+    with nothing_compiles():
+        scores = logits(model, PAIRS)
+    assert_close(scores, one_by_one(checkpoint))
 
 
 def test_no_padded_batch_is_made_of_one(checkpoint):
     with pytest.raises(ExecutionError, match=r"layout='padded': a causal reranker runs packed"):
-        xenc.CrossEncoder(str(checkpoint), device="cpu", execution="sdpa-sorted")
+        on_cpu(checkpoint)

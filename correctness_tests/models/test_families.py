@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
 
 import xenc
 from correctness_tests import checkpoints, oracle
+from correctness_tests.checkpoints import PAIRS
+from correctness_tests.scoring import assert_close, logits, on_cpu
 from xenc import ModelError
 from xenc.models.families import max_positions, position_offset, resolve_max_length
-
-PAIRS = [
-    ("How does Python look up names?", "Names are bound by the following constructs."),
-    ("", ""),
-    ("question", ""),
-    ("", "document"),
-    *[("a", "b " * words) for words in (1, 12, 60, 61, 200)],
-]
-
 
 NOT_PACKED = {"deberta-v2", "mpnet"}
 """Their attention adds a bias per pair of positions."""
@@ -39,29 +30,21 @@ def checkpoint(architecture, tmp_path_factory):
 @pytest.mark.parametrize("layout", ["padded", "bucketed", "packed"])
 def test_every_architecture_scores_as_the_oracle(architecture, checkpoint, layout, caplog):
     execution = xenc.Execution(layout=layout, compile_mode=None)
-    model = xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution)
-    scores = model.predict(PAIRS, batch_size=4, activation_fn=torch.nn.Identity())
+    model = on_cpu(checkpoint, execution)
+    scores = logits(model, PAIRS, batch_size=4)
     falls_back = layout == "packed" and architecture in NOT_PACKED
     assert model.execution.layout == ("bucketed" if falls_back else layout)
     assert ("execution.layout is now 'bucketed'" in caplog.text) == falls_back
     expected = oracle.logits(checkpoint, PAIRS, max_length=64)
     assert expected.std() > 0.3
-    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+    assert_close(scores, expected)
     assert max(model.last_report.token_counts) == 64
 
 
 def test_what_only_packed_batches_have_is_not_dropped_silently(tmp_path):
     checkpoint = checkpoints.make(tmp_path, "deberta-v2")
     with pytest.raises(xenc.ExecutionError, match=r"DebertaV2.*Use layout='bucketed'"):
-        xenc.CrossEncoder(str(checkpoint), device="cpu", execution=xenc.Execution(deterministic=True))
-
-
-def test_positions_that_start_after_padding_seat_two_tokens_fewer(tiny_xlmr):
-    model = xenc.CrossEncoder(str(tiny_xlmr), device="cpu", execution="sdpa-sorted")
-    pairs = [("a", "b " * 600), ("a", "b")]
-    scores = model.predict(pairs, activation_fn=torch.nn.Identity())
-    assert max(model.last_report.token_counts) == 512
-    np.testing.assert_allclose(scores, oracle.logits(tiny_xlmr, pairs, max_length=512), rtol=0, atol=1e-4)
+        on_cpu(checkpoint, xenc.Execution(deterministic=True))
 
 
 def config(model_type: str, **values: object) -> SimpleNamespace:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 import xenc
 from correctness_tests import checkpoints, oracle
 from correctness_tests.kernels.test_twin import PAIRS, logits
-from xenc import Execution, ExecutionError, NotInstalledError, watch_compiles
+from correctness_tests.scoring import assert_close, nothing_compiles, on_cpu
+from xenc import Execution, ExecutionError, NotInstalledError
 from xenc.kernels.library import Library
 from xenc.models.quantize import TorchaoTwin, _warn_slow, check_device, encoder_layers
 
@@ -31,8 +34,7 @@ PLAIN = Execution(products="torch", compile_mode=None)
 INT8_STEP = 1 / 127
 
 
-def made(checkpoint, execution: Execution = EAGER) -> xenc.CrossEncoder:
-    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution)
+made = partial(on_cpu, execution=EAGER)
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def eager(one_layer):
 
 @pytest.fixture(scope="module")
 def compiled(one_layer):
-    model = made(one_layer, COMPILED)
+    model = made(one_layer, execution=COMPILED)
     assert model.warmup().graphs == 1
     return model
 
@@ -66,31 +68,24 @@ def assert_right(scores: np.ndarray, checkpoint) -> None:
     assert root_mean_square(scores - theirs) <= root_mean_square(theirs - exact)
 
 
-def test_scores_are_those_of_torchaos_own_model(eager, one_layer):
-    assert_right(logits(eager), one_layer)
+@pytest.mark.parametrize("layout", ["packed", "padded", "bucketed"])
+def test_scores_are_those_of_torchaos_own_model(one_layer, layout):
+    assert_right(logits(made(one_layer, execution=replace(EAGER, layout=layout))), one_layer)
 
 
 def test_compiled_scores_are_right_in_one_graph_and_nothing_compiles_after_warm_up(compiled, one_layer):
-    with watch_compiles() as watch:
+    with nothing_compiles():
         scores = logits(compiled)
-    assert watch.report.clean, watch.report.describe()
     assert compiled.pipeline.compiled.graphs == 1
     assert_right(scores, one_layer)
 
 
-@pytest.mark.parametrize("execution", ["padded", "bucketed"])
-def test_padded_layouts_quantise_too(one_layer, execution):
-    model = made(one_layer, Execution(layout=execution, **TORCHAO, compile_mode=None))
-    assert_right(logits(model), one_layer)
-
-
 @pytest.mark.slow
 def test_bucketed_batches_are_one_graph_too(one_layer):
-    model = made(one_layer, Execution(layout="bucketed", **TORCHAO, strict=True))
+    model = made(one_layer, execution=Execution(layout="bucketed", **TORCHAO, strict=True))
     assert model.warmup(batch_size=4).graphs == 1
-    with watch_compiles() as watch:
+    with nothing_compiles():
         scores = logits(model)
-    assert watch.report.clean, watch.report.describe()
     assert_right(scores, one_layer)
 
 
@@ -117,8 +112,8 @@ def test_a_quantised_layer_multiplies_as_torchaos_to_the_last_bit(eager):
 def test_a_score_does_not_depend_on_its_neighbours(eager):
     together = logits(eager)
     alone = np.concatenate([logits(eager, [pair]) for pair in PAIRS])
-    np.testing.assert_allclose(alone, together, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(logits(eager, PAIRS[::-1])[::-1], together, rtol=0, atol=1e-4)
+    assert_close(alone, together)
+    assert_close(logits(eager, PAIRS[::-1])[::-1], together)
 
 
 def test_compiled_neighbours_move_a_score_by_no_more_than_rounding(compiled, one_layer):
@@ -129,7 +124,7 @@ def test_compiled_neighbours_move_a_score_by_no_more_than_rounding(compiled, one
 
 
 def test_the_model_itself_is_not_touched(one_layer, tmp_path):
-    model = made(one_layer, PLAIN)
+    model = made(one_layer, execution=PLAIN)
     before = logits(model)
     state = {name: weight.clone() for name, weight in model.transformers_model.state_dict().items()}
     parts = [id(part) for part in model.transformers_model.parameters()]
@@ -142,7 +137,7 @@ def test_the_model_itself_is_not_touched(one_layer, tmp_path):
         np.testing.assert_array_equal(logits(model), before)
     for name, weight in model.transformers_model.state_dict().items():
         assert torch.equal(weight, state[name]), name
-    np.testing.assert_array_equal(logits(made(tmp_path, PLAIN)), before)
+    np.testing.assert_array_equal(logits(made(tmp_path, execution=PLAIN)), before)
 
 
 def test_only_the_encoders_matrices_are_the_twins_own(eager):
@@ -211,9 +206,8 @@ def test_without_the_library_a_weight_written_through_data_is_noticed_by_the_nex
 def test_a_changed_weight_compiles_nothing(compiled, change):
     before = logits(compiled)
     change(compiled.transformers_model)
-    with watch_compiles() as watch:
+    with nothing_compiles():
         after = logits(compiled)
-    assert watch.report.clean, watch.report.describe()
     assert np.abs(after - before).max() > 0.1
 
 
@@ -301,9 +295,8 @@ def test_on_cuda_scores_are_right_and_nothing_compiles(one_layer):
     settings = {"model_kwargs": {"dtype": torch.bfloat16}, "device": "cuda"}
     model = xenc.CrossEncoder(str(one_layer), execution=Execution(quantize="float8", strict=True), **settings)
     model.warmup()
-    with watch_compiles() as watch:
+    with nothing_compiles():
         scores = logits(model)
-    assert watch.report.clean, watch.report.describe()
     exact = oracle.logits(one_layer, PAIRS, max_length=64)
     assert root_mean_square(scores - exact) < 0.3
 
@@ -319,4 +312,4 @@ def test_a_changed_setting_shows_in_the_next_score(eager):
 def test_a_hook_that_is_set_later_runs(eager):
     before = logits(eager)
     eager.transformers_model.classifier.register_forward_hook(lambda module, inputs, out: out + 1)
-    np.testing.assert_allclose(logits(eager), before + 1, rtol=0, atol=1e-5)
+    assert_close(logits(eager), before + 1, 1e-5)

@@ -7,6 +7,7 @@ import itertools
 import json
 import pickle
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,13 @@ from transformers import AutoModelForSeq2SeqLM, PretrainedConfig
 
 import xenc
 from correctness_tests import t5_checkpoints
+from correctness_tests.checkpoints import PAIRS
+from correctness_tests.scoring import assert_close, logits, nothing_compiles, on_cpu
 from correctness_tests.t5_checkpoints import MAX_LENGTH, PROMPT
-from xenc import FirstStep, ModelError, watch_compiles
+from xenc import FirstStep, ModelError
 from xenc.models.first_step import generates
 from xenc.text.prompts import read_prompts
 
-PAIRS = [
-    ("How does Python look up names?", "Names are bound by the following constructs."),
-    ("", ""),
-    ("question", ""),
-    ("", "document"),
-    *[("a", "b " * words) for words in (1, 12, 60, 200)],
-]
 EAGER = xenc.Execution(layout="bucketed", compile_mode=None)
 MANY = FirstStep(
     targets=(("▁true", "▁false"), ("▁relevant", "▁irrelevant")), decoder_prefixes=("", "the document is")
@@ -43,20 +39,8 @@ def checkpoint(tmp_path_factory) -> Path:
     return t5_checkpoints.make(tmp_path_factory.mktemp("t5"))
 
 
-def load(checkpoint: Path, execution: xenc.Execution | str = EAGER, **options) -> xenc.CrossEncoder:
-    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution=execution, **options)
-
-
-def raw(model: sentence_transformers.CrossEncoder, pairs=PAIRS, **options) -> np.ndarray:
-    return model.predict(pairs, batch_size=4, activation_fn=torch.nn.Identity(), **options)
-
-
-def by_sentence_transformers(model: xenc.CrossEncoder, **options) -> np.ndarray:
-    """Its own `predict`, which knows nothing of batches of ours."""
-    identity = torch.nn.Identity()
-    return sentence_transformers.CrossEncoder.predict(
-        model, PAIRS, batch_size=4, activation_fn=identity, **options
-    )
+load = partial(on_cpu, execution=EAGER)
+raw = partial(logits, pairs=PAIRS, batch_size=4)
 
 
 def one_by_one(
@@ -87,27 +71,26 @@ def test_a_t5_scores_as_plain_transformers_does_one_by_one(family, changes, tmp_
     expected = one_by_one(checkpoint)[:, 0]
     assert expected.std() > 0.3
     for execution in (EAGER, "sdpa-sorted"):
-        model = load(checkpoint, execution)
-        np.testing.assert_allclose(raw(model), expected, rtol=0, atol=1e-4)
-        assert model.last_report.truncated_pairs == 2  # scored by the fast path, which alone reports
+        model = load(checkpoint, execution=execution)
+        assert_close(raw(model), expected)
+        assert model.last_report.truncated_pairs == 3  # scored by the fast path, which alone reports
         assert max(model.last_report.token_counts) == MAX_LENGTH
 
 
 def test_by_default_a_score_is_a_probability(checkpoint):
     scores = load(checkpoint).predict(PAIRS)
-    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-one_by_one(checkpoint)[:, 0])), rtol=0, atol=1e-4)
+    assert_close(scores, 1 / (1 + np.exp(-one_by_one(checkpoint)[:, 0])))
 
 
 @pytest.mark.parametrize("asked", [FirstStep(), MANY], ids=["one score", "four scores"])
 def test_sentence_transformers_own_predict_answers_alike(checkpoint, asked):
     model = load(checkpoint, first_step=asked)
-    np.testing.assert_allclose(raw(model), by_sentence_transformers(model), rtol=0, atol=1e-5)
-    with_prompt = raw(model, prompt="please: ")
-    np.testing.assert_allclose(
-        with_prompt, by_sentence_transformers(model, prompt="please: "), rtol=0, atol=1e-5
-    )
-    expected = one_by_one(checkpoint, asked, prompt="please: ")
-    np.testing.assert_allclose(with_prompt.reshape(len(PAIRS), -1), expected, rtol=0, atol=1e-4)
+    for prompt in ("", "please: "):
+        scores = raw(model, prompt=prompt)
+        asks = partial(sentence_transformers.CrossEncoder.predict, model)  # knows nothing of our batches
+        theirs = asks(PAIRS, batch_size=4, activation_fn=torch.nn.Identity(), prompt=prompt)
+        assert_close(scores, theirs, 1e-5)
+        assert_close(scores.reshape(len(PAIRS), -1), one_by_one(checkpoint, asked, prompt=prompt))
 
 
 def test_no_head_is_ever_drawn_at_random(checkpoint):
@@ -117,7 +100,7 @@ def test_no_head_is_ever_drawn_at_random(checkpoint):
         torch.manual_seed(seed)
         scores.append(raw(load(checkpoint)))
         torch.manual_seed(seed)
-        theirs.append(raw(sentence_transformers.CrossEncoder(str(checkpoint), device="cpu"), PAIRS[:1]))
+        theirs.append(raw(sentence_transformers.CrossEncoder(str(checkpoint), device="cpu"), pairs=PAIRS[:1]))
     assert (scores[0] == scores[1]).all()
     assert (theirs[0] != theirs[1]).all()
 
@@ -134,13 +117,11 @@ def test_a_checkpoint_without_some_weight_is_refused_by_name(checkpoint, tmp_pat
 
 def test_several_scores_are_those_of_one_at_a_time(checkpoint):
     together = raw(load(checkpoint, first_step=MANY))
-    expected = one_by_one(checkpoint, MANY)
-    assert (expected.std(axis=0) > 0.1).all()
-    np.testing.assert_allclose(together, expected, rtol=0, atol=1e-4)
+    assert (together.std(axis=0) > 0.1).all()
     each = itertools.product(MANY.decoder_prefixes, MANY.targets)
     for column, (prefix, targets) in enumerate(each):
         alone = raw(load(checkpoint, first_step=FirstStep(targets=(targets,), decoder_prefixes=(prefix,))))
-        np.testing.assert_allclose(together[:, column], alone, rtol=0, atol=1e-5)
+        assert_close(together[:, column], alone, 1e-5)
 
 
 def test_the_encoder_runs_once_however_many_scores_there_are(checkpoint):
@@ -157,13 +138,12 @@ def test_the_encoder_runs_once_however_many_scores_there_are(checkpoint):
 def test_compiled_there_is_one_graph_for_all_lengths_and_nothing_compiles_after_warm_up(tmp_path):
     """With as many targets as rows in a batch, which shall not be tied to one another."""
     checkpoint = t5_checkpoints.make(tmp_path, num_layers=1)
-    model = load(checkpoint, xenc.Execution(layout="bucketed", strict=True), first_step=MANY)
+    model = load(checkpoint, execution=xenc.Execution(layout="bucketed", strict=True), first_step=MANY)
     assert model.warmup(batch_size=4).graphs == 1
-    with watch_compiles() as watch:
+    with nothing_compiles():
         scores = raw(model)
-    assert watch.report.clean, watch.report.describe()
     assert len({count // 16 for count in model.last_report.token_counts}) > 1
-    np.testing.assert_allclose(scores, one_by_one(checkpoint, MANY), rtol=0, atol=1e-4)
+    assert_close(scores, one_by_one(checkpoint, MANY))
 
 
 def test_in_bfloat16_it_errs_at_most_twice_as_much_as_plain_transformers(checkpoint):
@@ -205,7 +185,7 @@ def test_another_question_is_another_score_without_loading_again(checkpoint):
     model = load(checkpoint)
     before = raw(model)
     model[0].first_step = FirstStep(targets=(("▁false", "▁true"),))
-    np.testing.assert_allclose(raw(model), -before, rtol=0, atol=1e-5)
+    assert_close(raw(model), -before, 1e-5)
 
 
 words_ = st.lists(st.sampled_from(["name", "names", "Python", "{query}", "the", "0", "…"]), max_size=30)
@@ -254,7 +234,7 @@ def test_max_length_must_hold_the_question_itself(checkpoint):
 
 def test_half_of_a_character_is_named(checkpoint):
     with pytest.raises(xenc.PairError, match="pair 1 holds"):
-        raw(load(checkpoint), [("a", "b"), ("a", "\ud800")])
+        raw(load(checkpoint), pairs=[("a", "b"), ("a", "\ud800")])
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ ROWS = (
     ("padding attended across", "score_first_step", "encoder_attention_mask=attention_mask,", ""),
     ("encoder attends to padding", "score_first_step", "attention_mask=attention_mask).last", ").last"),
     ("another start token", "first_step_ids", "(start_id, *", "(start_id + 3, *"),
-    "test_t5.py::test_several_scores_are_those_of_one_at_a_time",
+    "test_t5.py::test_sentence_transformers_own_predict_answers_alike",
     ("state before the prefix", "score_first_step", "last_hidden_state[:, -1]", "last_hidden_state[:, 0]"),
     ("first pair of targets only", "score_first_step", "logits[:, 1::2]", "logits[:, 1:2]"),
     "test_t5.py::test_a_long_document_is_cut_and_the_question_behind_it_stays",

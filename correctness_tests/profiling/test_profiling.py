@@ -14,7 +14,6 @@ from correctness_tests.small_functions import broken, double, static
 from perf_tests.device_thread import on_device_thread
 from xenc import CompileError, CrossEncoder, Execution, ModelError
 from xenc.profiling import stages
-from xenc.profiling.findings import findings
 from xenc.profiling.kernels import _covered_ns, profile_pass
 from xenc.profiling.measure import profile_model
 from xenc.profiling.stages import recorded_stages, stage_seconds
@@ -128,9 +127,6 @@ def test_a_profiled_model_scores_as_before_with_its_own_stages(eager_model):
 def test_a_compiled_model_is_one_region_for_each_batch(warm):
     profile = profile_model(warm, PAIRS, batch_size=4, repeats=1)
     assert (profile.regions, profile.graphs) == (1, 1)
-    assert findings(profile)[0].says.startswith(
-        "1 compiled region a batch: the whole forward pass is one graph"
-    )
 
 
 def test_what_compiles_while_it_is_measured_is_an_error(eager_model, fresh):

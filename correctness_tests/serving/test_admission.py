@@ -12,13 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 import xenc
 from correctness_tests.serving.conftest import FINE as PAIR
 from correctness_tests.serving.conftest import POISON, assert_right, refuse, submit
-from correctness_tests.waiting import SOON, held, run_python, until
+from correctness_tests.waiting import SOON, held, run_python
 from xenc import ExecutionError, Overloaded, PairError
 from xenc.serving.admission import Admission
 
@@ -27,42 +25,6 @@ from xenc.serving.admission import Admission
 def model(model):
     model.max_waiting_pairs = 10
     return model
-
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("admit"), st.integers(0, 12)),
-        st.tuples(st.just("leave"), st.integers(0, 20)),
-        st.tuples(st.just("limit"), st.one_of(st.none(), st.integers(1, 20))),
-    ),
-    max_size=60,
-)
-
-
-@given(steps)
-@example([("limit", 3), ("admit", 3), ("admit", 1), ("leave", 0), ("leave", 0), ("admit", 3)])
-@example([("admit", 9), ("limit", 3), ("admit", 1), ("admit", 0)])
-def test_pairs_are_accepted_exactly_when_they_fit_and_count_until_they_leave(steps):
-    admission, tickets, inside = Admission(), [], {}
-    for step, number in steps:
-        waiting = sum(inside.values())
-        match step:
-            case "limit":
-                admission.limit = number
-            case "leave" if tickets:
-                leave = tickets[number % len(tickets)]
-                leave()
-                inside.pop(leave, None)
-            case "admit" if number and admission.limit is not None and waiting + number > admission.limit:
-                with pytest.raises(Overloaded) as refused, admission.accept(number):
-                    raise AssertionError("accepted")
-                told = (refused.value.pairs, refused.value.waiting, refused.value.limit)
-                assert told == (number, waiting, admission.limit)
-            case "admit":
-                with admission.accept(number) as leave:
-                    tickets.append(leave)
-                    inside[leave] = number
-        assert admission.waiting == sum(inside.values())
 
 
 def test_the_count_is_exact_under_threads():
@@ -112,17 +74,8 @@ def test_a_request_that_would_exceed_the_limit_is_refused_at_once_with_the_count
 
 def test_a_refusal_does_not_wait_for_a_pipeline_that_another_thread_builds(model):
     model.max_waiting_pairs = 1
-    refused: Future = Future()
-
-    def ask():
-        try:
-            model.predict([PAIR] * 2)
-        except Overloaded as error:
-            refused.set_result(error)
-
-    with model._lock:
-        threading.Thread(target=ask, daemon=True).start()
-        assert refused.result(SOON).limit == 1
+    with ThreadPoolExecutor(1) as another, model._lock:
+        assert another.submit(model.predict, [PAIR] * 2).exception(SOON).limit == 1
 
 
 def test_a_request_larger_than_the_limit_is_always_refused_and_told_to_split(model):
@@ -135,19 +88,6 @@ def test_a_request_larger_than_the_limit_is_always_refused_and_told_to_split(mod
 def test_overloaded_crosses_processes():
     error = Overloaded("full", pairs=1, waiting=2, limit=2)
     assert vars(pickle.loads(pickle.dumps(error))) == vars(error)
-
-
-def test_the_limit_may_change_while_requests_wait_and_drops_none(model, expected):
-    with held(model):
-        accepted = [submit(model, [PAIR] * 8)]
-        model.max_waiting_pairs = 4
-        with pytest.raises(Overloaded):
-            submit(model, [PAIR])
-        model.max_waiting_pairs = None
-        accepted.append(submit(model, [PAIR] * 100))
-        assert model.waiting_pairs == 108
-    for future in accepted:
-        assert_right(future, expected)
 
 
 @pytest.mark.parametrize(
@@ -172,14 +112,6 @@ def test_answered_pairs_no_longer_count_when_the_answer_is_seen(model, monkeypat
     assert counted == [0]
 
 
-def test_cancelling_makes_room_before_cancel_returns(model):
-    with held(model):
-        accepted = submit(model, [PAIR] * 10)
-        assert accepted.cancel()
-        assert model.waiting_pairs == 0
-        submit(model, [PAIR] * 10).cancel()
-
-
 def test_bad_input_leaves_nothing_behind(model):
     for error, ask in {
         PairError: lambda: model.submit([PAIR, ("a", None)]),
@@ -198,22 +130,12 @@ def test_an_empty_request_is_never_refused(model):
         assert len(model.predict([])) == 0
 
 
-def test_close_answers_all_and_makes_room(model, expected):
-    accepted = [submit(model, [PAIR] * 5) for _ in range(2)]
+def test_close_settles_every_future_and_makes_room_for_later_calls(model, expected):
+    model.max_waiting_pairs = 15_000
+    waiting = [submit(model, [PAIR] * 5000) for _ in range(3)]
     model.close()
-    assert futures.wait(accepted, timeout=SOON).not_done == set()
+    assert futures.wait(waiting, timeout=SOON).not_done == set()
     assert model.waiting_pairs == 0
-    assert_right(submit(model, [PAIR] * 10), expected)
-
-
-def test_the_count_survives_a_change_of_execution(model, expected):
-    with held(model):
-        accepted = submit(model, [PAIR] * 8)
-        model.execution = "sdpa-sorted"
-        with pytest.raises(Overloaded, match="8 pairs wait"):
-            submit(model, [PAIR] * 3)
-    assert_right(accepted, expected)
-    assert until(lambda: model.waiting_pairs == 0)
     assert_right(submit(model, [PAIR] * 10), expected)
 
 
@@ -249,19 +171,23 @@ def test_a_slow_request_cancelled_before_it_began_makes_room(model, monkeypatch)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_has_the_limit_and_a_count_of_its_own(model, duplicate):
+def test_a_copy_of_a_model_at_work_has_the_limit_and_threads_and_a_count_of_its_own(
+    model, expected, duplicate
+):
     with held(model):
-        submit(model, [PAIR] * 8)
+        going = submit(model, [PAIR] * 8)
         with duplicate(model) as twin:
             assert (twin.max_waiting_pairs, twin.waiting_pairs) == (10, 0)
-            twin.submit([PAIR] * 10).result(SOON)
+            assert_right(submit(twin, [PAIR] * 10), expected)
             twin.max_waiting_pairs = 3
-        assert (model.max_waiting_pairs, model.waiting_pairs) == (10, 8)
+        assert (model.max_waiting_pairs, model.waiting_pairs, going.done()) == (10, 8, False)
+    assert_right(going, expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_counts_from_zero(tiny):
+def test_a_forked_child_answers_and_counts_from_zero(tiny):
     script = """
+        expected = model.predict(PAIRS)
         model.max_waiting_pairs = 10
         go = threading.Event()
         model._worker.on_device(go.wait, 100)
@@ -271,10 +197,10 @@ def test_a_forked_child_counts_from_zero(tiny):
         model._admission._lock.acquire()  # as another thread might, just then
         child = os.fork()
         if child == 0:
-            torch.set_num_threads(1)
+            torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
             before = model.waiting_pairs
             waiting.cancel()
-            answered = len(model.predict(PAIRS)) == 8
+            answered = abs(model.predict(PAIRS) - expected).max() < 1e-5
             os._exit(0 if before == 0 and answered and model.waiting_pairs == 0 else 3)
         model._admission._lock.release()
         assert os.waitpid(child, 0)[1] == 0

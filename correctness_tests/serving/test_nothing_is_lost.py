@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import xenc
@@ -60,6 +60,8 @@ actions = st.lists(
 
 @settings(max_examples=60)
 @given(hold=st.booleans(), actions=actions)
+@example(True, [("fine", 20), ("cancel", 0), ("fine", 8), ("execution", "sdpa-sorted"), ("fine", 13)])
+@example(True, [("fine", 8), ("limit", 4), ("fine", 1), ("limit", None), ("fine", 100)])
 def test_all_that_is_accepted_is_answered_and_no_more_than_the_limit_waits(shared, expected, hold, actions):
     asked: list[tuple[str, int, Future]] = []
     shared.max_waiting_pairs = 20

@@ -1,13 +1,9 @@
-"""Threads end with their model, survive forks and exits, and take their settings from the caller."""
+"""Threads end with their model and the interpreter, and take their settings from the caller."""
 
 from __future__ import annotations
 
-import copy
 import gc
-import os
-import pickle
 import threading
-from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -15,17 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-import xenc
 from correctness_tests import oracle
 from correctness_tests.comparison import assert_same
-from correctness_tests.waiting import SOON, held, run_python, threads_of_xenc, until
-from xenc import watch_compiles
+from correctness_tests.scoring import assert_close, logits, nothing_compiles, on_cpu
+from correctness_tests.waiting import SOON, run_python, threads_of_xenc, until
 
 PAIRS = [("where is it", "here it is " * words) for words in range(8)]
-
-
-def eager(checkpoint) -> xenc.CrossEncoder:
-    return xenc.CrossEncoder(str(checkpoint), device="cpu", execution="packed-eager")
 
 
 @pytest.fixture
@@ -36,7 +27,7 @@ def begun():
 
 
 def test_close_ends_the_threads_and_a_later_call_starts_new_ones(tiny, begun):
-    model = eager(tiny)
+    model = on_cpu(tiny, "packed-eager")
     before = model.predict(PAIRS)
     assert begun()
     model.close()
@@ -47,7 +38,7 @@ def test_close_ends_the_threads_and_a_later_call_starts_new_ones(tiny, begun):
 
 
 def test_a_with_block_ends_the_threads(tiny, begun):
-    with eager(tiny) as model, suppress(LookupError):
+    with on_cpu(tiny, "packed-eager") as model, suppress(LookupError):
         model.predict(PAIRS)
         assert begun()
         raise LookupError
@@ -57,21 +48,12 @@ def test_a_with_block_ends_the_threads(tiny, begun):
 
 @pytest.mark.parametrize("execution", ["packed-eager", "packed"])
 def test_threads_end_with_their_model(one_layer, begun, execution):
-    model = xenc.CrossEncoder(str(one_layer), device="cpu", execution=execution)
+    model = on_cpu(one_layer, execution)
     model.predict(PAIRS)
     assert begun()
     del model
     gc.collect()
     assert until(lambda: not begun())
-
-
-def test_close_settles_every_future_and_a_later_call_is_answered(tiny):
-    model = eager(tiny)
-    waiting = [model.submit(PAIRS * 600) for _ in range(3)]
-    model.close()
-    done, not_done = futures.wait(waiting, timeout=SOON)
-    assert (len(done), len(not_done)) == (3, 0)
-    assert model.submit(PAIRS).result(SOON).shape == (8,)
 
 
 def test_an_exception_after_submit_ends_the_interpreter(tiny):
@@ -107,22 +89,8 @@ def test_models_trace_one_after_the_other_although_the_thread_of_the_first_has_e
     assert done.stdout == "traced\n", (done.returncode, done.stderr[-2000:])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_answers(tiny):
-    script = """
-        expected = model.predict(PAIRS)
-        child = os.fork()
-        if child == 0:
-            torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-            os._exit(0 if abs(model.predict(PAIRS) - expected).max() < 1e-5 else 3)
-        assert os.waitpid(child, 0)[1] == 0
-    """
-    done = run_python(script, tiny)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 def test_the_callers_number_of_threads_reaches_the_device(tiny, monkeypatch):
-    model, seen = eager(tiny), []
+    model, seen = on_cpu(tiny, "packed-eager"), []
     run, before = model.pipeline.forward, torch.get_num_threads()
     monkeypatch.setattr(
         model.pipeline, "forward", lambda batch: seen.append(torch.get_num_threads()) or run(batch)
@@ -151,32 +119,19 @@ def test_under_autocast_both_calls_answer_as_sentence_transformers(eager, plain)
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_the_callers_grad_mode_changes_nothing(warm, mode):
     expected = warm.predict(PAIRS, batch_size=4)
-    with watch_compiles() as watch, mode():
+    with nothing_compiles(), mode():
         scores = warm.predict(PAIRS, batch_size=4, convert_to_tensor=True)
-    assert watch.report.clean, watch.report.describe()
     assert not scores.requires_grad
     np.testing.assert_array_equal(scores.cpu().numpy(), expected)
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_of_a_model_at_work_has_threads_of_its_own(tiny, duplicate):
-    with eager(tiny) as model:
-        expected = model.predict(PAIRS)
-        with held(model):
-            going = model.submit(PAIRS)
-            with duplicate(model) as twin:
-                np.testing.assert_array_equal(twin.submit(PAIRS).result(SOON), expected)
-            assert not going.done()
-        np.testing.assert_array_equal(going.result(SOON), expected)
-
-
 def test_moving_a_model_leaves_it_fit_for_training(tiny):
-    with eager(tiny) as model:
+    with on_cpu(tiny, "packed-eager") as model:
         expected = model.predict(PAIRS)
         model._worker.on_device(model.to, torch.float64).result(SOON)
         assert not any(parameter.is_inference() for parameter in model.parameters())
         model.float()
-        np.testing.assert_allclose(model.predict(PAIRS, device="cpu"), expected, rtol=0, atol=1e-5)
+        assert_close(model.predict(PAIRS, device="cpu"), expected, 1e-5)
 
 
 def test_changing_the_execution_while_others_ask_changes_no_score(tiny):
@@ -186,12 +141,11 @@ def test_changing_the_execution_while_others_ask_changes_no_score(tiny):
     def ask() -> int:
         answers = 0
         while not stop.is_set():
-            scores = model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=4)
-            np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
+            assert_close(logits(model, PAIRS, batch_size=4), expected)
             answers += 1
         return answers
 
-    with eager(tiny) as model, ThreadPoolExecutor(4) as threads:
+    with on_cpu(tiny, "packed-eager") as model, ThreadPoolExecutor(4) as threads:
         asking = [threads.submit(ask) for _ in range(4)]
         for preset in ("sdpa-sorted", "eager-unsorted", "packed-eager", "eager-sorted") * 5:
             model.execution = preset
