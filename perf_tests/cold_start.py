@@ -14,7 +14,7 @@ import torch
 ROOT: Final = Path(__file__).parent.parent
 
 SCRIPT: Final = """
-import json, sys, time
+import json, os, sys, time
 seen = [("begin", time.monotonic())]
 import torch
 import xenc
@@ -28,7 +28,8 @@ model.predict(("a question", "a document"))
 seen.append(("score", time.monotonic()))
 steps = {name: at - before for (_, before), (name, at) in zip(seen, seen[1:])}
 from torch._dynamo.utils import counters
-print(json.dumps(steps | {key: count for key, count in counters["aot_autograd"].items()}))
+print(json.dumps(steps | {key: count for key, count in counters["aot_autograd"].items()}), flush=True)
+os._exit(0)  # the end of threads is no part of it
 """
 
 
@@ -40,7 +41,8 @@ def first_score(
     Args:
         model, device, dtype: the checkpoint, torch's device type, and what to compute in.
         cache_dir: of `warmup`.
-        compiler_cache: the compiler's own folder, empty if only `cache_dir` may help.
+        compiler_cache: the compiler's own folder, empty if only `cache_dir` may help. Triton's own is beside
+            it, and stays, as it does for a user.
         seconds: the time limit.
 
     Returns:
@@ -54,7 +56,12 @@ def first_score(
     found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(model), device, name, str(cache_dir)],
-        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiler_cache), "PYTHONPATH": found},
+        env={
+            **os.environ,
+            "TORCHINDUCTOR_CACHE_DIR": str(compiler_cache),
+            "PYTHONPATH": found,
+            "TRITON_CACHE_DIR": str(compiler_cache.parent / "triton"),
+        },
         capture_output=True,
         text=True,
         timeout=seconds,

@@ -44,11 +44,17 @@ def warm_up(request: Mapping[str, Any], paired: Paired, packages: Mapping[str, M
     """
     machine = Machine(request["device"])
     by_name = {each.name: each for each in paired.configurations}
-    wanted = [by_name[name] for name in request["configurations"]]
+    wanted = [_of_length(by_name[name], request.get("palindromes")) for name in request["configurations"]]
     models: dict[tuple[object, ...], ReadyModel] = {}
     arms = {each.name: arms_of(each, packages, request, models) for each in wanted}
     shared = all(model.shares_weights for model in list(models.values())[1:])
     return Warm(configurations=wanted, arms=arms, shares_weights=shared, machine=machine)
+
+
+def _of_length(configuration: PairedConfiguration, palindromes: int | None) -> PairedConfiguration:
+    """A configuration of at most so many palindromes; None for as many as it has."""
+    most = configuration.palindromes if palindromes is None else palindromes
+    return replace(configuration, palindromes=min(most, configuration.palindromes))
 
 
 def arms_of(

@@ -285,11 +285,21 @@ def test_rows_in_other_processes_take_turns_and_a_row_that_fails_costs_no_other(
     assert timed[0].waste < timed[1].waste
 
 
+def test_a_process_that_does_not_answer_in_time_is_ended_so_that_no_answer_is_taken_for_another(fleet):
+    told = {}
+    rows = [row for row in table_rows(REHEARSAL) if row.name in ("sdpa-sorted", "sdpa-unsorted")]
+    fleet.make_ready(rows, 1, 200.0, lambda row, remote, found: told.update({row.name: remote}))
+    with pytest.raises(RuntimeError, match="no answer after 0 s"):
+        told["sdpa-sorted"].ask("turn", REHEARSAL.workload.round(0), 1, seconds=0.0)
+    with pytest.raises(RuntimeError, match="its process has ended"):
+        told["sdpa-unsorted"].ask("turn", REHEARSAL.workload.round(0), 1)
+
+
 def test_a_row_that_is_not_ready_in_time_is_said_to_be_late(fleet):
     told = {}
     row = next(row for row in table_rows(REHEARSAL) if row.name == "packed")
     fleet.make_ready([row], 1, 0.5, lambda row, remote, found: told.update({row.name: (remote, found)}))
-    assert told == {"packed": (None, "not ready after 0 s")}
+    assert told == {"packed": (None, "not all rows of its model were ready after 0 s")}
     assert multiprocessing.active_children() == []
 
 

@@ -16,9 +16,6 @@ from perf_tests.side_by_side.contestant import Contestant
 from perf_tests.side_by_side.turns import Timed
 from perf_tests.workloads import Pair
 
-CHECKED: Final = 64
-"""Pairs whose scores are compared: the largest error of fewer varies too much to be a tolerance."""
-
 RANKED: Final = 128
 """Pairs whose order is compared with the oracle's."""
 
@@ -29,7 +26,6 @@ def check_answers(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], s
     timed.output_error, timed.output_tolerance = output_error(
         logits, pairs, model=setting.checkpoint(), device=setting.device,
         max_length=setting.workload.max_length, dtype=setting.dtype, quantize=contestant.row.quantize,
-        checked=min(len(pairs), CHECKED),
     )  # fmt: skip
 
 

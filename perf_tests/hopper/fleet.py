@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
+from unittest import mock
 
 from perf_tests.hopper.children import THREADS
 from perf_tests.hopper.rows import Row
@@ -28,18 +30,25 @@ class RemoteRow:
         waste: of its last turn.
     """
 
-    def __init__(self, row: Row, connection: Connection) -> None:
+    def __init__(self, row: Row, connection: Connection, end: Callable[[], object]) -> None:
         self.row, self.waste = row, None
-        self._connection = connection
+        self._connection, self._end = connection, end
 
     def ask(self, what: str, *given: Any, seconds: float = MOST_SECONDS) -> Any:
         """The result of a method of `Worker` for this row.
 
         Raises:
-            RuntimeError: it failed, or took longer.
+            RuntimeError: it failed, or its process has ended; one that takes longer is ended.
         """
-        self._connection.send((what, (self.row.name, *given)))
-        return received(self._connection, seconds)
+        try:
+            self._connection.send((what, (self.row.name, *given)))
+            answered = self._connection.poll(seconds)
+        except OSError as error:
+            raise RuntimeError("its process has ended") from error
+        if not answered:
+            self._end()  # or the next question would get this one's answer
+            raise RuntimeError(f"no answer after {seconds:.0f} s")
+        return received(self._connection)
 
     def turn(self, timed: Timed, pairs: Sequence[Pair], primed_on: int) -> None:
         """One turn, added to the record."""
@@ -51,14 +60,12 @@ class RemoteRow:
             timed.counts[name] = timed.counts.get(name, 0) + count
 
 
-def received(connection: Connection, seconds: float) -> Any:
-    """The next answer. Raises RuntimeError for an error, for silence, and for a process that died."""
-    if not connection.poll(seconds):
-        raise RuntimeError(f"no answer after {seconds:.0f} s")
+def received(connection: Connection) -> Any:
+    """The next answer. Raises RuntimeError for an error, and for a process that has ended."""
     try:
         right, result = connection.recv()
-    except EOFError as error:
-        raise RuntimeError("the process died") from error
+    except (EOFError, OSError) as error:
+        raise RuntimeError("its process has ended") from error
     if not right:
         raise RuntimeError(str(result).rstrip().splitlines()[-1]) from RuntimeError(result)
     return result
@@ -82,42 +89,52 @@ class Fleet:
         Args:
             rows: any.
             at_once: how many processes.
-            seconds: after which rows that are not ready are given up, and processes without others ended.
-            told: each row, as it comes.
+            seconds: after which rows that are not ready are given up, and with them their processes.
+            told: each row, as it comes; again, if its process is ended.
         """
         waiting, end = groups(rows), time.monotonic() + seconds
-        firsts = [group[0] for group in waiting]
         running: dict[Connection, list[Row]] = {}
+        whole: dict[Connection, list[Row]] = {}
         while (waiting or running) and time.monotonic() < end:
             while waiting and len(running) < at_once:
-                group = waiting.pop(0)
-                connection = self._started()
-                running[connection] = group
-                connection.send(("ready", (group[0].name,)))
-            for connection in wait(list(running), timeout=0.2):
-                assert isinstance(connection, Connection)
-                rest = _one_more(connection, running.pop(connection), told)
-                if rest:
-                    running[connection] = rest
-        for row in [row for group in (*running.values(), *waiting) for row in group]:
-            told(row, None, f"not ready after {seconds:.0f} s")
-        for connection, group in running.items():
-            if group[0] in firsts:
-                self._end(connection)
+                connection = self._started(waiting[0][0])
+                running[connection] = whole[connection] = waiting.pop(0)
+                _ask_for_first(connection, running, told)
+            for answered in wait(list(running), timeout=0.2):
+                assert isinstance(answered, Connection)
+                self._note(answered, running, told)
+        for group in waiting:
+            _lost(group, f"not ready after {seconds:.0f} s", told)
+        for connection in running:  # it would answer when something else is asked
+            self._end(connection)
+            _lost(whole[connection], f"not all rows of its model were ready after {seconds:.0f} s", told)
 
-    def _started(self) -> Connection:
+    def _note(self, connection: Connection, running: dict[Connection, list[Row]], told: Told) -> None:
+        """Take the answer of a process for its first row, and ask for the next."""
+        row = running[connection].pop(0)
+        try:
+            found = received(connection)
+        except RuntimeError as error:
+            told(row, None, str(error))
+        else:
+            told(row, RemoteRow(row, connection, partial(self._end, connection)), found)
+        _ask_for_first(connection, running, told)
+
+    def _started(self, row: Row) -> Connection:
         ours, theirs = self._context.Pipe()
-        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = THREADS
         process = self._context.Process(target=serve, args=(theirs, self._rehearse))
-        process.start()
+        threads = {} if row.is_autotuned else {"TORCHINDUCTOR_COMPILE_THREADS": THREADS}
+        with mock.patch.dict(os.environ, threads):
+            process.start()
         theirs.close()
         self._processes[ours] = process
         return ours
 
     def _end(self, connection: Connection) -> None:
-        process = self._processes.pop(connection)
-        process.kill()
-        process.join(5)
+        process = self._processes.pop(connection, None)
+        if process is not None:
+            process.kill()
+            process.join(5)
 
     def close(self) -> None:
         """End all processes."""
@@ -125,20 +142,19 @@ class Fleet:
             self._end(connection)
 
 
-def _one_more(connection: Connection, rows: list[Row], told: Told) -> list[Row]:
-    """Take the answer of a process for its first row, and ask for the next; those that are left."""
-    row, *rest = rows
+def _ask_for_first(connection: Connection, running: dict[Connection, list[Row]], told: Told) -> None:
+    """Ask a process for the first of its rows; a process without rows, or that has ended, runs no more."""
+    rows = running[connection]
     try:
-        found = received(connection, 1.0)
-    except RuntimeError as error:
-        told(row, None, str(error))
-    else:
-        told(row, RemoteRow(row, connection), found)
-    try:
-        if rest:
-            connection.send(("ready", (rest[0].name,)))
+        if rows:
+            connection.send(("ready", (rows[0].name,)))
     except OSError:
-        for lost in rest:
-            told(lost, None, "the process died")
-        return []
-    return rest
+        _lost(rows, "its process has ended", told)
+        rows = []
+    if not rows:
+        del running[connection]
+
+
+def _lost(rows: Sequence[Row], why: str, told: Told) -> None:
+    for row in rows:
+        told(row, None, why)

@@ -35,6 +35,8 @@ class GateAtOnce:
         request: what to measure; its fault is not used.
         repository: its working tree is the head.
         environment: variables of the processes.
+        fault: of the head in the second pass; None for the control's.
+        palindromes: of each configuration in a process, at most; None for as many as it has.
         lock: see `Campaign`; held from `start` to `close`.
 
     Attributes:
@@ -43,11 +45,12 @@ class GateAtOnce:
 
     def __init__(
         self, request: PairedRequest, repository: Path, environment: Mapping[str, str],
-        *, lock: Path | None = LOCK,
+        *, fault: str | None = None, palindromes: int | None = None, lock: Path | None = LOCK,
     ) -> None:  # fmt: skip
         self._request, self._repository, self._environment = request, repository, environment
         self._lock = lock
-        self._faults = (None, f"slow:{request.seeded:g}")
+        self._faults = (None, fault or f"slow:{request.seeded:g}")
+        self._palindromes = palindromes
         self._processes: list[WaitingProcess] = []
         self._open = ExitStack()
         self.results: dict[str, list[Result]] = {}
@@ -68,7 +71,8 @@ class GateAtOnce:
             for number in range(self._request.looks[0]):
                 asked = process_request(self._request, revisions.base, revisions.head, number=number)
                 process = WaitingProcess(
-                    f"measuring process {number}", self._request.command, {**asked, "turns": turns},
+                    f"measuring process {number}", self._request.command,
+                    {**asked, "turns": turns, "palindromes": self._palindromes},
                     folder / str(number), self._environment,
                 )  # fmt: skip
                 opened.callback(process.close)

@@ -77,8 +77,9 @@ def _request(results: Results) -> Found:
 
 
 def _steadiness(results: Results) -> Found:
-    each = min(_sound_requests(results), key=lambda each: each["p50_s"], default=None)
-    if each is None or each["requests"] < FEWEST_REQUESTS:
+    many = [each for each in _sound_requests(results) if each["requests"] >= FEWEST_REQUESTS]
+    each = min(many, key=lambda each: each["p50_s"], default=None)
+    if each is None:
         return None
     return each["p99_s"] / each["p50_s"], f"{each['execution']}, n = {each['requests']:,}"
 

@@ -64,7 +64,7 @@ def kernels(run: Run) -> None:
 def requests(run: Run) -> None:
     """One request a few times under several rows, often under the fastest; then requests of random sizes."""
     few, found = run.setting.few_requests, run.results.equal_requests
-    for name in (name for name in REQUESTED if name in run.ready):
+    for name in (name for name in REQUESTED if name in run.ready and run.results.row(name)):
         found.append(run.named(name).ask("equal_requests", few))
     best = min(found, key=lambda each: each["p50_s"])
     found.append(run.named(best["execution"]).ask("equal_requests", run.setting.equal_requests))
@@ -97,7 +97,8 @@ def modernbert(run: Run) -> None:
     setting = run.setting
     if setting.device == "cuda":
         commands = {each.name: ("-m", modular.__name__, each.name) for each in setting.geometries}
-        run_all(commands, SHARE_TO_COMPILE * run.seconds, compiling_environment(), ended)
+        limit = min(run.left, SHARE_TO_COMPILE * run.seconds)
+        run_all(commands, limit, compiling_environment(), ended)
     run.results.modular = modular.modular_rows(setting, setting.geometries, lambda: run.left > 0, run.say)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from perf_tests.hopper.fleet import Fleet, RemoteRow
@@ -48,10 +47,11 @@ class Run(Steps):
         return self.ready[name]
 
     def settle(self, seconds: float) -> None:
-        """Wait until nothing warms up any more, so that the device is idle, or for so many seconds."""
-        end = time.monotonic() + seconds
-        while self.gate is not None and not self.gate.ready and time.monotonic() < end:
-            time.sleep(0.2)
+        """Wait until the gate's processes are warm, so that the device is idle; end them if that fails."""
+        if self.gate is not None:
+            gate = self.gate
+            if self.guarded("gate", lambda: gate.wait_ready(seconds)) is not None:
+                self.gate = None
 
     def close(self) -> None:
         """End all processes."""

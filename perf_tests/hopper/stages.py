@@ -40,7 +40,7 @@ STAGES: Final = MappingProxyType(
         "all": Stage(
             seconds=525,
             parts=(
-                "ahead", "rows", "requests", "company", "profiles", "gate", "cold start", "modernbert",
+                "ahead", "rows", "requests", "company", "cold start", "gate", "profiles", "modernbert",
                 "landmark",
             ),
         ),

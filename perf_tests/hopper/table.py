@@ -15,24 +15,21 @@ from perf_tests.workloads import Pair
 from xenc.profiling.flops import device_peak, workload_flops
 from xenc.text.tokens import tokenize
 
-SHARE_TO_COMPILE: Final = 0.28
+SHARE_TO_PREPARE: Final = 0.4
 """Share of the run's time after which a row is given up that is not ready."""
 
-SHARE_TO_TUNE: Final = 0.18
-"""The same, for rows whose kernels are chosen by measurement."""
-
-SETTLE_S: Final = 45.0
+SETTLE_S: Final = 60.0
 """Longest wait for the gate's processes, which warm up at the same time."""
 
-SHARE_FOR_THE_REST: Final = 0.3
+SHARE_FOR_THE_REST: Final = 0.5
 """Share of the run's time that is left to other parts."""
 
 
 def rows_in_turns(run: Run) -> None:
     """Make the run's rows ready and time them.
 
-    Rows whose kernels are chosen by measurement are made ready last, one after the other: they need an idle
-    device.
+    Where kernels are chosen by measurement, the compiler takes the least time of each: that others warm up
+    meanwhile changes it little.
     """
     setting, results = run.setting, run.results
     rounds = [setting.workload.round(number) for number in range(setting.rounds)]
@@ -40,11 +37,8 @@ def rows_in_turns(run: Run) -> None:
     records = {row.name: Timed(group=row.group, name=row.name, batch_size=row.batch_size) for row in run.rows}
     results.rows = list(records.values())
     told = partial(_told, run, records)
-    tuned = [row for row in run.rows if row.is_autotuned]
-    by_rule = [row for row in run.rows if not row.is_autotuned]
-    run.fleet.make_ready(by_rule, setting.at_once, SHARE_TO_COMPILE * run.seconds, told)
+    run.fleet.make_ready(run.rows, setting.at_once, SHARE_TO_PREPARE * run.seconds, told)
     run.settle(SETTLE_S)
-    run.fleet.make_ready(tuned, 1, SHARE_TO_TUNE * run.seconds, told)
     _describe(run, rounds)
     ready = [(run.ready[name], timed) for name, timed in records.items() if name in run.ready]
     run.say(f"{len(ready)} of {len(run.rows)} rows take turns")
@@ -66,6 +60,7 @@ def _told(
     """Note what became of a row, and write the results."""
     if remote is None or isinstance(found, str):
         records[row.name].problem = run.results.problems[row.name] = str(found)
+        run.ready.pop(row.name, None)
         run.say(f"  {row.name}: {found}")
     else:
         vars(records[row.name]).update(vars(found))

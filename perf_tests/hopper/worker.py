@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from correctness_tests import oracle
 from perf_tests.hopper.answers import check_answers, check_ranking, differing_scores
 from perf_tests.hopper.contestants import Contestants
 from perf_tests.hopper.one_by_one import equal_requests, random_requests
@@ -59,6 +60,7 @@ class Worker:
         check_answers(contestant, timed, pairs, self._setting)
         if row.quantize is not None:
             check_ranking(contestant, timed, pairs, self._setting)
+        oracle._loaded.cache_clear()  # of its models each process would keep several
         return timed
 
     def turn(self, name: str, pairs: Sequence[Pair], primed_on: int) -> tuple[Timed, float | None]:
