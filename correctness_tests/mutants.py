@@ -99,16 +99,21 @@ def verdict(mutant: Mutant) -> tuple[str, bool]:
     return f"{mutant.name:36} {time.monotonic() - started:4.0f} s  {outcome}", killed
 
 
+def broken_laws(sets: Iterable[Sequence[str]]) -> list[str]:
+    """The first test that fails without a mutant, of each list of tests; each runs as for its mutant."""
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(AT_A_TIME) as pool:
+        tree = copy_tree(Path(directory))
+        found = pool.map(lambda tests: run_tests(tree, tests), sets)
+        return [first for status, first in found if status != 0]
+
+
 def main(names: Sequence[str]) -> int:
     if unknown := set(names) - {mutant.name for mutant in EVERY}:
         print(f"no mutant is called {', '.join(sorted(unknown))}")
         return 1
     chosen = [mutant for mutant in EVERY if not names or mutant.name in names]
-    with tempfile.TemporaryDirectory() as directory:
-        tree = copy_tree(Path(directory))
-        status, first = run_tests(tree, sorted({test for mutant in chosen for test in mutant.tests}))
-    if status != 0:
-        print(f"a law is broken before any mutant: {first}")
+    if broken := broken_laws({mutant.tests for mutant in chosen}):
+        print(f"a law is broken before any mutant: {broken[0]}")
         return 1
     survivors = 0
     with ThreadPoolExecutor(AT_A_TIME) as pool:
