@@ -26,7 +26,7 @@ PALINDROMES: Final = {"cuda": 3, "cpu": 200}
 
 BASELINE_ROWS: Final = "gpu-seed and (packed or bucketed or sdpa-sorted) and not compiled"
 
-SHARE_TO_CHECK: Final = 0.8
+SHARE_TO_CHECK: Final = 0.9
 """Share of the time for the gate's own check."""
 
 

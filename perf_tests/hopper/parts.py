@@ -118,7 +118,7 @@ def cold_start(run: Run) -> None:
     what = setting.checkpoint(), setting.device, setting.dtype
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "saved"
-        for number, name in enumerate(("nothing saved", "saved", "saved", "saved")):
+        for number, name in enumerate(("nothing saved", "saved", "saved")):
             if number > 1 and run.left <= 0:
                 return
             started = time.monotonic()

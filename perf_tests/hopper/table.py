@@ -21,7 +21,7 @@ SHARE_TO_PREPARE: Final = 0.4
 SETTLE_S: Final = 60.0
 """Longest wait for the gate's processes, which warm up at the same time."""
 
-SHARE_FOR_THE_REST: Final = 0.5
+SHARE_FOR_THE_REST: Final = 0.55
 """Share of the run's time that is left to other parts."""
 
 
