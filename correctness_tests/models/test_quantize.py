@@ -288,6 +288,14 @@ def test_int8_on_cuda_is_refused():
         check_device(on_cuda, "int8")
 
 
+def test_float8_on_an_old_gpu_is_refused_without_naming_int8_which_does_not_run_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
+    on_cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
+    with pytest.raises(ExecutionError, match=r"needs compute capability 8\.9.* Use quantize=None\.$"):
+        check_device(on_cuda, "float8")
+
+
 @pytest.mark.gpu
 def test_on_cuda_scores_are_right_and_nothing_compiles(one_layer):
     if torch.cuda.get_device_capability() < (8, 9):

@@ -125,14 +125,16 @@ def check_device(model: PreTrainedModel, kind: Quantization) -> None:
         if not has_int8_instructions(device):
             _warn_slow(str(device))
         return
-    remedy = "Use quantize='int8', or quantize=None."
     if device.type != "cuda":
-        raise ExecutionError(f"quantize='float8' needs CUDA, and the model is on {device}. {remedy}")
+        raise ExecutionError(
+            f"quantize='float8' needs CUDA, and the model is on {device}. Use quantize='int8', or "
+            "quantize=None."
+        )
     capability = torch.cuda.get_device_capability(device)
     if capability < FLOAT8_CAPABILITY:
         raise ExecutionError(
             f"quantize='float8' needs compute capability 8.9, and {torch.cuda.get_device_name(device)} "
-            f"({device}) has {capability[0]}.{capability[1]}. {remedy}"
+            f"({device}) has {capability[0]}.{capability[1]}. Use quantize=None."
         )
     if model.dtype != torch.bfloat16:
         raise ExecutionError(
