@@ -21,7 +21,7 @@ from perf_tests.arms import Arm
 from perf_tests.explain import one_pass, stage_seconds
 from perf_tests.extra_work import ExtraWork
 from perf_tests.faults import inject
-from perf_tests.turns import Turns
+from perf_tests.gate_turns import Turns
 from perf_tests.warm_arms import Warm, warm_up
 from perf_tests.workloads import Pair
 from xenc.gate.machine import Machine

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,24 +164,35 @@ def output_error(
     logits: np.ndarray, pairs: Sequence[Pair], *, model: Path, device: str, max_length: int,
     dtype: torch.dtype, quantize: str | None = None,
 ) -> OutputError:  # fmt: skip
-    """Compare logits [N] of N pairs with the float32 oracle's, on some short, long and middling pairs.
-
-    Tolerated in a lower precision than float32: twice the error of plain eager execution in that precision,
-    and one unit in the last place of the largest logit; quantized, twice that of torchao's own model run
-    eagerly, and one step of the largest logit.
-    """
+    """Compare logits [N] of N pairs with the float32 oracle's, on some short, long and middling pairs."""
     by_length = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
     stride = max(1, len(by_length) // (CHECKED_PAIRS - 1))
     rows = [*by_length[::stride][: CHECKED_PAIRS - 1], by_length[-1]]
     some = tuple(pairs[row] for row in rows)
-    exact = oracle_logits(model, device, some, max_length)
-    error = float(np.abs(logits[rows] - exact).max())
+    return judged(logits[rows], partial(oracle_logits, model, device, some, max_length), dtype, quantize)
+
+
+def judged(
+    logits: np.ndarray, plain: Callable[..., np.ndarray], dtype: torch.dtype, quantize: str | None
+) -> OutputError:
+    """Compare logits [N] with those of plain execution in float32.
+
+    Tolerated in a lower precision than float32: twice the error of plain eager execution in that precision,
+    and one unit in the last place of the largest logit; quantized, twice that of torchao's own model run
+    eagerly, and one step of the largest logit.
+
+    Args:
+        logits: to be judged, in `dtype`'s precision, or quantized.
+        plain: (dtype, quantize) -> logits [N] of the same pairs, each scored alone and eagerly.
+        dtype, quantize: what the model computes in.
+    """
+    exact = plain(torch.float32, None)
+    error = float(np.abs(logits - exact).max())
     if dtype == torch.float32 and quantize is None:
         return OutputError(error, FLOAT32_TOLERANCE)
-    eager = oracle_logits(model, device, some, max_length, dtype, quantize)
     step = _STEPS.get(quantize, torch.finfo(dtype).eps)
-    tolerance = 2 * float(np.abs(eager - exact).max()) + step * float(np.abs(exact).max())
-    return OutputError(error, tolerance)
+    own = float(np.abs(plain(dtype, quantize) - exact).max())
+    return OutputError(error, 2 * own + step * float(np.abs(exact).max()))
 
 
 _STEPS = {"int8": 1 / 127, "float8": torch.finfo(torch.float8_e4m3fn).eps}

@@ -28,7 +28,7 @@ SLOW = "slow:0.05"
 
 START = f"""
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from perf_tests.turns import Turns
+from perf_tests.gate_turns import Turns
 turns = Turns()
 request, result = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
 number = request["number"]

@@ -22,7 +22,7 @@ from perf_tests.hopper.smoke import look_at_all
 from perf_tests.hopper.table import rows_in_turns
 
 SHARE_TO_COMPILE: Final = 0.28
-"""Share of the time to fill the compiler's cache in."""
+"""Share of the run's time to compile ModernBERT's graphs in."""
 
 LONGEST_REQUESTS_S: Final = 75.0
 """Seconds for requests of random sizes."""

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,24 +20,18 @@ import numpy as np
 import sentence_transformers
 import torch
 
-from correctness_tests import oracle
 from perf_tests import causal_model, ettin_models, workloads
 from perf_tests.hopper.children import Ended, compiling_environment, run_all
 from perf_tests.hopper.results import sound
 from perf_tests.hopper.setting import ON_GPU, REHEARSAL, Setting
 from perf_tests.peers.peer import predicted
+from perf_tests.scorers import judged, oracle_logits
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder, Execution
 from xenc.compiling.watch import watch_compiles
 from xenc.gate.exact import compile_counts
 
 PAIRS: Final = 64
-
-_STEPS: Final = {"int8": 1 / 127, "float8": torch.finfo(torch.float8_e4m3fn).eps}
-"""Of the largest number that is quantized."""
-
-Reference = Callable[[torch.dtype], np.ndarray]
-"""dtype -> [N] logits of N pairs, each scored alone by plain eager execution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +72,11 @@ PATHS: Final = {
 TESTS: Final = {
     f"tests of {name}": ("-m", "pytest", f"correctness_tests/{name}", "-m", "gpu", "-q", "--no-header")
     for name in ("kernels", "models", "compiling", "layouts", "test_scores.py")
-} | {
-    "the single kernels' warm-up": ("-m", "perf_tests.hopper.kernels"),
 }
 """Arguments of Python, by name."""
+
+WARMS_UP: Final = {"warm-up of single kernels": ("-m", "perf_tests.hopper.kernels")}
+"""What runs beside the paths and the tests, and says nothing of them."""
 
 
 def look_at_all(setting: Setting, seconds: float, say: Callable[[str], object]) -> list[dict[str, Any]]:
@@ -92,10 +87,12 @@ def look_at_all(setting: Setting, seconds: float, say: Callable[[str], object]) 
     flag = () if setting is ON_GPU else ("--rehearse",)
     commands = {name: ("-m", "perf_tests.hopper.smoke", name, *flag) for name in names}
     if setting.device == "cuda":
-        commands |= TESTS
+        commands |= TESTS | WARMS_UP
     entries: list[dict[str, Any]] = []
 
     def ended(name: str, how: Ended) -> None:
+        if name in WARMS_UP:
+            return
         entry = _entry(name, how)
         entries.append(entry)
         say(f"  {name}: {_in_words(entry)}")
@@ -108,8 +105,7 @@ def _entry(name: str, how: Ended) -> dict[str, Any]:
     if how.problem is not None:
         return {"path": name, "problem": how.problem}
     if name in TESTS:
-        said = how.output.rstrip().splitlines()[-1:]
-        return {"path": name, "problem": None, "tests": said[0] if said else f"{how.seconds:.0f} s"}
+        return {"path": name, "problem": None, "tests": how.output.rstrip().splitlines()[-1]}
     lines = [line for line in how.output.splitlines() if line.startswith("{")]
     found: dict[str, Any] = json.loads(lines[-1])
     return {"path": name, "problem": None, "seconds": how.seconds, **found}
@@ -139,7 +135,8 @@ def look(path: SmokePath, setting: Setting) -> dict[str, Any]:
         logits, again = (predicted(model, pairs, 16) for _ in range(2))
     counts = {name: count for name, count in compile_counts(watch.report).items() if isinstance(count, int)}
     report = model.last_report
-    error, tolerance = _errors(logits, _reference(path, checkpoint, setting, pairs), setting.dtype, path)
+    plain = partial(_plain, path, checkpoint, setting.device, tuple(pairs))
+    error, tolerance = judged(logits, plain, setting.dtype, path.execution.quantize)
     return {
         "error": error, "tolerance": tolerance, "changed": int((logits != again).sum()),
         "late": sum(counts.values()), "graphs": warmup.graphs, "ready_s": ready_s,
@@ -148,34 +145,13 @@ def look(path: SmokePath, setting: Setting) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _errors(
-    logits: np.ndarray, reference: Reference, dtype: torch.dtype, path: SmokePath
-) -> tuple[float, float]:
-    """Largest distance from float32, and what is tolerated: see `scorers.output_error`."""
-    exact = reference(torch.float32)
-    quantize, largest = path.execution.quantize, float(np.abs(exact).max())
-    error = float(np.abs(logits - exact).max())
-    if dtype == torch.float32 and quantize is None:
-        return error, 1e-4 * max(1.0, largest)
-    plain = float(np.abs(reference(dtype) - exact).max())
-    return error, 2 * plain + _STEPS.get(quantize, torch.finfo(dtype).eps) * largest
-
-
-def _reference(path: SmokePath, checkpoint: Path, setting: Setting, pairs: Sequence[Pair]) -> Reference:
-    """The oracle's for a classifier; for other models those of sentence-transformers, one pair at a time."""
+def _plain(
+    path: SmokePath, checkpoint: Path, device: str, pairs: tuple[Pair, ...], dtype: torch.dtype,
+    quantize: str | None,
+) -> np.ndarray:  # fmt: skip
+    """[N] logits, each pair alone: the oracle's for the table's model, else sentence-transformers'."""
     if path.checkpoint is None:
-
-        def by_oracle(dtype: torch.dtype) -> np.ndarray:
-            quantize = None if dtype == torch.float32 else path.execution.quantize
-            return oracle.logits(
-                checkpoint, pairs, max_length=512, device=setting.device, dtype=dtype, quantize=quantize
-            )
-
-        return by_oracle
-    return partial(_one_by_one, checkpoint, setting.device, pairs)
-
-
-def _one_by_one(checkpoint: Path, device: str, pairs: Sequence[Pair], dtype: torch.dtype) -> np.ndarray:
+        return oracle_logits(checkpoint, device, pairs, 512, dtype, quantize)
     plain = sentence_transformers.CrossEncoder(
         str(checkpoint), device=device, max_length=512,
         model_kwargs={"dtype": dtype, "attn_implementation": "eager"},

@@ -40,7 +40,7 @@ STAGES: Final = MappingProxyType(
         "all": Stage(
             seconds=525,
             parts=(
-                "ahead", "rows", "requests", "company", "cold start", "gate", "profiles", "modernbert",
+                "ahead", "rows", "gate", "requests", "company", "cold start", "profiles", "modernbert",
                 "landmark",
             ),
         ),

@@ -1,4 +1,4 @@
-"""A measuring process that warms up and then waits for its turns: the parent's side of `perf_tests.turns`."""
+"""A measuring process that warms up and then waits for its turns: the parent's side of `gate_turns`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from perf_tests.turns import ready_file, turn_file
+from perf_tests.gate_turns import ready_file, turn_file
 from xenc.gate.paired.campaign import CampaignError, end_process, ending, last_lines, read_result
 from xenc.gate.paired.session import check_result
 
