@@ -113,7 +113,10 @@ BAD_EXECUTIONS = {
     "True buckets": ({"buckets": True}, r"True is not a positive number of tokens"),
     "an unknown layout": ({"layout": "ragged"}, r"layout='ragged' is not one of 'padded', 'bucketed', 'pack"),
     "an unknown attention": ({"attention": "flash"}, r"attention='flash' is not one of 'eager', 'sdpa'"),
-    "an unknown mode": ({"compile_mode": "fast"}, r"compile_mode='fast' is not one of None, 'default'"),
+    "an unknown mode": (
+        {"compile_mode": "fast"},
+        r"compile_mode='fast' is not one of None, 'auto', 'default'",
+    ),
     "dynamic by a number": ({"dynamic": 1}, r"dynamic=1 is not one of True, False, None"),
     "buckets of a packed batch": ({"buckets": 32}, r"buckets=32 are for layout='bucketed', not 'packed'"),
     "budgets of a padded batch": (
@@ -129,7 +132,7 @@ BAD_EXECUTIONS = {
         r"deterministic with token_budgets=\(512, 1024\).*Give one budget",
     ),
     "budgets that descend": ({"token_budgets": (1024, 512)}, r"\(1024, 512\) must strictly ascend"),
-    "compiling what is padded": ({"layout": "padded"}, r"compile_mode='default'.*Use layout='bucketed'"),
+    "compiling what is padded": ({"layout": "padded"}, r"compile_mode='auto'.*Use layout='bucketed'"),
 }
 
 

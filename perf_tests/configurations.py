@@ -14,7 +14,7 @@ from xenc.models.quantize import missing_torchao
 ROWS: Final = (
     "eager-unsorted", "eager-sorted", "sdpa-unsorted", "sdpa-sorted", "compiled-eager-sorted",
     "compiled-sdpa-sorted", "bucketed", "packed",
-    "packed-eager", "packed-deterministic", "packed-cudagraphs", "packed-int8", "packed-float8",
+    "packed-eager", "packed-deterministic", "packed-int8", "packed-float8",
 )  # fmt: skip
 """The presets that are timed on every workload; `perf_tests.techniques` has the others."""
 
@@ -23,7 +23,7 @@ REFERENCE: Final = "sdpa-sorted"
 
 ROUNDS: Final = 5
 
-_ELSEWHERE: Final = {"cpu": ("packed-cudagraphs", "packed-int8", "packed-float8"), "cuda": ("packed-int8",)}
+_ELSEWHERE: Final = {"cpu": ("packed-int8", "packed-float8"), "cuda": ("packed-int8",)}
 """Rows that repeat another one on this device, take minutes, or cannot run."""
 
 DEVICES: Final = [pytest.param("cpu", marks=pytest.mark.cpu), pytest.param("cuda", marks=pytest.mark.gpu)]

@@ -92,7 +92,10 @@ TECHNIQUES = (
         "bucketed, dynamic=None", "graphs",
         "hardly: the first shape's graph may be compiled for nothing", dynamic=None,
     ),
-    _preset("packed-cudagraphs", "compile mode", "a GPU that waits for launches: small requests"),
+    _fields(
+        "packed, launched one by one", "compile mode", "hardly: without CUDA graphs",
+        compile_mode="default",
+    ),
     _fields(
         "packed, max-autotune", "compile mode", "a GPU and a long-lived process", compile_mode="max-autotune"
     ),
@@ -100,8 +103,8 @@ TECHNIQUES = (
         f"packed, {_TUNED}", "compile mode", "as packed, max-autotune, with less memory", compile_mode=_TUNED
     ),
     _bucketed(
-        "bucketed, CUDA graphs", "compile mode",
-        "as packed-cudagraphs, for what cannot be packed", compile_mode="reduce-overhead",
+        "bucketed, launched one by one", "compile mode", "as packed, launched one by one",
+        compile_mode="default",
     ),
     _preset("compiled-sdpa-sorted", "compile mode", "as packed, max-autotune, for the same"),
     _bucketed(
@@ -132,8 +135,8 @@ SHORT = ("packed", "packed-eager", "sdpa-sorted, batch 1", "sdpa-sorted, batch 3
 
 def why_not(technique: Technique, device: str) -> str | None:
     """Why a technique cannot be measured on a device; None if it can."""
-    records = technique.execution.compile_mode == "reduce-overhead"
-    return "CUDA graphs are for CUDA" if records and device == "cpu" else None
+    launches = technique.execution.compile_mode == "default"
+    return "only CUDA has CUDA graphs to leave out" if launches and device == "cpu" else None
 
 
 def lacking(technique: Technique, device: str) -> str | None:

@@ -99,6 +99,22 @@ def rank_request(*, batch_size: int) -> Workload:
     return _request("rank-request", _RANK, batch_size)
 
 
+def crossed(*, queries: int, documents: int, batch_size: int) -> Workload:
+    """Every query with every document, as when hard negatives are mined: each text is tokenized once."""
+
+    def text(side: str, number: int) -> str:
+        generator = random.Random(f"crossed {side} {number}")
+        return " ".join(generator.choices(sentences(), k=generator.randint(2, 15)))
+
+    def draw(_: random.Random, index: int) -> Pair:
+        query, document = divmod(index, documents)
+        return text("query", query), text("document", document)
+
+    return Workload(
+        name="crossed", pairs_per_round=queries * documents, batch_size=batch_size, draw=draw, fresh=False
+    )
+
+
 def full(*, pairs: int, max_length: int) -> Workload:
     """Pairs that are all cut to max_length tokens."""
     return Workload(

@@ -12,7 +12,7 @@ Layout = Literal["padded", "bucketed", "packed"]
 Attention = Literal["eager", "sdpa"]
 Quantization = Literal["int8", "float8"]
 Products = Literal["torch", "onednn", "xenc", "cublaslt"]
-CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+CompileMode = Literal["auto", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 Buckets = int | Literal["powers-of-two", "max-length"] | tuple[int, ...]
 TokenBudgets = int | tuple[int, ...] | None
 
@@ -51,7 +51,8 @@ class Execution:
             or "cublaslt" for bfloat16 and float16: query, key and value are one product, on a copy of their
             weights, and GELU is applied inside a product, in its tanh form. With "cublaslt" call `warmup`
             again after writing through the `.data` of a query, key or value layer's parameter.
-        compile_mode: `torch.compile`'s mode, or None to run eagerly.
+        compile_mode: `torch.compile`'s mode, or None to run eagerly. "auto" is "reduce-overhead" (CUDA
+            graphs) on CUDA, unless a prefix is shared, and "default" elsewhere.
         dynamic: `torch.compile`'s dynamic: True for one graph for all shapes, False for one per shape, None
             to let PyTorch start static and generalize.
         strict: raise `CompileError` if something compiles after warm-up; otherwise warn once.
@@ -69,7 +70,7 @@ class Execution:
     share_prefix: bool = False
     quantize: Quantization | None = None
     products: Products | None = None
-    compile_mode: CompileMode | None = "default"
+    compile_mode: CompileMode | None = "auto"
     dynamic: bool | None = True
     strict: bool = False
 
@@ -128,6 +129,12 @@ class Execution:
                 "gives every batch a shape of its own, which cannot be warmed up. Use layout='bucketed', "
                 "or compile_mode=None."
             )
+
+    def compile_mode_on(self, device_type: str) -> str | None:
+        """`compile_mode` on a device of this type ("cpu", "cuda"), with "auto" replaced by what it means."""
+        if self.compile_mode != "auto":
+            return self.compile_mode
+        return "reduce-overhead" if device_type == "cuda" and not self.share_prefix else "default"
 
     @property
     def graph_settings(self) -> tuple[object, ...]:

@@ -23,7 +23,6 @@ PRESETS: Final = MappingProxyType(
         "packed-shared-prefix": Execution(share_prefix=True),
         "packed-int8": Execution(quantize="int8"),
         "packed-float8": Execution(quantize="float8"),
-        "packed-cudagraphs": Execution(compile_mode="reduce-overhead"),
     }
 )
 """The first six: what everybody does (eager or SDPA attention, sorted or not) and its compiled counterpart.
@@ -51,7 +50,10 @@ REPLACED: Final = MappingProxyType(
         "packed-max-autotune": 'Execution(compile_mode="max-autotune")',
         "packed-no-cudagraphs": 'Execution(compile_mode="max-autotune-no-cudagraphs")',
         "nested-eager": "'packed-eager'",
-        **dict.fromkeys(("packed-frozen", "nested", "tensorrt", "onnxruntime", "openvino"), "'packed'"),
+        **dict.fromkeys(
+            ("packed-cudagraphs", "packed-frozen", "nested", "tensorrt", "onnxruntime", "openvino"),
+            "'packed'",
+        ),
     }
 )
 """Presets of earlier versions, and what to write instead."""

@@ -255,8 +255,11 @@ def test_rows_of_one_model_share_a_process_and_rows_that_are_autotuned_do_not_sh
     )
     of = {row.name: number for number, group in enumerate(together) for row in group}
     assert of["compiled-sdpa-sorted"] == of["compiled-sdpa-unsorted"]
-    assert of["packed"] == of["packed-deterministic"] == of["packed, 8,192 tokens"]
-    assert len({of[name] for name in ("packed", "packed-cudagraphs", "packed-float8", "bucketed")}) == 4
+    assert of["packed"] == of["packed-deterministic"] == of["packed, 16,384 tokens"]
+    assert (
+        len({of[name] for name in ("packed", "packed, launched one by one", "packed-float8", "bucketed")})
+        == 4
+    )
     for group in together:
         assert len({row.is_autotuned for row in group}) == 1
 

@@ -47,6 +47,22 @@ def changed_global_state() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+@pytest.mark.parametrize(
+    ("fields", "on_cuda", "on_cpu"),
+    [
+        ({}, "reduce-overhead", "default"),
+        ({"layout": "bucketed"}, "reduce-overhead", "default"),
+        ({"share_prefix": True}, "default", "default"),
+        ({"compile_mode": "default"}, "default", "default"),
+        ({"compile_mode": "max-autotune"}, "max-autotune", "max-autotune"),
+        ({"compile_mode": None}, None, None),
+    ],
+)
+def test_cuda_graphs_are_recorded_on_cuda_unless_a_prefix_is_shared(fields, on_cuda, on_cpu):
+    execution = Execution(**fields)
+    assert (execution.compile_mode_on("cuda"), execution.compile_mode_on("cpu")) == (on_cuda, on_cpu)
+
+
 def test_warm_up_compiles_one_graph_for_all_shapes(one_layer):
     model = on_cpu(one_layer, LAX)
     report = model.warmup(batch_size=2, passes=1)

@@ -49,7 +49,7 @@ def test_rows_with_any_number_of_eos_share_a_batch(checkpoint, execution):
 def test_compiled_there_is_one_graph_for_all_lengths_and_nothing_compiles_after_warm_up(tmp_path, caplog):
     checkpoint = checkpoints.make(tmp_path, "t5", **checkpoints.T5)
     model = on_cpu(checkpoint, xenc.Execution(strict=True))
-    assert (model.execution.layout, model.execution.compile_mode) == ("bucketed", "default")
+    assert (model.execution.layout, model.execution.compile_mode) == ("bucketed", "auto")
     assert "execution.layout is now 'bucketed'" in caplog.text
     assert model.warmup(batch_size=5).graphs == 1
     with nothing_compiles():

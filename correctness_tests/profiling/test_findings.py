@@ -15,8 +15,9 @@ from xenc.profiling.kernel_names import CLASSES, by_class, class_of, shares_by_c
 from xenc.profiling.profile import PassProfile, Profile
 from xenc.profiling.report import markdown, table
 
+LAUNCHED = Execution(compile_mode="default")
 BUSY = Profile(
-    model="a-model", described="Execution packed (packed batches) on cuda.", execution=Execution(),
+    model="a-model", described="Execution packed (packed batches) on cuda.", execution=LAUNCHED,
     max_length=512, device="cuda", dtype="bfloat16", fastest_dtype="bfloat16",
     report=PredictReport(
         pairs=100, truncated_pairs=0, token_counts=(100,) * 100, all_tokens=10_200, waste=0.02, batches=2
@@ -53,7 +54,7 @@ SAID = [
     (changed(traced={"region_calls": 0}), "the forward pass ran eagerly", "TORCH_COMPILE_DISABLE"),
     (changed(graphs=4), "4 graphs are kept", None),
     (changed(traced={"busy_s": 0.006}), "idle the other 40%",
-     "the device waits for the host 40% of the time: try --execution packed-cudagraphs"),
+     "the device waits for the host 40% of the time: try --execution packed"),
     (changed(traced={"busy_s": 0.003}, stages={**BUSY.stages, "tokenize": 0.009, "forward": 0.003}),
      "idle the other 70%", "tokenizing took 90%"),
     (REPLAYED, "1 CUDA graph replay(s) a batch", None),
@@ -64,7 +65,7 @@ SAID = [
      "which cpu does not have", None),
     (changed(dtype="float32"), "Products in float32 take 60% of the time", "--dtype bfloat16"),
     (changed(fastest_dtype="float32"), "no instructions for bfloat16", "--dtype float32"),
-    (changed(execution=Execution(layout="bucketed"), report=WASTED),
+    (changed(execution=replace(LAUNCHED, layout="bucketed"), report=WASTED),
      "28.6% of the tokens that the device processed were padding", "--execution packed"),
     (changed(report=WASTED), "28.6% of the tokens", "2 batch(es) held 10000 tokens"),
     (changed(report={"truncated_pairs": 12}), "12 of 100 pairs were cut at 512 tokens", None),

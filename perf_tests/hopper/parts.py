@@ -66,6 +66,9 @@ def requests(run: Run) -> None:
     few, found = run.setting.few_requests, run.results.equal_requests
     for name in (name for name in REQUESTED if name in run.ready and run.results.row(name)):
         found.append(run.named(name).ask("equal_requests", few))
+    if run.left < LONGEST_REQUESTS_S:
+        run.results.problems["many requests"] = "no time was left"
+        return
     best = min(found, key=lambda each: each["p50_s"])
     found.append(run.named(best["execution"]).ask("equal_requests", run.setting.equal_requests))
     limit = min(LONGEST_REQUESTS_S, max(1.0, run.left))

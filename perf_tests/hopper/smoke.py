@@ -56,10 +56,10 @@ PATHS: Final = {
     **{
         name: SmokePath(execution=PRESETS[name])
         for name in (
-            "packed", "packed-eager", "packed-deterministic", "packed-cudagraphs", "packed-float8",
-            "bucketed",
+            "packed", "packed-eager", "packed-deterministic", "packed-float8", "bucketed",
         )
     },
+    "packed, launched one by one": SmokePath(execution=Execution(compile_mode="default")),
     "packed, cuBLASLt": SmokePath(execution=Execution(products="cublaslt")),
     "modernbert, packed": SmokePath(execution=PRESETS["packed"], checkpoint=smallest_modernbert),
     "causal, packed": SmokePath(execution=PRESETS["packed"], checkpoint=causal_model.small_causal),

@@ -28,8 +28,17 @@ STAGES: Final = MappingProxyType(
             seconds=240,
             parts=("smoke", "rows", "kernels"),
             rows=(
-                "packed", "packed, cuBLASLt", "packed-cudagraphs", "sentence-transformers, batch 64",
-                "sentence-transformers-compiled, batch 64", "compiled-sdpa-sorted",
+                "packed", "packed, launched one by one", "packed, cuBLASLt", "compiled-sdpa-sorted",
+                "sentence-transformers, batch 128", "sentence-transformers-compiled, batch 128",
+            ),
+        ),
+        "claim": Stage(
+            seconds=235,
+            parts=("ahead", "rows", "gate", "requests", "cold start"),
+            rows=(
+                "packed", "packed, launched one by one", "packed, 16,384 tokens", "packed, 65,536 tokens",
+                "packed, cuBLASLt", "packed-float8", "bucketed, launched one by one",
+                "sentence-transformers-compiled, batch 128",
             ),
         ),
         "table": Stage(

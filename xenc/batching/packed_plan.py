@@ -84,8 +84,8 @@ def token_budgets(
 ) -> Budgets:  # fmt: skip
     """The batch sizes of an execution.
 
-    Derived sizes are powers of two up to a sixteenth of the usual size, then multiples of that: on average
-    the last batch of a request is about 3% too large, and a small request is one batch.
+    Derived sizes are powers of two, then multiples of a 32nd of the usual size up to its half, then of a
+    sixteenth: on average the last batch of a request is about 3% too large, and a small request is one batch.
 
     Args:
         spec: `Execution.token_budgets`; None means `usual`.
@@ -108,10 +108,14 @@ def token_budgets(
     largest = max(usual, max_seqlen)
     if single:
         return Budgets((largest,), largest, max_seqlen, tokens_per_sequence)
-    step = max(SMALLEST_BUDGET, -(-usual // 16))
-    small = {SMALLEST_BUDGET << power for power in range(32) if SMALLEST_BUDGET << power < step}
+    step, fine = (max(SMALLEST_BUDGET, -(-usual // parts)) for parts in (16, 32))
+    small = {SMALLEST_BUDGET << power for power in range(32) if SMALLEST_BUDGET << power < fine}
     large = {usual << power for power in range(32) if usual << power < largest}
-    sizes = small | set(range(step, usual, step)) | large | {largest}
+    steps = {
+        *range(fine, usual // 2, fine),
+        *(size for size in range(step, usual, step) if 2 * size >= usual),
+    }
+    sizes = small | steps | large | {largest}
     return Budgets(tuple(sorted(sizes)), usual, max_seqlen, tokens_per_sequence)
 
 

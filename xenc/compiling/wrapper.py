@@ -11,11 +11,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
 
 import torch
+import torch._inductor.config
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from transformers import PreTrainedModel
@@ -35,6 +37,8 @@ with FakeTensorMode():
     """Without a GPU, CUDA builds of torch 2.11 keep using data of the first thread that traced, after it has
     ended: a segmentation fault. The importing thread seldom ends, so it traces first."""
 
+CUDAGRAPH_MODES: Final = ("reduce-overhead", "max-autotune")
+
 CUDAGRAPH_PASSES: Final = 3
 """CUDA graph trees run a shape once, record it the second time, and replay it from the third."""
 
@@ -49,6 +53,8 @@ _COMPILING: Final = {
     # otherwise each float of a module, such as a norm's epsilon, becomes a CPU tensor for every batch
     "specialize_float": True,
 }
+
+_UNWARNED: Final = {"triton.cudagraph_dynamic_shape_warn_limit": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +89,13 @@ class CompiledForward:
     ) -> None:
         self.strict, self._warned = execution.strict, False
         self._model, self._constants = model, constants
-        self._replays_cudagraphs = model.device.type == "cuda" and execution.compile_mode in (
-            "reduce-overhead",
-            "max-autotune",
-        )
+        mode = execution.compile_mode_on(model.device.type)
+        self._replays_cudagraphs = model.device.type == "cuda" and mode in CUDAGRAPH_MODES
         self._warm_shapes: set[tuple[int, int]] = set()
         self._have_run: set[tuple[int, int]] = set()
         self._own_function = _own_copy(function)
         self._compiled = torch.compile(
-            self._own_function, fullgraph=True, mode=execution.compile_mode, dynamic=execution.dynamic
+            self._own_function, fullgraph=True, mode=mode, dynamic=execution.dynamic
         )
 
     @property
@@ -142,11 +146,18 @@ class CompiledForward:
         if batch.shape in self._have_run:
             logits = self._call(batch)
         else:
-            with _SETTING, torch._dynamo.config.patch(**_COMPILING):
+            with _SETTING, torch._dynamo.config.patch(**_COMPILING), self._expected_recordings():
                 logits = self._call(batch)
             self._have_run.add(batch.shape)
         # the next replay of a CUDA graph overwrites its output
         return logits.clone() if self._replays_cudagraphs else logits
+
+    def _expected_recordings(self) -> AbstractContextManager[object]:
+        """PyTorch warns of many CUDA graphs, which warm-up records on purpose.
+
+        Not for the first shape: settings are part of the key of what it compiles in the compiler's cache.
+        """
+        return torch._inductor.config.patch(_UNWARNED) if self._have_run else nullcontext()
 
     def _call(self, batch: Batch) -> Tensor:
         logits: Tensor = self._compiled(self._model, *batch.arguments, *self._constants)

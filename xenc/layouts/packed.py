@@ -19,8 +19,11 @@ from ..serving.queue import BatchQueue, PackedQueue
 from ..text.tokens import TokenizedPairs
 from .base import Layout
 
-USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
+USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 32_768}
 """Tokens per batch. On a CPU the activations should fit the cache; a GPU needs many tokens to be busy."""
+
+ONE_BUDGET: Final = {"cpu": 2048, "cuda": 16_384}
+"""The same where batches have only one size, which small requests then have too."""
 
 TOKENS_PER_SEQUENCE: Final = {"cpu": (FEWEST_PER_SEQUENCE,), "cuda": (FEWEST_PER_SEQUENCE, 64, 128, 256)}
 """On a CPU an empty slot costs almost nothing; on a GPU attention starts as many blocks for it as for a
@@ -47,8 +50,9 @@ class PackedLayout(Layout):
             raise ExecutionError(f"layout='packed': {reranker.packing}. Use layout='bucketed'.")
         self._traits = reranker.packing
         self._targets = torch.tensor(reranker.targets, device=model.device) if reranker.targets else None
+        usual = ONE_BUDGET if execution.deterministic else USUAL_BUDGET
         self._budgets = token_budgets(
-            execution.token_budgets, reranker.max_length, usual=USUAL_BUDGET.get(model.device.type, 2048),
+            execution.token_budgets, reranker.max_length, usual=usual.get(model.device.type, 2048),
             single=execution.deterministic, tokens_per_sequence=self._tokens_per_sequence(),
         )  # fmt: skip
         text_config: Any = model.config.get_text_config()

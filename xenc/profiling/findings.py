@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from ..compiling.wrapper import CUDAGRAPH_MODES
 from .kernel_names import ATTENTION, COPIES, ELEMENTWISE, shares_by_class
 from .profile import Profile
 
@@ -13,9 +14,6 @@ NOISY, IDLE, WASTEFUL = 0.05, 0.15, 0.1
 
 MUCH: Final = {ATTENTION: 0.4, ELEMENTWISE: 0.3, COPIES: 0.1}
 """A class of kernels is reported above this share of the kernels' time."""
-
-_RECORDING: Final = ("reduce-overhead", "max-autotune")
-"""Modes of torch.compile that record CUDA graphs."""
 
 
 class Finding(NamedTuple):
@@ -51,8 +49,8 @@ def _compilation(profile: Profile) -> Iterator[Finding]:
 
 
 def _cudagraphs(profile: Profile) -> Iterator[Finding]:
-    mode, skips = profile.execution.compile_mode, profile.cudagraph_skips
-    if mode not in _RECORDING:
+    mode, skips = profile.execution.compile_mode_on(profile.device), profile.cudagraph_skips
+    if mode not in CUDAGRAPH_MODES:
         return
     if profile.device != "cuda":
         yield Finding(f"compile_mode={mode!r} records CUDA graphs, which {profile.device} does not have.")
@@ -97,10 +95,10 @@ def _against_idling(profile: Profile, idle: float) -> str:
         )
     if profile.device != "cuda":
         return f"{idle:.0%} is Python and PyTorch between the kernels: larger batches have fewer gaps"
-    if profile.execution.compile_mode in _RECORDING:
+    if profile.execution.compile_mode_on(profile.device) in CUDAGRAPH_MODES:
         return f"the device waits {idle:.0%} of the time even with CUDA graphs: score more pairs in one call"
     return (
-        f"the device waits for the host {idle:.0%} of the time: try --execution packed-cudagraphs, where the "
+        f"the device waits for the host {idle:.0%} of the time: try --execution packed, where the "
         "host launches all kernels of a batch at once"
     )
 
