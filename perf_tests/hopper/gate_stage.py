@@ -72,10 +72,10 @@ def finish_gate(run: Run, gate: GateAtOnce, seconds: float) -> None:
         found = gate.measure(lambda line: run.say(f"  {line}"), deadline - run.elapsed)
     finally:
         gate.close()
+        with gzip.open(run.out / "gate.json.gz", "wt", encoding="utf-8") as file:  # also of a pass cut short
+            json.dump(gate.results, file)
     run.results.gate = found
     run.results.problems |= _unexpected(found)
-    with gzip.open(run.out / "gate.json.gz", "wt", encoding="utf-8") as file:
-        json.dump(gate.results, file)
 
 
 def _unexpected(found: dict[str, Any]) -> dict[str, str]:
