@@ -330,4 +330,4 @@ CHANGES: dict[str, Change] = {
 }  # fmt: skip
 
 NEUTRAL = (hook_on_the_model, adapters_scale, other_precision, device, frozen, training, evaluating, compiled)
-"""After these alone scores are as before: sentence-transformers calls the model's `forward`, past its hooks."""
+"""After these alone scores are as before: sentence-transformers calls its `forward`, not its hooks."""

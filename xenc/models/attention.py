@@ -51,6 +51,9 @@ class Attention:
         before = [config._attn_implementation for config in self._configs]
         if self._checked is None:
             self._checked = self._check()
+        if before == self._checked:
+            yield
+            return
         try:
             self._set(self._checked)
             yield
@@ -72,5 +75,4 @@ class Attention:
 
     def _set(self, names: list[str | None]) -> None:
         for config, name in zip(self._configs, names, strict=True):
-            if config._attn_implementation != name:
-                config._attn_implementation = name
+            config._attn_implementation_internal = name  # as transformers does, to leave configs within alone
