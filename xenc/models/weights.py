@@ -119,14 +119,13 @@ def _fingerprints(weights: list[Tensor], shares: int, only: int) -> list[int]:
     for number, part in enumerate(weights, start=1):
         words = part.contiguous().view(-1).view(torch.int16)
         lines = functional.pad(words, (0, -len(words) % _LINE)).view(-1, _LINE)
-        wanted = torch.arange(max(shares, len(lines))) % len(lines) if only < 0 else None
-        if wanted is None:
-            wanted = torch.arange(only % len(lines) if len(lines) < shares else only, len(lines), shares)
-            wanted = wanted[:1] if len(lines) < shares else wanted
-        sums = (lines[wanted].long() * torch.arange(1, _LINE + 1)).sum(1)
-        sums = functional.pad(sums, (0, -len(sums) % len(found))).view(-1, len(found)).sum(0)
-        found += number * sums
-    return found.tolist()
+        if len(lines) < shares:  # so that each share has a line
+            lines = lines[torch.arange(shares) % len(lines)]
+        looked = lines if only < 0 else lines[only::shares]
+        sums = (looked.long() * torch.arange(1, _LINE + 1)).sum(1)
+        found += number * functional.pad(sums, (0, -len(sums) % len(found))).view(-1, len(found)).sum(0)
+    numbers: list[int] = found.tolist()
+    return numbers
 
 
 class Steps:
