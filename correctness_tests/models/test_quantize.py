@@ -203,6 +203,15 @@ def test_without_the_library_a_weight_written_through_data_is_noticed_by_the_nex
     assert np.abs(logits(eager) - before).max() > 0.1
 
 
+def test_a_warm_up_reads_weights_anew_where_nothing_looks_at_them(one_layer, monkeypatch):
+    monkeypatch.setattr("xenc.models.weights.Contents.changed", lambda self: False)
+    eager = made(one_layer)
+    before = logits(eager)
+    eager.transformers_model.bert.encoder.layer[0].output.dense.weight.data.mul_(-3)
+    eager.warmup()
+    assert np.abs(logits(eager) - before).max() > 0.1
+
+
 def test_a_fused_step_is_noticed_where_weights_cannot_be_read(one_layer, monkeypatch):
     """As on a GPU, where reading them would wait for it."""
     monkeypatch.setattr("xenc.models.weights.Contents.changed", lambda self: False)
