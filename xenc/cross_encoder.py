@@ -42,8 +42,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     """A sentence-transformers `CrossEncoder` whose `predict` and `rank` run an `Execution`.
 
     Same constructor, same calls, same scores. Calls with process pools, lists of devices, multimodal inputs,
-    custom modules or processing arguments, and models on which somebody's code hangs (hooks, for instance), go
-    to sentence-transformers' own `predict`, logged once at INFO.
+    custom modules or processing arguments, and models on which somebody's code hangs (hooks, for instance),
+    go to sentence-transformers' own `predict`, logged once at INFO.
     Calls from many threads share batches. The model's own threads end with `close`, with the `with` block,
     or with the model.
 
