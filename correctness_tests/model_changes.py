@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Callable
 
+import sentence_transformers
 import torch
 from tokenizers import normalizers
 from torch import nn
@@ -234,6 +235,13 @@ def patched_class(model) -> Undo:
     return lambda: setattr(kind, "forward", own)
 
 
+def patched_step(model) -> Undo:
+    kind = sentence_transformers.CrossEncoder
+    own = kind._inference
+    kind._inference = functools.wraps(own)(lambda self, *given, **named: -own(self, *given, **named))
+    return lambda: setattr(kind, "_inference", own)
+
+
 def other_precision(model) -> Undo:
     model.transformers_model.to(torch.float64)
     return lambda: model.transformers_model.to(torch.float32)
@@ -312,7 +320,7 @@ ATTACHED: tuple[Change, ...] = (
     hook_on_the_pooler, hook_on_the_classifier, hook_on_a_layer, pre_hook_on_the_pooler, pre_hook_on_a_layer,
     hook_on_the_model, hook_on_the_cross_encoder, hook_on_the_first_module, pre_hook_on_the_first_module,
     global_hook, pooler_of_somebody, layer_that_mixes_tokens, forward_of_the_model, forward_of_the_pooler,
-    patched_class, attention_of_somebody,
+    patched_class, patched_step, attention_of_somebody,
 )  # fmt: skip
 """Somebody's code, which sentence-transformers runs. All can be undone."""
 

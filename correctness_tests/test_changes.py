@@ -124,6 +124,21 @@ def test_a_subclass_that_overrides_a_step_of_predict_has_it_called(checkpoint):
     )
 
 
+def test_a_model_that_was_compiled_runs_what_it_was_compiled_with(checkpoint):
+    ran = []
+
+    def backend(graph, inputs):
+        return lambda *arguments: ran.append(1) or graph.forward(*arguments)
+
+    with made(checkpoint, "packed-eager") as model:
+        assert_right(model)
+        model.compile(backend=backend)
+        assert_right(model)
+        count = len(ran)
+        model.predict(PAIRS)
+        assert len(ran) > count > 0
+
+
 def test_what_is_attached_is_said_once(checkpoint, caplog):
     model = made(checkpoint, "packed-eager")
     model.transformers_model.classifier.register_forward_hook(model_changes.mixed)

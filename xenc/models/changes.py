@@ -87,7 +87,8 @@ class Look:
         self._dicts = [each for each in dicts if isinstance(each, dict)]  # torch.jit has others
         values = chain.from_iterable(map(dict.values, attributes))
         self._lists = [value for value in values if isinstance(value, list)]
-        self._own = vars(first)
+        self._own, parts = vars(first), {type(part): None for part in (first, *first.children())}
+        self._steps = [(kind, step) for kind in parts for step in _STEPS if hasattr(kind, step)]
         self._seen = self._objects()
 
     def _objects(self) -> list[object]:
@@ -96,6 +97,7 @@ class Look:
             len(_OWN_STEPS & self._own.keys()),
             *map(type, self._modules),
             *_code_of(self._kinds),
+            *(getattr(kind, step) for kind, step in self._steps),
             *chain.from_iterable(map(dict.values, self._dicts)),
             *chain.from_iterable(self._lists),
         ]
