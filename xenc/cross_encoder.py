@@ -21,6 +21,7 @@ from .errors import ModelError
 from .execution import Execution
 from .kernels.library import build_in_background
 from .layouts.choice import possible_execution
+from .models.changes import Look
 from .models.first_step import FIRST_STEP_MODULES, FirstStepScorer, first_step_scorer
 from .models.loading import ask, first_step_modules, loading_errors, restore_weights, runs_on_processor
 from .models.reranker import Reranker, current_reranker, reader_for
@@ -41,7 +42,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     """A sentence-transformers `CrossEncoder` whose `predict` and `rank` run an `Execution`.
 
     Same constructor, same calls, same scores. Calls with process pools, lists of devices, multimodal inputs,
-    custom modules or processing arguments go to sentence-transformers' own `predict`, logged once at INFO.
+    custom modules or processing arguments, and models on which somebody's code hangs (hooks, for instance),
+    go to sentence-transformers' own `predict`, logged once at INFO.
     Calls from many threads share batches. The model's own threads end with `close`, with the `with` block,
     or with the model.
 
@@ -65,6 +67,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     last_report: PredictReport | None = None
     """Token counts and padding of the last call that the pipeline answered."""
 
+    _look: Look | None = None
+
     _module_classes = MappingProxyType(dict.fromkeys(FIRST_STEP_MODULES, FirstStepScorer))
     """Our own module is loaded without trust_remote_code."""
 
@@ -76,9 +80,9 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         first_step: FirstStep | None = None,
         **kwargs: Any,
     ) -> None:
-        self._execution, self._admission = resolve_execution(execution), Admission(max_waiting_pairs)
+        self._asked, self._admission = resolve_execution(execution), Admission(max_waiting_pairs)
         self._first_step = first_step
-        if self._execution.layout == "packed" and runs_on_processor(kwargs.get("device")):
+        if self._asked.layout == "packed" and runs_on_processor(kwargs.get("device")):
             build_in_background()
         name = args[0] if args else kwargs.get("model_name_or_path")
         with loading_errors(name):
@@ -89,6 +93,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         self._worker = Worker()
         self._pipeline: Pipeline | None = None
         self._said: set[str] = set()
+        self._runs: Execution | None = None
+        self._remarks: list[str] = []
         self._prepare()  # raises here, rather than at the first request, for buckets that do not fit
 
     def _load_default_modules(self, model_name_or_path: str, **loading: Any) -> Any:  # type: ignore[override]
@@ -104,16 +110,19 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     @property
     def execution(self) -> Execution:
-        """How pairs are scored. Setting it keeps the compiled graphs if they still fit."""
-        return self._execution
+        """How pairs are scored: as asked for, or what the model can run instead, for as long as it cannot.
+
+        Setting it keeps the compiled graphs if they still fit.
+        """
+        return self._runs or self._asked
 
     @execution.setter
     def execution(self, execution: Execution | str) -> None:
-        before, self._execution = self._execution, resolve_execution(execution)
+        before, self._asked = self._asked, resolve_execution(execution)
         try:
             self._prepare()
         except Exception:
-            self._execution = before
+            self._asked = before
             raise
 
     @property
@@ -264,18 +273,37 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     def _prepare(self, reranker: Reranker | str | None = None) -> Pipeline | str:
         """The pipeline of the model as it is now, with the graphs that still fit; or why there is none."""
         with self._lock:
-            reranker = reranker or current_reranker(self)
+            reranker = reranker or current_reranker(self, self._looked())
             if isinstance(reranker, str):
+                self._runs = None
                 return reranker
-            execution = self._execution = possible_execution(reranker, self._execution)
+            execution = self._possible(reranker)
             current, reuse = self._pipeline, None
             if current is not None and current.is_of(reranker):
                 if current.execution == execution and current.reads_like(reranker):
+                    self._runs = execution
                     return current
                 if current.execution.graph_settings == execution.graph_settings:
                     reuse = current
             self._pipeline = Pipeline(reranker, reader_for(self, reranker), execution, self._worker, reuse)
+            self._runs = execution
             return self._pipeline
+
+    def _possible(self, reranker: Reranker) -> Execution:
+        """What the model can run of the execution that was asked for; what is new about it is logged."""
+        remarks: list[str] = []
+        execution = possible_execution(reranker, self._asked, remarks.append)
+        for remark in remarks if remarks != self._remarks else ():
+            logger.warning(remark)
+        self._remarks = remarks
+        return execution
+
+    def _looked(self) -> Look:
+        """What hangs on the modules as they are now."""
+        look = self._look
+        if look is None or not look.holds():
+            look = self._look = Look(self)
+        return look
 
     def _route(
         self, listed: list[Any], apply_softmax: bool | None, *, device: Any = None, pool: Any = None,
@@ -286,10 +314,10 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         slow = slow_call(self, pairs, apply_softmax, device, pool, others)
         if slow is None and not pairs:
             return None
-        reranker = slow or current_reranker(self)
+        reranker = slow or current_reranker(self, self._looked())
         if not isinstance(reranker, str) and device is not None:
             self._worker.on_device(self.to, device).result()
-            reranker = current_reranker(self)
+            reranker = current_reranker(self, self._looked())
         if isinstance(reranker, str):
             if reranker not in self._said:
                 self._said.add(reranker)
@@ -303,7 +331,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     ) -> Future[Any]:
         with self._admission.accept(len(pairs)) as leave:
             with self._lock:
-                self.eval()
+                if reranker.look is None or reranker.look.training:
+                    self.eval()  # which visits every module
                 pipeline = self._prepare(reranker)
             assert isinstance(pipeline, Pipeline)
             tokenize = pipeline.reader.for_request(prompt)
@@ -328,7 +357,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but graphs, locks and threads."""
-        return {**self.__dict__, "_pipeline": None, "_lock": None, "_worker": None}
+        return {**self.__dict__, "_pipeline": None, "_look": None, "_lock": None, "_worker": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]

@@ -43,8 +43,8 @@ class Execution:
         quantize: None for the model's own dtype; "int8" or "float8" for the encoder's matrix products in
             eight bits, with weights scaled by row and activations dynamically by token. The model itself is
             not changed. "float8" needs CUDA, compute capability 8.9 and a bfloat16 model; "int8" is
-            for CPUs, and needs torchao where there is no VNNI. Where no C++ kernels could be built, call
-            `warmup` again after writing through a parameter's `.data`.
+            for CPUs, and needs torchao where there is no VNNI. With "float8" call `warmup` again after
+            writing through a parameter's `.data`.
         products: the implementation of the encoder's matrix products in packed batches. On a CPU: "torch",
             "onednn", or "xenc" for our own kernels, which keep a reordered copy of the weights; None takes
             the fastest, measured once and named in the warm-up report. On CUDA: "torch", which None takes,

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from .batching.plan import Plan
 from .compiling.cold_start import load_graphs, save_graphs
@@ -17,6 +16,7 @@ from .compiling.prefix_cache import Compiled
 from .compiling.wrapper import Batch, WarmupReport
 from .execution import Execution
 from .layouts.choice import layout_of
+from .models.attention import Attention
 from .models.kernel_twin import twin_for
 from .models.reranker import Reranker
 from .serving.request import check_batch_size
@@ -58,15 +58,15 @@ class Pipeline(Scheduler):
         reuse: Pipeline | None = None,
     ) -> None:
         self.reranker, self.reader, self.execution = reranker, reader, execution
-        self.model, self._graph_key = reranker.model, reranker.graph_key
+        self.model, self._graph_key, self._look = reranker.model, reranker.graph_key, reranker.look
         compiled: Compiled | None = None
         if reuse is None:
             self._twin, self.products = twin_for(self.model, execution)
         else:
             self._twin, self.products, compiled = reuse._twin, reuse.products, reuse.compiled
         runs = self.model if self._twin is None else self._twin.model
-        self._attending = _attending(runs)
         self._layout = layout_of(reranker, execution, model=runs, compiled=compiled)
+        self._attention = Attention(runs, self._layout.attention)
         self.compiled: Compiled | None = self._layout.compiled
         super().__init__(worker, self._layout.queue(), self._layout.collator)
 
@@ -77,8 +77,14 @@ class Pipeline(Scheduler):
 
     def is_of(self, reranker: Reranker) -> bool:
         """Whether graphs, twin and collator still fit a model; its tokenization may differ."""
-        same = self._graph_key == reranker.graph_key
-        return same and (self._twin is None or self._twin.is_of(reranker.model))
+        if self._graph_key != reranker.graph_key or not (self._twin is None or self._twin.fits()):
+            return False
+        look = reranker.look
+        if look is not None and self._look is not None and look is not self._look:
+            if not look.same(self._look, settings=self._twin is not None):
+                return False
+            self._look = look
+        return True
 
     def reads_like(self, reranker: Reranker) -> bool:
         """Whether a model's pairs are tokenized as in this pipeline."""
@@ -110,8 +116,7 @@ class Pipeline(Scheduler):
             return WarmupReport(products=self.products)
         if folder is not None:
             load_graphs(folder)
-        with torch.inference_mode():
-            self._use_attention()
+        with torch.inference_mode(), self._attention.lent():
             report = self.compiled.warmup(self.every_shape(batch_size), passes)
         if folder is not None:
             save_graphs(folder)
@@ -128,21 +133,7 @@ class Pipeline(Scheduler):
 
     def forward(self, batch: Any) -> Tensor:
         """The logits of a batch, by the model's weights as they are now; on the device's thread."""
-        self._use_attention()
         if self._twin is not None:
             self._twin.follow()
-        return self._layout.forward(batch)
-
-    def _use_attention(self) -> None:
-        for part in self._attending:
-            if part.config._attn_implementation != self._layout.attention:
-                part.set_attn_implementation(self._layout.attention)
-
-
-def _attending(model: PreTrainedModel) -> tuple[PreTrainedModel, ...]:
-    """The modules whose attention must be set: the model, and T5's encoder and decoder, which have their own
-    configurations and which transformers 5.17 leaves out when it sets the model's attention.
-    """
-    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
-    alike = {id(part.config): part for part in parts if type(part.config) is type(model.config)}
-    return tuple(alike.values())
+        with self._attention.lent():
+            return self._layout.forward(batch)

@@ -12,6 +12,7 @@ from torch import nn
 import xenc
 from correctness_tests.kernels.test_twin import PAIRS, logits, made
 from xenc import watch_compiles
+from xenc.kernels.library import Library
 from xenc.models.kernel_twin import KernelTwin
 from xenc.models.weights import Contents
 
@@ -129,7 +130,12 @@ def test_a_bias_that_is_gone_is_gone_from_the_next_score(checkpoint):
     np.testing.assert_allclose(logits(model), expected(model), rtol=1e-4, atol=1e-4)
 
 
-def test_small_weights_that_are_written_as_a_whole_show_at_once_however_many_looks_there_were():
+@pytest.mark.parametrize("built", [True, False], ids=["in C++", "by PyTorch"])
+def test_small_weights_that_are_written_as_a_whole_show_at_once_however_many_looks_there_were(
+    monkeypatch, built
+):
+    if not built:
+        monkeypatch.setattr("xenc.models.weights.library", lambda: Library(missing="no compiler"))
     weights = [torch.randn(300, 64), torch.randn(384), torch.randn(3)]
     contents = Contents(lambda: weights)
     contents.remember()
@@ -153,7 +159,10 @@ def test_one_number_written_through_data_shows_within_as_many_batches_as_there_a
     np.testing.assert_allclose(after, expected(model)[:1], rtol=1e-4, atol=1e-4)
 
 
-def test_contents_notice_a_change_of_any_number_within_a_round_and_no_other():
+@pytest.mark.parametrize("built", [True, False], ids=["in C++", "by PyTorch"])
+def test_contents_notice_a_change_of_any_number_within_a_round_and_no_other(monkeypatch, built):
+    if not built:
+        monkeypatch.setattr("xenc.models.weights.library", lambda: Library(missing="no compiler"))
     weights = [torch.randn(37, 50), torch.randn(3), torch.randn(700).bfloat16()]
     contents = Contents(lambda: weights)
     contents.remember()

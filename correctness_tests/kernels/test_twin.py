@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import xenc
 from correctness_tests import checkpoints, oracle
-from correctness_tests.kernels.test_replace import EXPECTED
+from correctness_tests.kernels.test_replace import EXPECTED, LowRank
 from correctness_tests.strategies import FEW
 from perf_tests import workloads
 from xenc import Execution, ExecutionError, watch_compiles
@@ -135,8 +135,9 @@ def test_the_twin_shares_what_it_does_not_hold(one_layer):
 @WAYS
 def test_a_model_that_cannot_have_them_is_refused_with_the_reason(tmp_path, one_layer, way, monkeypatch):
     model = made(one_layer, None)
-    model.transformers_model.classifier.register_forward_hook(lambda *_: None)
-    with pytest.raises(ExecutionError, match=f"products='{way}': somebody's hooks.*Use products=None"):
+    output = model.transformers_model.bert.encoder.layer[0].output
+    output.dense = LowRank(output.dense)
+    with pytest.raises(ExecutionError, match=f"products='{way}': somebody's LowRank.*Use products=None"):
         model.execution = Execution(products=way, compile_mode=None)
 
 

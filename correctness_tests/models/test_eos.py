@@ -59,12 +59,20 @@ def test_compiled_there_is_one_graph_for_all_lengths_and_nothing_compiles_after_
 
 def test_encoder_and_decoder_attend_as_the_execution_says(tmp_path):
     model = on_cpu(checkpoints.make(tmp_path, "t5", **checkpoints.T5))
+    parts = [part for part in model.transformers_model.modules() if isinstance(part, PreTrainedModel)]
+    assert len(parts) == 4
     for attention in ("sdpa", "eager", "sdpa"):
-        model.execution = f"{attention}-sorted"
+        model.execution, seen = f"{attention}-sorted", []
+        forward = model.pipeline._layout.forward
+
+        def look(batch, forward=forward, seen=seen):
+            seen.append({part.config._attn_implementation for part in parts})
+            return forward(batch)
+
+        model.pipeline._layout.forward = look
         model.predict(PAIRS)
-        parts = [part for part in model.transformers_model.modules() if isinstance(part, PreTrainedModel)]
-        assert len(parts) == 4
-        assert {part.config._attn_implementation for part in parts} == {attention}
+        assert seen[0] == {attention}
+        assert {part.config._attn_implementation for part in parts} == {"sdpa"}
 
 
 def test_a_pair_without_eos_is_refused_and_not_read_elsewhere(tmp_path):

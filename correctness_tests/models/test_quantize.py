@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from dataclasses import replace
 from functools import partial
@@ -11,9 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import _global_optimizer_post_hooks
 
 import xenc
-from correctness_tests import checkpoints, oracle
+from correctness_tests import checkpoints, model_changes, oracle
 from correctness_tests.kernels.test_twin import PAIRS, logits
 from correctness_tests.scoring import assert_close, nothing_compiles, on_cpu
 from xenc import Execution, ExecutionError, NotInstalledError
@@ -190,7 +192,7 @@ def test_a_changed_weight_is_noticed(eager, change):
     assert np.abs(after - before).max() > 2 * np.abs(after - logits(eager)).max()
 
 
-def test_without_the_library_a_weight_written_through_data_is_noticed_by_the_next_warm_up(
+def test_without_the_library_a_weight_written_through_data_is_noticed_by_the_next_batch(
     one_layer, monkeypatch
 ):
     monkeypatch.setattr("xenc.models.weights.library", lambda: Library(missing="no compiler"))
@@ -198,8 +200,48 @@ def test_without_the_library_a_weight_written_through_data_is_noticed_by_the_nex
     before = logits(eager)
     dense = eager.transformers_model.bert.encoder.layer[0].output.dense
     dense.weight.data.mul_(-3)
+    assert np.abs(logits(eager) - before).max() > 0.1
+
+
+def test_a_warm_up_reads_weights_anew_where_nothing_looks_at_them(one_layer, monkeypatch):
+    monkeypatch.setattr("xenc.models.weights.Contents.changed", lambda self: False)
+    eager = made(one_layer)
+    before = logits(eager)
+    eager.transformers_model.bert.encoder.layer[0].output.dense.weight.data.mul_(-3)
     eager.warmup()
     assert np.abs(logits(eager) - before).max() > 0.1
+
+
+def test_a_fused_step_is_noticed_where_weights_cannot_be_read(one_layer, monkeypatch):
+    """As on a GPU, where reading them would wait for it."""
+    monkeypatch.setattr("xenc.models.weights.Contents.changed", lambda self: False)
+    eager = made(one_layer)
+    before = logits(eager)
+    holds = eager.pipeline._twin._held
+    model_changes.optimised(fused=True)(eager)
+    after = logits(eager)
+    assert np.abs(after - before).max() > 0.1
+    eager.warmup()
+    np.testing.assert_array_equal(logits(eager), after)
+    assert eager.pipeline._twin._held is holds
+
+
+def test_the_steps_of_other_models_are_none_of_a_twins(one_layer):
+    eager, other = made(one_layer), made(one_layer)
+    logits(eager)
+    model_changes.optimised(fused=True)(other)
+    assert eager.pipeline._twin._steps.count == 0
+
+
+def test_a_twin_that_is_gone_watches_no_optimiser(one_layer):
+    hooks = _global_optimizer_post_hooks
+    gc.collect()
+    before = len(hooks)
+    twin = TorchaoTwin(made(one_layer, execution=PLAIN).transformers_model, "int8")
+    assert len(hooks) == before + 1
+    del twin
+    gc.collect()
+    assert len(hooks) == before
 
 
 @pytest.mark.parametrize("change", [in_place, replaced, in_the_head])
@@ -317,7 +359,7 @@ def test_a_changed_setting_shows_in_the_next_score(eager):
     assert np.abs(logits(eager) - before).max() > 1e-2
 
 
-def test_a_hook_that_is_set_later_runs(eager):
-    before = logits(eager)
+def test_a_hook_that_is_set_later_runs(eager, one_layer):
+    exact = logits(made(one_layer, execution=PLAIN))
     eager.transformers_model.classifier.register_forward_hook(lambda module, inputs, out: out + 1)
-    assert_close(logits(eager), before + 1, 1e-5)
+    assert_close(logits(eager), exact + 1, 1e-5)

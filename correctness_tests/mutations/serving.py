@@ -36,7 +36,7 @@ ROWS = (
     "test_nothing_is_lost.py::test_an_error_in_any_stage_reaches_every_waiting_request",
     ("a stage's error kept to itself", "Scheduler._run_waiting",
      "self._worker.fail_promised(error)", "del error"),
-    "test_quantize.py::test_without_the_library_a_weight_written_through_data_is_noticed_by_the_next_warm_up",
+    "test_quantize.py::test_a_warm_up_reads_weights_anew_where_nothing_looks_at_them",
     ("writes through data unseen", "Pipeline._warm_up",
      "self._twin.follow(anyway=True)", "self._twin.follow()"),
 )

@@ -31,7 +31,7 @@ def broken(*_, **__):
 
 @pytest.mark.parametrize(
     "stage",
-    ["read", "collator", "forward", "_use_attention", "add", "next_batch", "resume"],
+    ["read", "collator", "forward", "_attention", "add", "next_batch", "resume"],
 )
 @pytest.mark.parametrize("execution", ["packed-eager", "sdpa-sorted"])
 def test_an_error_in_any_stage_reaches_every_waiting_request(tiny, monkeypatch, stage, execution):

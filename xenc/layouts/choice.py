@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -22,8 +23,15 @@ from .shared_prefix import SharedPrefixLayout
 logger = logging.getLogger(__name__)
 
 
-def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
-    """The execution, without what the model cannot run on this machine; each change logs a warning.
+def possible_execution(
+    reranker: Reranker, execution: Execution, say: Callable[[str], object] = logger.warning
+) -> Execution:
+    """The execution, without what the model cannot run on this machine.
+
+    Args:
+        reranker: the model, as it is now.
+        execution: as it was asked for.
+        say: called with a message for each change.
 
     Raises:
         ExecutionError: the model needs another layout, and the execution has settings only for its own.
@@ -31,19 +39,19 @@ def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
     model, packing = reranker.model, reranker.packing
     if execution.share_prefix:
         said = "execution.share_prefix is now False"
-        execution = _without(execution, unshareable(model, packing), said, share_prefix=False)
+        execution = _without(say, execution, unshareable(model, packing), said, share_prefix=False)
     if looks_up_eos(model) and not (execution.layout == "padded" and execution.compile_mode is None):
         reason = f"{type(model).__name__} looks up <eos> as it runs"
         instead = {"layout": "padded", "compile_mode": None, "buckets": Execution.buckets}
-        execution = _without(execution, reason, "execution is now padded and not compiled", **instead)
+        execution = _without(say, execution, reason, "execution is now padded and not compiled", **instead)
     if execution.layout == "packed" and isinstance(packing, str):
-        execution = _without(execution, packing, "execution.layout is now 'bucketed'", layout="bucketed")
+        execution = _without(say, execution, packing, "execution.layout is now 'bucketed'", layout="bucketed")
     if execution.layout != "packed" and execution.attention == "sdpa":
         said = "execution.attention is now 'eager'"
-        execution = _without(execution, without_sdpa(model), said, attention="eager")
+        execution = _without(say, execution, without_sdpa(model), said, attention="eager")
     if execution.compile_mode is not None and model.device.type == "cpu":
         said = "execution is now not compiled, which is slower"
-        execution = _without(execution, missing_compiler(), said, compile_mode=None)
+        execution = _without(say, execution, missing_compiler(), said, compile_mode=None)
     if reranker.targets and execution.layout != "packed":
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
@@ -51,14 +59,16 @@ def possible_execution(reranker: Reranker, execution: Execution) -> Execution:
     return execution
 
 
-def _without(execution: Execution, reason: str | None, said: str, **instead: Any) -> Execution:
+def _without(
+    say: Callable[[str], object], execution: Execution, reason: str | None, said: str, **instead: Any
+) -> Execution:
     """The execution with other settings instead, if there is a reason for them."""
     if reason is None:
         return execution
     layout = instead.get("layout")  # only packed batches are deterministic or sized in tokens
     if layout is not None and (execution.deterministic or execution.token_budgets is not None):
         raise ExecutionError(f"layout='packed': {reason}. Use layout={layout!r}.")
-    logger.warning("%s: %s", reason, said)
+    say(f"{reason}: {said}")
     return replace(execution, **instead)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -49,16 +50,33 @@ _PACKABLE: Final = {
 }
 """By class, not by model type: these classes are tested against plain transformers."""
 
+_READS_ALL: Final = {"pooler": "pooler", "features": "classifier"}
+"""Head -> the module that finds the first token among all of them; it is given that token alone."""
 
-def packable(model: PreTrainedModel) -> Packable | str:
+
+def is_packable_class(model: PreTrainedModel) -> bool:
+    """Whether packed batches of a model's class are held to the oracle."""
+    return type(model).__name__ in _PACKABLE and _is_transformers_own(model)
+
+
+def packable(
+    model: PreTrainedModel, unmodified: Callable[[PreTrainedModel], bool] = is_unmodified
+) -> Packable | str:
     """How to run a model on packed batches, or why it cannot.
 
     Families whose attention adds a bias per pair of positions (DeBERTa, MPNet), and untested classes, cannot.
+
+    Args:
+        model: a model.
+        unmodified: `last_layer.is_unmodified`, or what has asked it before.
     """
     name, config = type(model).__name__, model.config
-    traits = _PACKABLE.get(name)
-    if traits is None or not _is_transformers_own(model):
+    if not is_packable_class(model):
         return f"{name} is not among the packable architectures"
+    traits = _PACKABLE[name]
+    head: Any = {"pooler": model.base_model, "features": model}.get(traits.head)
+    if head is not None and type(getattr(head, _READS_ALL[traits.head])).__module__ != type(model).__module__:
+        return f"{name} with a {_READS_ALL[traits.head]} of another architecture"
     if getattr(config, "position_embedding_type", None) not in (None, "absolute", "rope"):
         return f"{name} with position_embedding_type={config.position_embedding_type!r}"
     if getattr(config, "is_decoder", False):
@@ -73,7 +91,7 @@ def packable(model: PreTrainedModel) -> Packable | str:
         return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
     if traits.head == "prediction-head" and config.classifier_pooling == "mean":
         return Packable("mean", traits.head)
-    if traits.pooled_alone and not is_unmodified(model):
+    if traits.pooled_alone and not unmodified(model):
         return replace(traits, pooled_alone=False)
     return traits
 

@@ -1,57 +1,83 @@
 """Whether a model runs code that is neither transformers' nor PyTorch's.
 
 A kernel may replace or skip a module only if that does what transformers' code says: not where somebody
-wrapped a forward, put in a layer of their own, patched a class or set a hook.
+wrapped a forward, put in a layer of their own, patched a class or set a hook. And a hook or a wrapped forward
+sees what sentence-transformers would give it only if sentence-transformers calls the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any, Final
 
 from torch.nn import Module
 from torch.nn.modules import module as torch_modules
 
-_KNOWN: Final = ("transformers.", "torch.", f"{(__package__ or 'xenc.models').rpartition('.')[0]}.")
+_OURS: Final = f"{(__package__ or 'xenc.models').rpartition('.')[0]}."
+
+_KNOWN: Final = ("transformers.", "sentence_transformers.", "torch.", _OURS)
 """Packages whose code is not foreign."""
+
+GLOBAL_HOOKS: Final[tuple[dict[int, Any], ...]] = (
+    torch_modules._global_forward_pre_hooks,
+    torch_modules._global_forward_hooks,
+    torch_modules._global_backward_pre_hooks,
+    torch_modules._global_backward_hooks,
+)
+"""Number -> hook that runs in every module."""
+
+
+def hooks_of(module: Module) -> tuple[dict[int, Any], ...]:
+    """As `GLOBAL_HOOKS`, of one module. Those for the backward pass run in the forward pass too."""
+    return (
+        module._forward_pre_hooks, module._forward_hooks,
+        module._backward_pre_hooks, module._backward_hooks,
+    )  # fmt: skip
 
 
 def foreign_code(model: Module) -> str | None:
     """Which foreign code runs in a model, for an error or a report; None if there is none."""
-    if global_hooks():
-        return "somebody's hooks run in every module"
-    for name, module in model.named_modules():
-        what = foreign_code_of(module)
-        if what is not None:
-            return f"{what} in {name or 'the model'}"
-    return None
+    return attached_code(model) or _first(model, foreign_code_of)
+
+
+def attached_code(model: Module) -> str | None:
+    """As `foreign_code`, without the modules that somebody wrote: hooks, wrapped forwards, patched classes.
+
+    And `compile` of a module, since it then runs by what it was compiled with.
+    """
+    return "somebody's hooks run in every module" if any(GLOBAL_HOOKS) else _first(model, _attached_to)
 
 
 def foreign_code_of(module: Module) -> str | None:
     """As `foreign_code`, for one module without its children, and without the global hooks."""
-    if any(True for _ in foreign_hooks(module)):
+    attached, kind = _attached_to(module), type(module)
+    return attached or (None if _is_known_class(kind) else f"somebody's {kind.__name__} runs")
+
+
+def _first(model: Module, what: Any) -> str | None:
+    found = ((what(module), name) for name, module in model.named_modules())
+    return next((f"{code} in {name or 'the model'}" for code, name in found if code is not None), None)
+
+
+def _attached_to(module: Module) -> str | None:
+    hooks = chain.from_iterable(map(dict.values, hooks_of(module)))
+    if not all(map(is_known, hooks)):  # transformers' own collect hidden states on request
         return "somebody's hooks run"
     if "forward" in vars(module):
         return "somebody's forward runs"
+    if module._compiled_call_impl is not None:
+        return "torch.compile's code runs"
     kind = type(module)
-    if not (_is_known(kind.forward) and _is_known(kind.__call__)):
-        return f"somebody's {kind.__name__} runs"
+    if kind.__module__.startswith(_KNOWN) and not _is_known_class(kind):
+        return f"a patched {kind.__name__} runs"
     return None
 
 
-def foreign_hooks(module: Module) -> Iterator[tuple[int, Any]]:
-    """Number and function of each foreign hook. Transformers' own collect hidden states on request."""
-    hooks = chain(module._forward_pre_hooks.items(), module._forward_hooks.items())
-    return ((number, hook) for number, hook in hooks if not _is_known(hook))
+def _is_known_class(kind: type[Module]) -> bool:
+    return is_known(kind.forward) and is_known(kind.__call__)
 
 
-def global_hooks() -> tuple[int, ...]:
-    """The numbers of the hooks that run in every module."""
-    return (*torch_modules._global_forward_pre_hooks, *torch_modules._global_forward_hooks)
-
-
-def _is_known(function: Any) -> bool:
+def is_known(function: Any) -> bool:
     """By the module of its globals, which `functools.wraps` does not change, and those of what it wraps."""
     while function is not None:
         if not getattr(function, "__globals__", {}).get("__name__", "").startswith(_KNOWN):

@@ -10,7 +10,7 @@ from typing import Any
 from torch.nn import Module
 from transformers import PreTrainedModel
 
-from .foreign_code import foreign_code_of, global_hooks
+from .foreign_code import GLOBAL_HOOKS, foreign_code_of
 
 
 def of_pooled_alone(model: PreTrainedModel) -> tuple[Module, ...]:
@@ -34,7 +34,7 @@ def is_unmodified(model: PreTrainedModel) -> bool:
     module may mix tokens.
     """
     body: Any = model.base_model
-    if global_hooks() or not len(body.encoder.layer):
+    if any(GLOBAL_HOOKS) or not len(body.encoder.layer):
         return False
     checked = (body, body.encoder, *body.encoder.layer[-1].modules())
     return all(foreign_code_of(module) is None for module in checked)

@@ -16,6 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..text.prompts import FirstStep, FirstStepIds
 from ..text.readers import ChatReader, FirstStepReader, Reader
 from ..text.tokens import PairReader
+from .attention import attention_of_somebody
+from .changes import Look
 from .families import Packable, packable, resolve_max_length
 from .first_step import FirstStepScorer, first_step_scorer
 
@@ -29,6 +31,7 @@ class Reranker:
         tokenizer: the model's.
         max_length: the maximum number of tokens of a pair.
         packing: how the model runs on packed batches, or why it cannot.
+        look: what was found of its modules.
         targets: for a causal reranker, the token ids whose logits are compared, the relevant one first; else
             (). A causal reranker only runs packed, where one token of each pair goes through the vocabulary.
         first_step: what a T5 reranker is asked; None for others.
@@ -39,34 +42,42 @@ class Reranker:
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     packing: Packable | str
+    look: Look | None = None
     targets: tuple[int, ...] = ()
     first_step: FirstStep | None = None
     first_step_ids: FirstStepIds | None = None
 
     @property
     def graph_key(self) -> tuple[object, ...]:
-        """Changes if graphs and collators have to be made again."""
+        """Changes if graphs and collators have to be made again, as they do if the modules change."""
         model, tokenizer = self.model, self.tokenizer
         backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
         joining = None if backend is None else backend.post_processor
         return (
-            id(model), model.device, model.dtype, self.packing, self.targets, self.first_step_ids,
+            model.device, model.dtype, self.packing, self.targets, self.first_step_ids,
             model.config.get_text_config().pad_token_id, tokenizer.pad_token_id,
             tuple(tokenizer.model_input_names), None if joining is None else joining.__getstate__(),
         )  # fmt: skip
 
 
-def current_reranker(cross_encoder: Any) -> Reranker | str:
+def current_reranker(cross_encoder: Any, look: Look) -> Reranker | str:
     """The state of a CrossEncoder, or why sentence-transformers' own predict has to score.
+
+    Args:
+        cross_encoder: a CrossEncoder.
+        look: a look at its modules that holds.
 
     Raises:
         ModelError: a max_length that the model or the tokenizer does not allow for.
     """
-    scorer = first_step_scorer(cross_encoder)
-    model: Any = cross_encoder.transformers_model
-    packing = packable(model) if isinstance(model, PreTrainedModel) else "no model of transformers"
+    if look.attached is not None:
+        return look.attached
+    scorer, model = first_step_scorer(cross_encoder), look.model
+    packing: Packable | str = "no model of transformers"
+    if isinstance(model, PreTrainedModel):
+        packing = packable(model, lambda _: look.last_layer_is_unmodified)
     log_odds = _log_odds(cross_encoder, packing)
-    slow = _why_slow(cross_encoder, known_head=log_odds is not None or scorer is not None)
+    slow = _why_slow(cross_encoder, look, known_head=log_odds is not None or scorer is not None)
     if slow is not None:
         return slow
     targets = () if log_odds is None else (log_odds.true_token_id, log_odds.false_token_id)
@@ -77,6 +88,7 @@ def current_reranker(cross_encoder: Any) -> Reranker | str:
         tokenizer=tokenizer,
         max_length=resolve_max_length(cross_encoder.max_seq_length, model.config, at_least=fixed),
         packing=packing,
+        look=look,
         targets=tuple(target for target in targets if target is not None),
         first_step=None if scorer is None else scorer.first_step,
         first_step_ids=None if scorer is None else scorer.ids,
@@ -100,26 +112,19 @@ def _log_odds(cross_encoder: Any, packing: Packable | str) -> LogitScore | None:
     return cross_encoder[1] if causal and cross_encoder[1].module_input_name == "causal_logits" else None
 
 
-def _why_slow(cross_encoder: Any, *, known_head: bool) -> str | None:
-    first, model = cross_encoder[0], cross_encoder.transformers_model
+def _why_slow(cross_encoder: Any, look: Look, *, known_head: bool) -> str | None:
+    first, model = cross_encoder[0], look.model
     task = str(getattr(first, "transformer_task", None))
+    attention = attention_of_somebody(look.configs)
     reasons = (
         (f"the {cross_encoder.backend} backend", cross_encoder.backend != "torch"),
         ("placement by a device map", bool(getattr(model, "hf_device_map", None))),
         ("processing arguments saved with the model", bool(getattr(first, "processing_kwargs", None))),
-        ("a forward pass or preprocessing of its own", _has_its_own_steps(cross_encoder)),
+        (f"{type(first).__name__} as first module", type(first) not in (Transformer, FirstStepScorer)),
         ("a model of several modules", len(cross_encoder) != 1 and not known_head),
         ("a head other than sequence classification", task != "sequence-classification" and not known_head),
         ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
+        (f"somebody's attention ({attention})", attention is not None),
+        (str(look.mixes_tokens), look.mixes_tokens is not None),
     )
     return next((reason for reason, holds in reasons if holds), None)
-
-
-def _has_its_own_steps(cross_encoder: Any) -> bool:
-    """Whether a step that the fast path does in its own way has been overridden."""
-    steps = [getattr(type(cross_encoder), name) for name in ("forward", "preprocess")]
-    packages = {step.__module__.partition(".")[0] for step in steps}
-    overridden = {"forward", "preprocess"} & {*vars(cross_encoder), *vars(cross_encoder[0])}
-    known = {"sentence_transformers", (__package__ or "xenc").partition(".")[0], "torch"}
-    ours = type(cross_encoder[0]) in (Transformer, FirstStepScorer)
-    return not ours or bool(overridden) or not packages <= known

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from operator import is_
 from typing import Any
+from weakref import finalize
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import ExecutionError
-from .weights import Contents, Settings, shareable, versions_of
+from .weights import Contents, Steps, shareable, versions_of
 
 
 class Twin(ABC):
@@ -34,7 +34,7 @@ class Twin(ABC):
 
     def __init__(self, original: PreTrainedModel) -> None:
         self._original = original
-        self._modules, self._settings = tuple(original.modules()), Settings(original)
+        self._modules = tuple(original.modules())
         shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
         self.model: PreTrainedModel = _copied(original, shared | shareable(original)).train(False)
         for module in self.model.modules():  # made by the original's `compile`, it would run the original
@@ -43,6 +43,8 @@ class Twin(ABC):
         self._layers = [original.get_submodule(name) for name in sorted(self._held)]
         self._kinds = self._kinds_held()
         self._contents = Contents(self._weights_held)
+        self._steps = Steps(self._modules)
+        finalize(self, self._steps.end)
         self._version: tuple[object, ...] = ()
         self.follow(anyway=True)
 
@@ -54,11 +56,9 @@ class Twin(ABC):
     def _hold(self) -> None:
         """Make the products' tensors from the original's weights."""
 
-    def is_of(self, model: PreTrainedModel) -> bool:
-        """Whether a model still has the same modules and settings as when this twin was made from it."""
-        now = tuple(model.modules())
-        same = len(now) == len(self._modules) and all(map(is_, now, self._modules))
-        return same and self._settings.unchanged() and self._kinds_held() == self._kinds
+    def fits(self) -> bool:
+        """Whether the weights that are held still have the class, shape and dtype that they had."""
+        return self._kinds_held() == self._kinds
 
     def follow(self, *, anyway: bool = False) -> None:
         """Take over the original's weights if they changed, without compiling.
@@ -66,7 +66,7 @@ class Twin(ABC):
         Args:
             anyway: even if no change is detected.
         """
-        version = versions_of(self._modules)
+        version = self._steps.count, *versions_of(self._modules)
         if not anyway and version == self._version and not self._contents.changed():
             return
         # graphs guard on whether a tensor was made in inference mode

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from operator import is_
 from typing import Any, Final
 
+import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, functional
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from transformers import PreTrainedModel
 
 from ..kernels.library import library
-from .foreign_code import foreign_hooks, global_hooks
 
 _PLAIN: Final = (bool, int, float, str, type(None))
+_LINE: Final = 32
+"""Words of two bytes in a cache line."""
+
 _OF_EVERY_MODULE: Final = frozenset(vars(Module()))
 
 
@@ -28,54 +31,14 @@ def versions_of(modules: Iterable[Module]) -> tuple[object, ...]:
     )
 
 
-def settings_of(model: PreTrainedModel) -> tuple[object, ...]:
-    """Changes if a module gets another attribute (an epsilon, an active adapter), class, `forward` or hook.
+def settings_of(modules: Iterable[Module]) -> tuple[object, ...]:
+    """Changes if a module gets another attribute (an epsilon, an active adapter).
 
-    Transformers' own hooks do not count, nor does what is written into a tensor or a dict.
+    What is written into a tensor or a dict does not count.
     """
-    return global_hooks(), tuple(
-        (
-            type(module),
-            type(module).forward,
-            *((name, _frozen(value)) for name, value in vars(module).items() if _is_own(name)),
-            *(number for number, _ in foreign_hooks(module)),
-        )
-        for module in model.modules()
+    return tuple(
+        (name, _frozen(value)) for module in modules for name, value in vars(module).items() if _is_own(name)
     )
-
-
-class Settings:
-    """Whether `settings_of` a model changed, checked for every request: first by the identity of objects."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model, self._before = model, settings_of(model)
-        self._remember()
-
-    def unchanged(self) -> bool:
-        """Whether all settings equal those at the start."""
-        now = self._objects()
-        if len(now) == len(self._seen) and all(map(is_, now, self._seen)):
-            return True
-        if settings_of(self._model) != self._before:
-            return False
-        self._remember()
-        return True
-
-    def _remember(self) -> None:
-        self._modules = tuple(self._model.modules())
-        values = (value for module in self._modules for value in vars(module).values())
-        self._lists = [value for value in values if isinstance(value, list)]
-        self._seen = self._objects()
-
-    def _objects(self) -> list[object]:
-        found: list[object] = [*global_hooks()]
-        for module in self._modules:
-            kind, own = type(module), vars(module)
-            found += (kind, kind.forward, *own, *own.values())
-            found += (*module._forward_pre_hooks, *module._forward_hooks)
-        for each in self._lists:
-            found += each
-        return found
 
 
 def shareable(model: PreTrainedModel) -> dict[int, Any]:
@@ -115,7 +78,7 @@ class Contents:
 
     Reading all bytes for every batch would be slow. Each check reads another of `SHARES` shares of the cache
     lines, and at least one line of every weight. The next check notices a weight overwritten as a whole, and
-    SHARES checks notice a single number. Weights on a GPU, or without the C++ library, are not checked.
+    SHARES checks notice a single number. Weights on a GPU are not checked, as reading them would wait for it.
 
     Args:
         weights: returns the weights to check.
@@ -145,6 +108,39 @@ class Contents:
             return None
         operators = library().operators
         if operators is None:
-            return None
+            return _fingerprints(weights, self.SHARES, share)
         looked: list[int] = operators.fingerprints(weights, self.SHARES, share).tolist()
         return looked
+
+
+def _fingerprints(weights: list[Tensor], shares: int, only: int) -> list[int]:
+    """As the operator of the C++ library, by PyTorch: one number for each share of the lines, or for one."""
+    found = torch.zeros(shares if only < 0 else 1, dtype=torch.int64)
+    for number, part in enumerate(weights, start=1):
+        words = part.contiguous().view(-1).view(torch.int16)
+        lines = functional.pad(words, (0, -len(words) % _LINE)).view(-1, _LINE)
+        if len(lines) < shares:  # so that each share has a line
+            lines = lines[torch.arange(shares) % len(lines)]
+        looked = lines if only < 0 else lines[only::shares]
+        sums = (looked.long() * torch.arange(1, _LINE + 1)).sum(1)
+        found += number * functional.pad(sums, (0, -len(sums) % len(found))).view(-1, len(found)).sum(0)
+    numbers: list[int] = found.tolist()
+    return numbers
+
+
+class Steps:
+    """Counts the steps of optimisers that change some modules' weights: a fused one shows in no version.
+
+    Args:
+        modules: whose weights.
+    """
+
+    def __init__(self, modules: Iterable[Module]) -> None:
+        self._modules, self.count = modules, 0
+        self.end = register_optimizer_step_post_hook(self._stepped).remove
+        """Stop counting."""
+
+    def _stepped(self, optimiser: Optimizer, *_: object) -> None:
+        ours = {id(part) for module in self._modules for part in module._parameters.values()}
+        groups = (group["params"] for group in optimiser.param_groups)
+        self.count += any(id(part) in ours for group in groups for part in group)

@@ -1,0 +1,117 @@
+"""What hangs on the modules of a CrossEncoder, and whether that has changed since the last look.
+
+Users set hooks, wrap forwards, replace modules, train adapters. Every request asks whether anything of this
+has changed, by the identity of objects; only then the modules are looked at in full.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import chain
+from operator import is_
+from typing import Any, Final
+
+from torch.nn import Module
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from .attention import configs_of
+from .foreign_code import GLOBAL_HOOKS, attached_code, hooks_of, is_known
+from .last_layer import is_unmodified
+from .token_by_token import mixes_tokens
+from .weights import settings_of
+
+_STEPS: Final = ("__call__", "_call_impl", "_wrapped_call_impl", "_inference", "forward", "preprocess")
+"""Methods of a CrossEncoder and its modules through which sentence-transformers' predict goes."""
+
+_OWN_STEPS: Final = frozenset((*_STEPS, "_compiled_call_impl"))
+
+
+class Look:
+    """The modules of a CrossEncoder as they are now.
+
+    Args:
+        cross_encoder: itself the first of the modules.
+
+    Attributes:
+        model: the transformers model in it, or what is in its place.
+        configs: those of the modules, each once.
+        training: whether a module is in training mode.
+        attached: whose code the fast path would not run as PyTorch runs it, for a message; None if there is
+            none.
+    """
+
+    def __init__(self, cross_encoder: Any) -> None:
+        self._modules: tuple[Module, ...] = tuple(cross_encoder.modules())
+        self._kinds = tuple({type(module): None for module in self._modules})
+        self.model: Any = cross_encoder.transformers_model
+        self.configs = configs_of(self._modules)
+        self._watch()
+        self.training = any(module.training for module in self._modules)
+        self.attached = _own_step(cross_encoder) or attached_code(cross_encoder)
+        self._code = (*map(type, self._modules), *_code_of(self._kinds))
+        self._settings = settings_of(self._modules[1:])
+
+    def holds(self) -> bool:
+        """Whether nothing has changed since."""
+        now = self._objects()
+        return len(now) == len(self._seen) and all(map(is_, now, self._seen))
+
+    def same(self, other: Look, *, settings: bool) -> bool:
+        """Whether another look found the same modules and code, and the same attributes if asked."""
+        alike = len(self._modules) == len(other._modules) and all(map(is_, self._modules, other._modules))
+        alike = alike and self._code == other._code
+        return alike and (not settings or self._settings == other._settings)
+
+    @cached_property
+    def mixes_tokens(self) -> str | None:
+        """See `token_by_token.mixes_tokens`."""
+        return mixes_tokens(self.model) if isinstance(self.model, PreTrainedModel) else None
+
+    @cached_property
+    def last_layer_is_unmodified(self) -> bool:
+        """See `last_layer.is_unmodified`; for a model of BERT's structure."""
+        return is_unmodified(self.model)
+
+    def _watch(self) -> None:
+        """Remember the objects whose identity tells of a change.
+
+        They are attributes, children, what stands in lists, and hooks where there are some; that others were
+        registered shows in torch's counter. The CrossEncoder's own attributes change at each request.
+        """
+        first, *others = self._modules
+        attributes = [vars(module) for module in others]
+        hooks = [each for module in self._modules for each in hooks_of(module) if each]
+        children = [module._modules for module in self._modules]
+        dicts = (*attributes, *children, *hooks, *GLOBAL_HOOKS)
+        self._dicts = [each for each in dicts if isinstance(each, dict)]  # torch.jit has others
+        values = chain.from_iterable(map(dict.values, attributes))
+        self._lists = [value for value in values if isinstance(value, list)]
+        self._own, parts = vars(first), {type(part): None for part in (first, *first.children())}
+        self._steps = [(kind, step) for kind in parts for step in _STEPS if hasattr(kind, step)]
+        self._seen = self._objects()
+
+    def _objects(self) -> list[object]:
+        return [
+            RemovableHandle.next_id,
+            len(_OWN_STEPS & self._own.keys()),
+            *map(type, self._modules),
+            *_code_of(self._kinds),
+            *(getattr(kind, step) for kind, step in self._steps),
+            *chain.from_iterable(map(dict.values, self._dicts)),
+            *chain.from_iterable(self._lists),
+        ]
+
+
+def _code_of(kinds: tuple[type[Module], ...]) -> tuple[object, ...]:
+    return tuple(chain.from_iterable((kind.forward, kind.__call__) for kind in kinds))
+
+
+def _own_step(cross_encoder: Any) -> str | None:
+    """Which step of sentence-transformers' predict somebody overrode in a CrossEncoder or its modules."""
+    for part in (cross_encoder, *cross_encoder):
+        steps = [step for step in _STEPS if hasattr(type(part), step)]
+        own = [step for step in steps if step in vars(part) or not is_known(getattr(type(part), step))]
+        if own:
+            return f"a forward pass or preprocessing of its own ({type(part).__name__}.{own[0]})"
+    return None
