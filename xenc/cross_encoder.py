@@ -20,11 +20,10 @@ from .compiling.wrapper import WarmupReport
 from .errors import ModelError
 from .execution import Execution
 from .kernels.library import build_in_background
-from .layouts.choice import possible_execution
 from .models.first_step import FIRST_STEP_MODULES, FirstStepScorer, first_step_scorer
 from .models.loading import ask, first_step_modules, loading_errors, restore_weights, runs_on_processor
-from .models.reranker import Reranker, current_reranker, reader_for
-from .pipeline import Pipeline
+from .models.reranker import Reranker, current_reranker, own_logits, reader_for
+from .pipeline import OwnPredict, Pipeline, pipeline_for
 from .presets import DEFAULT_PRESET, resolve_execution
 from .serving.admission import Admission
 from .serving.request import Answer, PredictReport, Request, Scored
@@ -76,9 +75,9 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         first_step: FirstStep | None = None,
         **kwargs: Any,
     ) -> None:
-        self._execution, self._admission = resolve_execution(execution), Admission(max_waiting_pairs)
+        self._asked, self._admission = resolve_execution(execution), Admission(max_waiting_pairs)
         self._first_step = first_step
-        if self._execution.layout == "packed" and runs_on_processor(kwargs.get("device")):
+        if self._asked.layout == "packed" and runs_on_processor(kwargs.get("device")):
             build_in_background()
         name = args[0] if args else kwargs.get("model_name_or_path")
         with loading_errors(name):
@@ -87,7 +86,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         ask(self, first_step, kwargs.get("num_labels"))
         self._lock = threading.RLock()
         self._worker = Worker()
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Pipeline | OwnPredict | None = None
         self._said: set[str] = set()
         self._prepare()  # raises here, rather than at the first request, for buckets that do not fit
 
@@ -104,16 +103,19 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     @property
     def execution(self) -> Execution:
-        """How pairs are scored. Setting it keeps the compiled graphs if they still fit."""
-        return self._execution
+        """How pairs are scored: what was asked for, without what the model cannot run.
+
+        Setting it keeps the compiled graphs if they still fit.
+        """
+        return self._asked if self._pipeline is None else self._pipeline.execution
 
     @execution.setter
     def execution(self, execution: Execution | str) -> None:
-        before, self._execution = self._execution, resolve_execution(execution)
+        before, self._asked = self._asked, resolve_execution(execution)
         try:
             self._prepare()
         except Exception:
-            self._execution = before
+            self._asked = before
             raise
 
     @property
@@ -202,7 +204,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         Raises:
             PairError: an input that is not a pair of two strings; the message says which.
             NonFiniteScoreError: NaN logits; the message says for which pairs.
-            CompileError: something compiled after `warmup`, with `Execution(strict=True)`.
+            CompileError: something compiled after `warmup` or cannot be, with `Execution(strict=True)`.
             Overloaded: more than `max_waiting_pairs` would wait; nothing was accepted.
 
         `batch_size` counts rows of padded and bucketed batches; packed ones have token budgets instead.
@@ -267,21 +269,23 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             reranker = reranker or current_reranker(self)
             if isinstance(reranker, str):
                 return reranker
-            execution = self._execution = possible_execution(reranker, self._execution)
-            current, reuse = self._pipeline, None
-            if current is not None and current.is_of(reranker):
-                if current.execution == execution and current.reads_like(reranker):
-                    return current
-                if current.execution.graph_settings == execution.graph_settings:
-                    reuse = current
-            self._pipeline = Pipeline(reranker, reader_for(self, reranker), execution, self._worker, reuse)
-            return self._pipeline
+            current = self._pipeline
+            if current is None or not current.still_serves(reranker, self._asked):
+                own, worker = partial(own_logits, self), self._worker
+                current = pipeline_for(
+                    reranker, reader_for(self, reranker), self._asked, worker, own, current
+                )
+                self._pipeline = current
+            if isinstance(current, OwnPredict):
+                self._said.add(current.why)
+                return current.why
+            return current
 
     def _route(
         self, listed: list[Any], apply_softmax: bool | None, *, device: Any = None, pool: Any = None,
         **others: Any,
-    ) -> tuple[Reranker, list[tuple[str, str]]] | None:  # fmt: skip
-        """The model and the inputs as pairs; None if sentence-transformers scores them."""
+    ) -> tuple[Pipeline, list[tuple[str, str]]] | None:  # fmt: skip
+        """The pipeline and the inputs as pairs; None if sentence-transformers scores them."""
         pairs = check_pairs(listed)
         slow = slow_call(self, pairs, apply_softmax, device, pool, others)
         if slow is None and not pairs:
@@ -290,22 +294,21 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         if not isinstance(reranker, str) and device is not None:
             self._worker.on_device(self.to, device).result()
             reranker = current_reranker(self)
-        if isinstance(reranker, str):
-            if reranker not in self._said:
-                self._said.add(reranker)
-                logger.info("%s: scored by sentence-transformers' own predict", reranker)
+        pipeline = reranker if isinstance(reranker, str) else self._prepare(reranker)
+        if isinstance(pipeline, str):
+            if pipeline not in self._said:
+                self._said.add(pipeline)
+                logger.info("%s: scored by sentence-transformers' own predict", pipeline)
             return None
         assert pairs is not None
-        return reranker, pairs
+        return pipeline, pairs
 
     def _submit(
-        self, reranker: Reranker, pairs: list[tuple[str, str]], prompt: str | None, **more: Any
+        self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, **more: Any
     ) -> Future[Any]:
         with self._admission.accept(len(pairs)) as leave:
             with self._lock:
                 self.eval()
-                pipeline = self._prepare(reranker)
-            assert isinstance(pipeline, Pipeline)
             tokenize = pipeline.reader.for_request(prompt)
             return pipeline.schedule(Request(pairs, tokenize=tokenize, leave=leave, **more))
 
