@@ -102,7 +102,8 @@ def make(directory: Path, architecture: str, **changes: Any) -> Path:
     architecture, variation = VARIANTS.get(architecture, (architecture, {}))
     settings = {**_SMALL, **ARCHITECTURES.get(architecture, {}), **variation, **changes}
     tokenizer = _unigram() if settings.get("pad_token_id") == 1 else _wordpiece()
-    tokenizer.model_max_length = settings["max_position_embeddings"] - 2 * (settings.get("pad_token_id") == 1)
+    positions = settings.get("max_position_embeddings", 64) - 2 * (settings.get("pad_token_id") == 1)
+    tokenizer.model_max_length = settings.pop("model_max_length", positions)
     settings = {name: value for name, value in settings.items() if value is not None}
     config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), **settings)
     model = AutoModelForSequenceClassification.from_config(config).eval()

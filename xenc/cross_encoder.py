@@ -20,12 +20,11 @@ from .compiling.wrapper import WarmupReport
 from .errors import ModelError
 from .execution import Execution
 from .kernels.library import build_in_background
-from .layouts.choice import possible_execution
 from .models.changes import Look
 from .models.first_step import FIRST_STEP_MODULES, FirstStepScorer, first_step_scorer
 from .models.loading import ask, first_step_modules, loading_errors, restore_weights, runs_on_processor
-from .models.reranker import Reranker, current_reranker, reader_for
-from .pipeline import Pipeline
+from .models.reranker import Reranker, current_reranker, own_logits, reader_for
+from .pipeline import OwnPredict, Pipeline, pipeline_for
 from .presets import DEFAULT_PRESET, resolve_execution
 from .serving.admission import Admission
 from .serving.request import Answer, PredictReport, Request, Scored
@@ -91,10 +90,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         ask(self, first_step, kwargs.get("num_labels"))
         self._lock = threading.RLock()
         self._worker = Worker()
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Pipeline | OwnPredict | None = None
         self._said: set[str] = set()
-        self._runs: Execution | None = None
-        self._remarks: list[str] = []
         self._prepare()  # raises here, rather than at the first request, for buckets that do not fit
 
     def _load_default_modules(self, model_name_or_path: str, **loading: Any) -> Any:  # type: ignore[override]
@@ -110,11 +107,11 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     @property
     def execution(self) -> Execution:
-        """How pairs are scored: as asked for, or what the model can run instead, for as long as it cannot.
+        """How pairs are scored: what was asked for, without what the model cannot run.
 
         Setting it keeps the compiled graphs if they still fit.
         """
-        return self._runs or self._asked
+        return self._asked if self._pipeline is None else self._pipeline.execution
 
     @execution.setter
     def execution(self, execution: Execution | str) -> None:
@@ -211,7 +208,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         Raises:
             PairError: an input that is not a pair of two strings; the message says which.
             NonFiniteScoreError: NaN logits; the message says for which pairs.
-            CompileError: something compiled after `warmup`, with `Execution(strict=True)`.
+            CompileError: something compiled after `warmup` or cannot be, with `Execution(strict=True)`.
             Overloaded: more than `max_waiting_pairs` would wait; nothing was accepted.
 
         `batch_size` counts rows of padded and bucketed batches; packed ones have token budgets instead.
@@ -275,28 +272,18 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         with self._lock:
             reranker = reranker or current_reranker(self, self._looked())
             if isinstance(reranker, str):
-                self._runs = None
                 return reranker
-            execution = self._possible(reranker)
-            current, reuse = self._pipeline, None
-            if current is not None and current.is_of(reranker):
-                if current.execution == execution and current.reads_like(reranker):
-                    self._runs = execution
-                    return current
-                if current.execution.graph_settings == execution.graph_settings:
-                    reuse = current
-            self._pipeline = Pipeline(reranker, reader_for(self, reranker), execution, self._worker, reuse)
-            self._runs = execution
-            return self._pipeline
-
-    def _possible(self, reranker: Reranker) -> Execution:
-        """What the model can run of the execution that was asked for; what is new about it is logged."""
-        remarks: list[str] = []
-        execution = possible_execution(reranker, self._asked, remarks.append)
-        for remark in remarks if remarks != self._remarks else ():
-            logger.warning(remark)
-        self._remarks = remarks
-        return execution
+            current = self._pipeline
+            if current is None or not current.still_serves(reranker, self._asked):
+                own, worker = partial(own_logits, self), self._worker
+                current = pipeline_for(
+                    reranker, reader_for(self, reranker), self._asked, worker, own, current
+                )
+                self._pipeline = current
+            if isinstance(current, OwnPredict):
+                self._said.add(current.why)
+                return current.why
+            return current
 
     def _looked(self) -> Look:
         """What hangs on the modules as they are now."""
@@ -308,8 +295,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     def _route(
         self, listed: list[Any], apply_softmax: bool | None, *, device: Any = None, pool: Any = None,
         **others: Any,
-    ) -> tuple[Reranker, list[tuple[str, str]]] | None:  # fmt: skip
-        """The model and the inputs as pairs; None if sentence-transformers scores them."""
+    ) -> tuple[Pipeline, list[tuple[str, str]]] | None:  # fmt: skip
+        """The pipeline and the inputs as pairs; None if sentence-transformers scores them."""
         pairs = check_pairs(listed)
         slow = slow_call(self, pairs, apply_softmax, device, pool, others)
         if slow is None and not pairs:
@@ -318,23 +305,22 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         if not isinstance(reranker, str) and device is not None:
             self._worker.on_device(self.to, device).result()
             reranker = current_reranker(self, self._looked())
-        if isinstance(reranker, str):
-            if reranker not in self._said:
-                self._said.add(reranker)
-                logger.info("%s: scored by sentence-transformers' own predict", reranker)
+        pipeline = reranker if isinstance(reranker, str) else self._prepare(reranker)
+        if isinstance(pipeline, str):
+            if pipeline not in self._said:
+                self._said.add(pipeline)
+                logger.info("%s: scored by sentence-transformers' own predict", pipeline)
             return None
         assert pairs is not None
-        return reranker, pairs
+        return pipeline, pairs
 
     def _submit(
-        self, reranker: Reranker, pairs: list[tuple[str, str]], prompt: str | None, **more: Any
+        self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, **more: Any
     ) -> Future[Any]:
         with self._admission.accept(len(pairs)) as leave:
             with self._lock:
-                if reranker.look is None or reranker.look.training:
+                if self._look is None or self._look.training:
                     self.eval()  # which visits every module
-                pipeline = self._prepare(reranker)
-            assert isinstance(pipeline, Pipeline)
             tokenize = pipeline.reader.for_request(prompt)
             return pipeline.schedule(Request(pairs, tokenize=tokenize, leave=leave, **more))
 

@@ -22,7 +22,7 @@ class PairError(XencError, ValueError):
 
 
 class CompileError(XencError, RuntimeError):
-    """Something compiled after warm-up, in strict mode."""
+    """In strict mode: something compiled after warm-up, or the model cannot be compiled."""
 
 
 class Overloaded(XencError, RuntimeError):

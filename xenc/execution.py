@@ -55,7 +55,7 @@ class Execution:
             graphs) on CUDA, unless a prefix is shared, and "default" elsewhere.
         dynamic: `torch.compile`'s dynamic: True for one graph for all shapes, False for one per shape, None
             to let PyTorch start static and generalize.
-        strict: raise `CompileError` if something compiles after warm-up; otherwise warn once.
+        strict: raise `CompileError` if something compiles after warm-up or cannot be; otherwise warn once.
 
     Raises:
         ExecutionError: an invalid value, or two that contradict each other.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ from torch import Tensor
 from .batching.plan import Plan
 from .compiling.cold_start import load_graphs, save_graphs
 from .compiling.prefix_cache import Compiled
+from .compiling.untraceable import UNCOMPILABLE, why_uncompilable
 from .compiling.wrapper import Batch, WarmupReport
+from .errors import CompileError
 from .execution import Execution
-from .layouts.choice import layout_of
+from .layouts.choice import layout_of, possible_execution
+from .layouts.probe import OwnLogits, moves_scores
 from .models.attention import Attention
+from .models.changes import Look
 from .models.kernel_twin import twin_for
 from .models.reranker import Reranker
 from .serving.request import check_batch_size
@@ -25,19 +31,49 @@ from .serving.worker import Worker
 from .text.readers import Reader
 from .text.tokens import TokenizedPairs
 
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnPredict:
+    """In place of a `Pipeline`, for a model that sentence-transformers' own predict scores.
+
+    Attributes:
+        asked: see `Pipeline`.
+        execution: describes what it does: padded to the longest pair and not compiled.
+        why: the reason.
+        graph_key, look: of the model, when this was decided.
+    """
+
+    asked: Execution
+    execution: Execution
+    why: str
+    graph_key: tuple[object, ...]
+    look: Look | None
+
+    def is_of(self, reranker: Reranker) -> bool:
+        """Whether the model is the one that this was decided for."""
+        return self.graph_key == reranker.graph_key and _same(self.look, reranker.look, settings=True)
+
+    def still_serves(self, reranker: Reranker, asked: Execution) -> bool:
+        """Whether what was decided still holds; a changed model is looked at anew."""
+        return self.asked == asked and self.is_of(reranker)
+
 
 class Pipeline(Scheduler):
-    """One model under one execution.
+    """One model under one execution. What turns out not to compile runs as it is, and says so once.
 
     Args:
         reranker: the model, as it is now.
         reader: tokenizes its pairs.
         execution: an execution that the model can run.
         worker: the threads.
+        asked: what was asked for, where that is not what the model can run; tried again for a changed model.
         reuse: a pipeline of the same model and graph settings, whose graphs to use.
 
     Attributes:
-        reranker, reader, execution: as given.
+        reranker, reader, asked: as given.
+        execution: as given; without a compile mode once the forward pass has turned out not to compile.
         model: the reranker's model.
         compiled: the forward pass, if the execution compiles it.
         products: the implementation of the encoder's matrix products, and why it was chosen.
@@ -55,9 +91,11 @@ class Pipeline(Scheduler):
         reader: Reader,
         execution: Execution,
         worker: Worker,
+        asked: Execution | None = None,
         reuse: Pipeline | None = None,
     ) -> None:
         self.reranker, self.reader, self.execution = reranker, reader, execution
+        self.asked = asked or execution
         self.model, self._graph_key, self._look = reranker.model, reranker.graph_key, reranker.look
         compiled: Compiled | None = None
         if reuse is None:
@@ -79,12 +117,14 @@ class Pipeline(Scheduler):
         """Whether graphs, twin and collator still fit a model; its tokenization may differ."""
         if self._graph_key != reranker.graph_key or not (self._twin is None or self._twin.fits()):
             return False
-        look = reranker.look
-        if look is not None and self._look is not None and look is not self._look:
-            if not look.same(self._look, settings=self._twin is not None):
-                return False
-            self._look = look
+        if not _same(self._look, reranker.look, settings=self._twin is not None):
+            return False
+        self._look = reranker.look
         return True
+
+    def still_serves(self, reranker: Reranker, asked: Execution) -> bool:
+        """Whether this pipeline scores a model as it is now, under the execution that is asked for."""
+        return self.asked == asked and self.is_of(reranker) and self.reads_like(reranker)
 
     def reads_like(self, reranker: Reranker) -> bool:
         """Whether a model's pairs are tokenized as in this pipeline."""
@@ -117,7 +157,11 @@ class Pipeline(Scheduler):
         if folder is not None:
             load_graphs(folder)
         with torch.inference_mode(), self._attention.lent():
-            report = self.compiled.warmup(self.every_shape(batch_size), passes)
+            try:
+                report = self.compiled.warmup(self.every_shape(batch_size), passes)
+            except UNCOMPILABLE as error:
+                self._give_up_compiling(error)
+                return WarmupReport(products=self.products)
         if folder is not None:
             save_graphs(folder)
         return replace(report, products=self.products)
@@ -136,4 +180,60 @@ class Pipeline(Scheduler):
         if self._twin is not None:
             self._twin.follow()
         with self._attention.lent():
+            try:
+                return self._layout.forward(batch)
+            except UNCOMPILABLE as error:
+                if self.compiled is None:  # somebody compiles a part of the model
+                    raise
+                self._give_up_compiling(error)
             return self._layout.forward(batch)
+
+    def _give_up_compiling(self, error: Exception) -> None:
+        """Run the same batches without compiling. On the device's thread, so no batch is lost."""
+        why = why_uncompilable(self.model, error)
+        if self.execution.strict:
+            raise CompileError(
+                f"{why}. Use compile_mode=None, or strict=False to fall back to it."
+            ) from error
+        logger.warning("%s: execution is now not compiled, which is slower", why)
+        self.execution = replace(self.execution, compile_mode=None)
+        runs = self.model if self._twin is None else self._twin.model
+        self._layout, self.compiled = layout_of(self.reranker, self.execution, model=runs), None
+
+
+def pipeline_for(
+    reranker: Reranker, reader: Reader, asked: Execution, worker: Worker, own: OwnLogits,
+    current: Pipeline | OwnPredict | None,
+) -> Pipeline | OwnPredict:  # fmt: skip
+    """What scores a model, decided anew if the model or the execution that is asked for has changed.
+
+    Args:
+        reranker: the model, as it is now.
+        reader: tokenizes its pairs.
+        asked: an execution, which the model may be unable to run.
+        worker: the threads.
+        own: see `probe.moves_scores`.
+        current: what scored before, whose decision and graphs are kept where they still fit.
+
+    Raises:
+        ExecutionError: see `possible_execution` and `Pipeline`.
+    """
+    if current is not None and not current.is_of(reranker):
+        current = None
+    if isinstance(current, Pipeline) and current.asked == asked:
+        execution, why = current.execution, None
+    else:
+        looks = partial(moves_scores, reranker, reader=reader, own=own)
+        execution, why = possible_execution(reranker, asked, looks)
+    if why is not None:
+        return OwnPredict(
+            asked=asked, execution=execution, why=why, graph_key=reranker.graph_key, look=reranker.look
+        )
+    fits = isinstance(current, Pipeline) and current.execution.graph_settings == execution.graph_settings
+    reuse = current if fits and isinstance(current, Pipeline) else None
+    return Pipeline(reranker, reader, execution, worker, asked, reuse)
+
+
+def _same(before: Look | None, now: Look | None, *, settings: bool) -> bool:
+    """Whether a look found what an earlier one did; see `Look.same`."""
+    return before is now or before is None or now is None or now.same(before, settings=settings)

@@ -21,7 +21,6 @@ from xenc import Execution, ExecutionError, NotInstalledError
 from xenc.kernels.products import ways
 from xenc.models.foreign_code import foreign_code
 from xenc.models.quantize import encoder_layers
-from xenc.models.token_by_token import mixes_tokens
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -187,8 +186,6 @@ def test_models_as_transformers_makes_them_hold_nobody_elses_code(architecture, 
     )
     logits(model)
     assert foreign_code(model.transformers_model) is None
-    assert mixes_tokens(model.transformers_model) is None
-    assert model._look.mixes_tokens is None
 
 
 def test_weights_of_another_dtype_are_refused_and_not_read_as_what_they_are_not(checkpoint):

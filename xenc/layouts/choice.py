@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..compiling.prefix_cache import Compiled
 from ..errors import ExecutionError, first_line
 from ..execution import Execution
-from ..models.families import looks_up_eos, unshareable, without_sdpa
+from ..models.families import is_paddable, looks_up_eos, unshareable, without_sdpa
 from ..models.reranker import Reranker
 from .base import Layout
 from .packed import PackedLayout
@@ -24,14 +24,19 @@ logger = logging.getLogger(__name__)
 
 
 def possible_execution(
-    reranker: Reranker, execution: Execution, say: Callable[[str], object] = logger.warning
-) -> Execution:
-    """The execution, without what the model cannot run on this machine.
+    reranker: Reranker, execution: Execution, moves_scores: Callable[[Execution], str | None]
+) -> tuple[Execution, str | None]:
+    """The execution, without what the model cannot run on this machine; each change logs a warning.
 
     Args:
-        reranker: the model, as it is now.
-        execution: as it was asked for.
-        say: called with a message for each change.
+        reranker: the model.
+        execution: what is asked for.
+        moves_scores: why batches of an execution's layout change the model's scores, or None; asked of models
+            that are not tested. See `probe`.
+
+    Returns:
+        What can run; and why sentence-transformers' own predict has to score instead, or None. The execution
+        is then the one that describes what it does: padded to the longest pair and not compiled.
 
     Raises:
         ExecutionError: the model needs another layout, and the execution has settings only for its own.
@@ -39,36 +44,51 @@ def possible_execution(
     model, packing = reranker.model, reranker.packing
     if execution.share_prefix:
         said = "execution.share_prefix is now False"
-        execution = _without(say, execution, unshareable(model, packing), said, share_prefix=False)
+        execution = _without(execution, unshareable(model, packing), said, share_prefix=False)
     if looks_up_eos(model) and not (execution.layout == "padded" and execution.compile_mode is None):
         reason = f"{type(model).__name__} looks up <eos> as it runs"
         instead = {"layout": "padded", "compile_mode": None, "buckets": Execution.buckets}
-        execution = _without(say, execution, reason, "execution is now padded and not compiled", **instead)
+        execution = _without(execution, reason, "execution is now padded and not compiled", **instead)
     if execution.layout == "packed" and isinstance(packing, str):
-        execution = _without(say, execution, packing, "execution.layout is now 'bucketed'", layout="bucketed")
+        execution = _without(execution, packing, "execution.layout is now 'bucketed'", layout="bucketed")
     if execution.layout != "packed" and execution.attention == "sdpa":
         said = "execution.attention is now 'eager'"
-        execution = _without(say, execution, without_sdpa(model), said, attention="eager")
+        execution = _without(execution, without_sdpa(model), said, attention="eager")
+    own = None
+    if reranker.first_step is None and not is_paddable(model, packing):
+        execution, own = _without_moved_scores(execution, moves_scores)
     if execution.compile_mode is not None and model.device.type == "cpu":
         said = "execution is now not compiled, which is slower"
-        execution = _without(say, execution, missing_compiler(), said, compile_mode=None)
-    if reranker.targets and execution.layout != "packed":
+        execution = _without(execution, missing_compiler(), said, compile_mode=None)
+    if reranker.targets and execution.layout != "packed" and own is None:
         raise ExecutionError(
             f"layout={execution.layout!r}: a causal reranker runs packed. Use layout='packed'."
         )
-    return execution
+    return execution, own
 
 
-def _without(
-    say: Callable[[str], object], execution: Execution, reason: str | None, said: str, **instead: Any
-) -> Execution:
+def _without_moved_scores(
+    execution: Execution, moves_scores: Callable[[Execution], str | None]
+) -> tuple[Execution, str | None]:
+    """See `possible_execution`."""
+    reason = moves_scores(execution)
+    if reason is not None and execution.layout == "packed":
+        said = "execution.layout is now 'bucketed'"
+        execution = _without(execution, reason, said, layout="bucketed")
+        reason = moves_scores(execution)
+    nothing = {name: getattr(Execution(), name) for name in ("buckets", "quantize", "products")}
+    said = "sentence-transformers' own predict scores"
+    return _without(execution, reason, said, layout="padded", compile_mode=None, **nothing), reason
+
+
+def _without(execution: Execution, reason: str | None, said: str, **instead: Any) -> Execution:
     """The execution with other settings instead, if there is a reason for them."""
     if reason is None:
         return execution
     layout = instead.get("layout")  # only packed batches are deterministic or sized in tokens
     if layout is not None and (execution.deterministic or execution.token_budgets is not None):
         raise ExecutionError(f"layout='packed': {reason}. Use layout={layout!r}.")
-    say(f"{reason}: {said}")
+    logger.warning("%s: %s", reason, said)
     return replace(execution, **instead)
 
 

@@ -13,12 +13,10 @@ from typing import Any, Final
 
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
 
 from .attention import configs_of
 from .foreign_code import GLOBAL_HOOKS, attached_code, hooks_of, is_known
 from .last_layer import is_unmodified
-from .token_by_token import mixes_tokens
 from .weights import settings_of
 
 _STEPS: Final = ("__call__", "_call_impl", "_wrapped_call_impl", "_inference", "forward", "preprocess")
@@ -62,11 +60,6 @@ class Look:
         alike = len(self._modules) == len(other._modules) and all(map(is_, self._modules, other._modules))
         alike = alike and self._code == other._code
         return alike and (not settings or self._settings == other._settings)
-
-    @cached_property
-    def mixes_tokens(self) -> str | None:
-        """See `token_by_token.mixes_tokens`."""
-        return mixes_tokens(self.model) if isinstance(self.model, PreTrainedModel) else None
 
     @cached_property
     def last_layer_is_unmodified(self) -> bool:

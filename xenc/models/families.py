@@ -53,6 +53,11 @@ _PACKABLE: Final = {
 _READS_ALL: Final = {"pooler": "pooler", "features": "classifier"}
 """Head -> the module that finds the first token among all of them; it is given that token alone."""
 
+_OURS: Final = (__package__ or "xenc").partition(".")[0]
+
+_PADDABLE: Final = frozenset({"DebertaV2ForSequenceClassification", "MPNetForSequenceClassification"})
+"""Other classes for which padded batches with dummy rows are tested against plain transformers."""
+
 
 def is_packable_class(model: PreTrainedModel) -> bool:
     """Whether packed batches of a model's class are held to the oracle."""
@@ -94,6 +99,24 @@ def packable(
     if traits.pooled_alone and not unmodified(model):
         return replace(traits, pooled_alone=False)
     return traits
+
+
+def is_paddable(model: PreTrainedModel, traits: Packable | str) -> bool:
+    """Whether padding and dummy rows are known to change no score; traits are those of `packable`.
+
+    Known of classes that are tested against plain transformers, while their modules are plain.
+    """
+    named = _is_transformers_own(model) and type(model).__name__ in _PADDABLE
+    tested = isinstance(traits, Packable) or reads_eos(model) or named
+    return tested and all(_is_plain(type(module)) for module in model.modules())
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether a module is transformers' or a layer of PyTorch's, or stands for one of those.
+
+    Others may read a whole batch at once, as PyTorch's own quantised layers do.
+    """
+    return kind.__module__.startswith(("transformers.", "torch.nn.modules.", f"{_OURS}."))
 
 
 def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:

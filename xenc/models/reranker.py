@@ -6,11 +6,14 @@ Each call therefore reads the state once, and compares it with the state that it
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
+from sentence_transformers.util import batch_to_device
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..text.prompts import FirstStep, FirstStepIds
@@ -104,6 +107,27 @@ def reader_for(cross_encoder: Any, reranker: Reranker) -> Reader:
     return PairReader(reranker.tokenizer, reranker.max_length)
 
 
+def own_logits(cross_encoder: Any, model: PreTrainedModel, pair: tuple[str, str]) -> Tensor:
+    """Logits [1, C] of one pair by sentence-transformers' own steps, without padding.
+
+    Args:
+        cross_encoder: a CrossEncoder, which is not changed.
+        model: a copy of its model, which runs instead.
+        pair: a query and a document.
+    """
+    first, *others = cross_encoder
+    first = copy.copy(first)
+    own = first._modules.items()
+    vars(first)["_modules"] = {
+        name: model if part is cross_encoder.transformers_model else part for name, part in own
+    }
+    features = batch_to_device(cross_encoder.preprocess([pair]), model.device)
+    for step in (first, *others):
+        features = step.forward(features)
+    logits: Tensor = features["scores"]
+    return logits.reshape(1, -1)
+
+
 def _log_odds(cross_encoder: Any, packing: Packable | str) -> LogitScore | None:
     """The module that turns a causal model's logits into a score, if there is one that packing supports."""
     if len(cross_encoder) != 2 or not isinstance(cross_encoder[1], LogitScore):
@@ -125,6 +149,5 @@ def _why_slow(cross_encoder: Any, look: Look, *, known_head: bool) -> str | None
         ("a head other than sequence classification", task != "sequence-classification" and not known_head),
         ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
         (f"somebody's attention ({attention})", attention is not None),
-        (str(look.mixes_tokens), look.mixes_tokens is not None),
     )
     return next((reason for reason, holds in reasons if holds), None)

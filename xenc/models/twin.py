@@ -35,10 +35,7 @@ class Twin(ABC):
     def __init__(self, original: PreTrainedModel) -> None:
         self._original = original
         self._modules = tuple(original.modules())
-        shared = {id(part): part for part in (*original.parameters(), *original.buffers())}
-        self.model: PreTrainedModel = _copied(original, shared | shareable(original)).train(False)
-        for module in self.model.modules():  # made by the original's `compile`, it would run the original
-            vars(module).pop("_compiled_call_impl", None)
+        self.model = copy_sharing_weights(original)
         self._held = self._replace()
         self._layers = [original.get_submodule(name) for name in sorted(self._held)]
         self._kinds = self._kinds_held()
@@ -90,10 +87,19 @@ class Twin(ABC):
         return [part.detach() for part in held]
 
 
-def _copied(original: PreTrainedModel, shared: dict[int, Any]) -> PreTrainedModel:
+def copy_sharing_weights(original: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model's modules, in evaluation mode, with the original's weights and data attributes.
+
+    Raises:
+        ExecutionError: it has an attribute that cannot be copied.
+    """
+    shared: dict[int, Any] = {id(part): part for part in (*original.parameters(), *original.buffers())}
     try:
-        return copy.deepcopy(original, shared)
+        copied: PreTrainedModel = copy.deepcopy(original, shared | shareable(original)).train(False)
     except Exception as error:  # an attribute of the user's may raise anything
         raise ExecutionError(
             f"{type(original).__name__} cannot be copied, since an attribute of it cannot: {error}"
         ) from error
+    for module in copied.modules():  # made by the original's `compile`, it would run the original
+        vars(module).pop("_compiled_call_impl", None)
+    return copied
