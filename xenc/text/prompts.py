@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ModelError
-from .pairs import half_characters_refused
+from .pairs import faults_named
 from .tokenizer import tokenizer_lock
 from .tokens import TokenizedPairs
 
@@ -154,7 +154,7 @@ def read_prompts(
     if not pairs:
         return TokenizedPairs(input_ids=[])
     prompts = [_fill(first_step.prompt, *pair) for pair in pairs]
-    with tokenizer_lock(tokenizer), half_characters_refused(pairs):
+    with tokenizer_lock(tokenizer), faults_named(pairs):
         encoded = tokenizer(
             [prompt.text for prompt in prompts], padding=False, truncation=False, verbose=False,
             return_offsets_mapping=True, return_attention_mask=False, return_token_type_ids=False,

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from .pairs import half_characters_refused
+from .pairs import faults_named
 from .tokenizer import TextIds, pair_template, tokenizer_lock
 
 
@@ -106,7 +106,7 @@ class PairReader:
             seen.clear()
         unseen = [text for text in dict.fromkeys(chain.from_iterable(pairs)) if text not in seen]
         if unseen:
-            with half_characters_refused(pairs):
+            with faults_named(pairs):
                 seen.update(zip(unseen, self._ids(unseen), strict=True))
         return seen
 
@@ -129,7 +129,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, pairs: Pairs, *, max_length: in
     if not pairs:
         return TokenizedPairs(input_ids=[])
     cut_here = tokenizer.is_fast
-    with tokenizer_lock(tokenizer), half_characters_refused(pairs):
+    with tokenizer_lock(tokenizer), faults_named(pairs):
         encoded = tokenizer(
             *map(list, zip(*pairs, strict=True)), padding=False, return_attention_mask=False, verbose=False,
             truncation=not cut_here and "longest_first", max_length=None if cut_here else max_length,
