@@ -51,35 +51,10 @@ def test_a_batch_of_no_pairs_is_refused(model, works_on, batch_size):
             ask()
 
 
-@pytest.mark.parametrize(("checkpoint", "tokens"), [("tiny", 64), ("tiny_xlmr", 512)])
-def test_max_length_beyond_the_models_positions_is_refused(request, checkpoint, tokens):
-    """XLM-RoBERTa has more rows in its table of positions than tokens."""
-    folder, remedy = request.getfixturevalue(checkpoint), f"pass max_length={tokens} or less"
-    for requested in (tokens + 1, 8 * tokens):
-        with pytest.raises(ModelError, match=rf"max_length={requested}.*{tokens} tokens.*{remedy}"):
-            on_cpu(folder, max_length=requested)
-    assert on_cpu(folder, max_length=tokens).predict([FINE]).shape == (1,)
-
-
-@pytest.mark.parametrize("requested", [0, -5])
-def test_max_length_of_no_tokens_is_refused(tiny, requested):
-    with pytest.raises(ModelError, match=rf"max_length={requested} must be a positive"):
-        on_cpu(tiny, max_length=requested)
-
-
 @pytest.mark.parametrize("requested", [1, 2])
 def test_max_length_below_the_special_tokens_is_refused_or_works(tiny, requested):
     with suppress(ModelError):
         assert on_cpu(tiny, "packed-eager", max_length=requested).predict([FINE]).shape == (1,)
-
-
-def test_max_length_set_too_long_later_is_refused_and_can_be_put_right(tiny):
-    model = on_cpu(tiny)
-    model.max_seq_length = 100
-    with pytest.raises(ModelError, match="max_length=100"):
-        model.predict([FINE])
-    model.max_seq_length = 64
-    assert model.predict([FINE]).shape == (1,)
 
 
 BAD_EXECUTIONS = {

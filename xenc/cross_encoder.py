@@ -178,7 +178,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """
         single = self.is_singular_input(inputs)
         listed = as_list(inputs, single=single)
-        routed = self._route(listed, apply_softmax)
+        routed = self._route(listed, apply_softmax, prompt, prompt_name)
         if routed is None:
             slowly = faults_named(listed)(partial(
                 super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
@@ -222,7 +222,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """
         single = self.is_singular_input(inputs)
         listed = as_list(inputs, single=single)
-        routed = self._route(listed, apply_softmax, device=device, pool=pool, **kwargs)
+        routed = self._route(listed, apply_softmax, prompt, prompt_name, device=device, pool=pool, **kwargs)
         if routed is None:
             with self._admission.accept(len(listed)) as leave, faults_named(listed):
                 scores = super().predict(
@@ -289,12 +289,19 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
                     return current
                 if current.execution.graph_settings == execution.graph_settings:
                     reuse = current
+            if reranker.has_too_few_positions:
+                logger.warning(
+                    "max_length=%s is more than the %d tokens that this model has positions for: requests "
+                    "with a longer pair go to sentence-transformers, and each request is tokenized twice. "
+                    "Pass max_length=%d to cut such pairs.",
+                    reranker.asked_length, reranker.max_length, reranker.max_length,
+                )  # fmt: skip
             self._pipeline = Pipeline(reranker, reader_for(self, reranker), execution, self._worker, reuse)
             return self._pipeline
 
     def _route(
-        self, listed: list[Any], apply_softmax: bool | None, *, device: Any = None, pool: Any = None,
-        **others: Any,
+        self, listed: list[Any], apply_softmax: bool | None, prompt: str | None, prompt_name: str | None, *,
+        device: Any = None, pool: Any = None, **others: Any,
     ) -> tuple[Reranker, list[tuple[str, str]]] | None:  # fmt: skip
         """The model and the inputs as pairs; None if sentence-transformers scores them."""
         pairs = as_pairs(listed)
@@ -305,13 +312,24 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         if not isinstance(reranker, str) and device is not None:
             self._worker.on_device(self.to, device).result()
             reranker = current_reranker(self)
-        if isinstance(reranker, str):
-            if reranker not in self._said:
-                self._said.add(reranker)
-                logger.info("%s: scored by sentence-transformers' own predict", reranker)
-            return None
-        assert pairs is not None
-        return reranker, pairs
+        if not isinstance(reranker, str):
+            assert pairs is not None
+            if not (
+                reranker.has_too_few_positions and self._has_longer(reranker, pairs, prompt, prompt_name)
+            ):
+                return reranker, pairs
+            reranker = f"a pair of more than {reranker.max_length} tokens"
+        if reranker not in self._said:
+            self._said.add(reranker)
+            logger.info("%s: scored by sentence-transformers' own predict", reranker)
+        return None
+
+    def _has_longer(
+        self, reranker: Reranker, pairs: list[tuple[str, str]], prompt: str | None, prompt_name: str | None
+    ) -> bool:
+        """Whether a pair is longer than max_length."""
+        read = reader_for(self, reranker).for_request(self._resolve_prompt(prompt, prompt_name))
+        return read(pairs).truncated_pairs > 0
 
     def _submit(
         self, reranker: Reranker, pairs: list[tuple[str, str]], prompt: str | None, **more: Any

@@ -13,6 +13,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..errors import ModelError
 from ..text.prompts import FirstStep, FirstStepIds
 from ..text.readers import ChatReader, FirstStepReader, Reader
 from ..text.tokens import PairReader
@@ -27,7 +28,8 @@ class Reranker:
     Attributes:
         model: transformers' model, on its device.
         tokenizer: the model's.
-        max_length: the maximum number of tokens of a pair.
+        max_length: the maximum number of tokens of a pair that the model has positions for.
+        asked_length: the maximum that sentence-transformers cuts pairs to; None if it does not cut them.
         packing: how the model runs on packed batches, or why it cannot.
         targets: for a causal reranker, the token ids whose logits are compared, the relevant one first; else
             (). A causal reranker only runs packed, where one token of each pair goes through the vocabulary.
@@ -38,10 +40,16 @@ class Reranker:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    asked_length: int | None
     packing: Packable | str
     targets: tuple[int, ...] = ()
     first_step: FirstStep | None = None
     first_step_ids: FirstStepIds | None = None
+
+    @property
+    def has_too_few_positions(self) -> bool:
+        """Whether sentence-transformers would hand the model longer pairs than it has positions for."""
+        return self.asked_length is None or self.asked_length > self.max_length
 
     @property
     def graph_key(self) -> tuple[object, ...]:
@@ -60,7 +68,7 @@ def current_reranker(cross_encoder: Any) -> Reranker | str:
     """The state of a CrossEncoder, or why sentence-transformers' own predict has to score.
 
     Raises:
-        ModelError: a max_length that the model or the tokenizer does not allow for.
+        ModelError: a max_length that no pair fits, or none for a T5 that needs one.
     """
     scorer = first_step_scorer(cross_encoder)
     model: Any = cross_encoder.transformers_model
@@ -72,10 +80,18 @@ def current_reranker(cross_encoder: Any) -> Reranker | str:
     targets = () if log_odds is None else (log_odds.true_token_id, log_odds.false_token_id)
     tokenizer = cross_encoder.tokenizer
     fixed = tokenizer.num_special_tokens_to_add(pair=True) if scorer is None else scorer.fixed_tokens
+    asked = cross_encoder.max_seq_length
+    max_length = resolve_max_length(asked, model.config, at_least=fixed)
+    if max_length is None:
+        said = f"{model.config.model_type} has no longest input of its own: pass max_length=..."
+        if scorer is None:
+            return said
+        raise ModelError(said)
     return Reranker(
         model=model,
         tokenizer=tokenizer,
-        max_length=resolve_max_length(cross_encoder.max_seq_length, model.config, at_least=fixed),
+        max_length=max_length,
+        asked_length=asked,
         packing=packing,
         targets=tuple(target for target in targets if target is not None),
         first_step=None if scorer is None else scorer.first_step,
