@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from .compiling.wrapper import WarmupReport
 from .errors import ModelError
 from .execution import Execution
+from .forks import renewed_in_a_child
 from .kernels.library import build_in_background
 from .layouts.choice import possible_execution
 from .models.first_step import FIRST_STEP_MODULES, FirstStepScorer, first_step_scorer
@@ -94,7 +95,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             super().__init__(*args, **kwargs)
         restore_weights(self, name, kwargs)
         ask(self, first_step, kwargs.get("num_labels"))
-        self._lock = threading.RLock()
+        self._lock = renewed_in_a_child(threading.RLock())
         self._worker = Worker()
         self._pipeline: Pipeline | None = None
         self._said: set[str] = set()
@@ -367,5 +368,5 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._lock = threading.RLock()
+        self._lock = renewed_in_a_child(threading.RLock())
         self._worker = Worker()

@@ -22,14 +22,18 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
 
+from ..forks import renewed_in_a_child
+
 _locks: Final[WeakKeyDictionary[PreTrainedTokenizerBase, threading.RLock]] = WeakKeyDictionary()
-_making_a_lock: Final = threading.Lock()
+_making_a_lock: Final = renewed_in_a_child(threading.Lock())
 
 
 def tokenizer_lock(tokenizer: PreTrainedTokenizerBase) -> threading.RLock:
     """Hold it while calling a tokenizer: transformers keeps padding and truncation in the tokenizer."""
     with _making_a_lock:
-        return _locks.setdefault(tokenizer, threading.RLock())
+        if tokenizer not in _locks:
+            _locks[tokenizer] = renewed_in_a_child(threading.RLock())
+        return _locks[tokenizer]
 
 
 _ENCODING: Final = ("__call__", "_encode_plus", "_convert_encoding", "set_truncation_and_padding")
