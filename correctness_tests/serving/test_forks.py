@@ -61,7 +61,7 @@ HELD = """
                 held.set()
                 go.wait()
 
-        holder = threading.Thread(target=hold)
+        holder = threading.Thread(target=hold, daemon=True)
         holder.start()
         held.wait()
 
@@ -78,7 +78,7 @@ HELD = """
 
 
 def test_a_child_finds_every_lock_free(tiny):
-    done = run_python(IN_A_CHILD + HELD, tiny, seconds=600)
+    done = run_python(IN_A_CHILD + HELD, tiny, seconds=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -120,7 +120,7 @@ UNDER_LOAD = """
                     each.predict([(str(time.monotonic()), "here it is " * 9)] * 20)
                 other.execution = "sdpa-sorted" if other.execution.layout == "packed" else "packed-eager"
 
-    threads = [threading.Thread(target=load) for _ in range(3)]
+    threads = [threading.Thread(target=load, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
     ended = []
