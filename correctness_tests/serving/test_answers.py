@@ -45,6 +45,15 @@ def test_an_activation_sees_the_batches_of_sentence_transformers(
         assert_same(model.predict(PAIRS, batch_size=batch_size), expected)
 
 
+def test_an_activation_of_each_number_is_called_once(tiny):
+    calls = []
+    sigmoid = torch.nn.Sigmoid()
+    sigmoid.register_forward_hook(lambda _, given, score: calls.append(len(score)))
+    on_cpu(tiny).predict(PAIRS, batch_size=3, activation_fn=sigmoid)
+    on_cpu(tiny).predict(PAIRS, batch_size=3, activation_fn=lambda logits: sigmoid(logits))
+    assert calls == [len(PAIRS), 3, 3, 2]
+
+
 def test_without_an_activation_scores_are_logits(tiny, three_labels):
     for checkpoint in (tiny, three_labels):
         ours = on_cpu(checkpoint)
