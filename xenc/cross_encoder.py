@@ -315,9 +315,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             reranker = current_reranker(self)
         if not isinstance(reranker, str):
             assert pairs is not None
-            if not (
-                reranker.has_too_few_positions and self._has_longer(reranker, pairs, prompt, prompt_name)
-            ):
+            if not self._has_too_long(reranker, pairs, prompt, prompt_name):
                 return reranker, pairs
             reranker = f"a pair of more than {reranker.max_length} tokens"
         if reranker not in self._said:
@@ -325,10 +323,12 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             logger.info("%s: scored by sentence-transformers' own predict", reranker)
         return None
 
-    def _has_longer(
+    def _has_too_long(
         self, reranker: Reranker, pairs: list[tuple[str, str]], prompt: str | None, prompt_name: str | None
     ) -> bool:
-        """Whether a pair is longer than max_length."""
+        """Whether sentence-transformers would hand the model a pair that it has no positions for."""
+        if not reranker.has_too_few_positions:
+            return False
         read = reader_for(self, reranker).for_request(self._resolve_prompt(prompt, prompt_name))
         return read(pairs).truncated_pairs > 0
 
