@@ -38,25 +38,6 @@ def works_on(model):
     np.testing.assert_array_equal(model.predict([FINE]), before)
 
 
-BAD_PAIRS = {
-    "three strings": (("a", "b", "c"), r"input 1 is 3 texts; expected a pair of two strings"),
-    "one string": (("a",), r"input 1 is 1 texts; expected a pair of two strings"),
-    "a string": ("a text", r"input 1 is 'a text' \(str\); expected a pair of two strings"),
-    "a number": (7, r"input 1 is 7 \(int\); expected a pair of two strings"),
-    "None": (None, r"input 1 is None \(NoneType\); expected a pair of two strings"),
-    "a missing text": (("a", None), r"pair 1 holds None.*not a string: use '' for an empty text"),
-    "bytes": (("a", b"b"), r"pair 1 holds b'b' \(bytes\).*: decode it first"),
-    "nan": (("a", float("nan")), r"pair 1 holds nan \(float\).*: use '' for an empty text"),
-    "half an emoji": (("a", "\ud83d"), r"pair 1 "),
-}
-
-
-@pytest.mark.parametrize(("bad", "message"), BAD_PAIRS.values(), ids=BAD_PAIRS)
-def test_a_bad_pair_is_named_with_its_index(model, works_on, bad, message):
-    with pytest.raises(PairError, match=message):
-        model.predict([FINE, bad])
-
-
 @pytest.mark.parametrize(("document", "message"), [(None, "pair 1 holds None"), (7, "pair 1 holds 7")])
 def test_a_bad_document_is_named_when_ranking(model, works_on, document, message):
     with pytest.raises(PairError, match=message):
@@ -70,35 +51,10 @@ def test_a_batch_of_no_pairs_is_refused(model, works_on, batch_size):
             ask()
 
 
-@pytest.mark.parametrize(("checkpoint", "tokens"), [("tiny", 64), ("tiny_xlmr", 512)])
-def test_max_length_beyond_the_models_positions_is_refused(request, checkpoint, tokens):
-    """XLM-RoBERTa has more rows in its table of positions than tokens."""
-    folder, remedy = request.getfixturevalue(checkpoint), f"pass max_length={tokens} or less"
-    for requested in (tokens + 1, 8 * tokens):
-        with pytest.raises(ModelError, match=rf"max_length={requested}.*{tokens} tokens.*{remedy}"):
-            on_cpu(folder, max_length=requested)
-    assert on_cpu(folder, max_length=tokens).predict([FINE]).shape == (1,)
-
-
-@pytest.mark.parametrize("requested", [0, -5])
-def test_max_length_of_no_tokens_is_refused(tiny, requested):
-    with pytest.raises(ModelError, match=rf"max_length={requested} must be a positive"):
-        on_cpu(tiny, max_length=requested)
-
-
 @pytest.mark.parametrize("requested", [1, 2])
 def test_max_length_below_the_special_tokens_is_refused_or_works(tiny, requested):
     with suppress(ModelError):
         assert on_cpu(tiny, "packed-eager", max_length=requested).predict([FINE]).shape == (1,)
-
-
-def test_max_length_set_too_long_later_is_refused_and_can_be_put_right(tiny):
-    model = on_cpu(tiny)
-    model.max_seq_length = 100
-    with pytest.raises(ModelError, match="max_length=100"):
-        model.predict([FINE])
-    model.max_seq_length = 64
-    assert model.predict([FINE]).shape == (1,)
 
 
 BAD_EXECUTIONS = {
@@ -183,16 +139,6 @@ def test_infinite_logits_are_scores(tiny):
     with torch.no_grad():
         model.transformers_model.classifier.bias.fill_(float("inf"))
     assert model.predict([FINE]) == 1
-
-
-def test_a_directory_that_is_no_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=rf"{tmp_path}.*config.json, weights and tokenizer"):
-        on_cpu(tmp_path)
-
-
-def test_a_name_that_cannot_be_found_is_refused():
-    with pytest.raises(ModelError, match=r"'no-such/model'.*give a model's name, or a directory"):
-        on_cpu("no-such/model")
 
 
 @pytest.mark.parametrize(

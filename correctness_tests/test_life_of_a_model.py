@@ -120,3 +120,22 @@ def test_code_that_comes_with_a_checkpoint_does_not_run_unasked(tiny, tmp_path):
     with suppress(xenc.ModelError):  # to refuse is as good as to ignore
         on_cpu(checkpoint)
     assert not (tmp_path / "ran").exists()
+
+
+def saved(model, folder) -> dict[str, bytes]:
+    model.save_pretrained(str(folder), create_model_card=False)
+    return {file.name: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("execution", ["sdpa-sorted", "packed-eager"])
+def test_a_saved_model_has_the_files_of_sentence_transformers_before_and_after_scoring(
+    tiny, tmp_path, execution
+):
+    """The tokenizer's truncation and padding too, and the attention that the model was loaded with."""
+    ours, theirs = on_cpu(tiny, execution), CrossEncoder(str(tiny), device="cpu")
+    for when, score in {"before": lambda _: None, "after": lambda model: model.predict(PAIRS)}.items():
+        for model in (ours, theirs):
+            score(model)
+        before = saved(theirs, tmp_path / "theirs" / when)
+        assert saved(ours, tmp_path / "ours" / when) == before
+        assert ours.tokenizer.backend_tokenizer.to_str() == theirs.tokenizer.backend_tokenizer.to_str()

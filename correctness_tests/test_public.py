@@ -19,14 +19,14 @@ PACKAGE = Path(xenc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "default_model", "execution", "presets", "text", "batching", "kernels", "models",
+    "errors", "forks", "default_model", "execution", "presets", "text", "batching", "kernels", "models",
     "compiling", "serving", "layouts", "pipeline", "cross_encoder", "profiling", "commands", "gate",
     "__main__",
 )  # fmt: skip
 """In the order of the road: the modules of a room import only rooms that stand before it, and each other."""
 
 PURE = (
-    "errors", "execution", "presets", "batching.plan", "batching.padded_plan",
+    "errors", "forks", "execution", "presets", "batching.plan", "batching.padded_plan",
     "batching.packed_plan", "batching.prefix_plan", "gate.verdict", "gate.stored.entry",
 )  # fmt: skip
 """Subtle mistakes live here, so they are tested in microseconds: neither torch nor transformers."""

@@ -13,12 +13,16 @@ from typing import Any, Self
 from weakref import ref
 
 import sentence_transformers
-from sentence_transformers.util.decorators import cross_encoder_predict_rank_args_decorator
+from sentence_transformers.util.decorators import (
+    cross_encoder_init_args_decorator,
+    cross_encoder_predict_rank_args_decorator,
+)
 from tqdm.auto import tqdm
 
 from .compiling.wrapper import WarmupReport
 from .errors import ModelError
 from .execution import Execution
+from .forks import renewed_in_a_child
 from .kernels.library import build_in_background
 from .models.changes import Look
 from .models.first_step import FIRST_STEP_MODULES, FirstStepScorer, first_step_scorer
@@ -27,10 +31,11 @@ from .models.reranker import Reranker, current_reranker, own_logits, reader_for
 from .pipeline import OwnPredict, Pipeline, pipeline_for
 from .presets import DEFAULT_PRESET, resolve_execution
 from .serving.admission import Admission
-from .serving.request import Answer, PredictReport, Request, Scored
+from .serving.answer import Answer, original_batches
+from .serving.request import PredictReport, Request, Scored, check_batch_size
 from .serving.slow_path import slow_call, submit_slowly
 from .serving.worker import Worker
-from .text.pairs import as_list, check_pairs
+from .text.pairs import as_list, as_pairs, faults_named
 from .text.prompts import FirstStep
 from .text.tokenizer import tokenizer_lock
 
@@ -40,9 +45,9 @@ logger = logging.getLogger(__name__)
 class CrossEncoder(sentence_transformers.CrossEncoder):
     """A sentence-transformers `CrossEncoder` whose `predict` and `rank` run an `Execution`.
 
-    Same constructor, same calls, same scores. Calls with process pools, lists of devices, multimodal inputs,
-    custom modules or processing arguments, and models on which somebody's code hangs (hooks, for instance),
-    go to sentence-transformers' own `predict`, logged once at INFO.
+    Same constructor, same calls, same scores. Calls with process pools, lists of devices, inputs other than
+    pairs of texts, custom modules or processing arguments, and models on which somebody's code hangs (hooks,
+    for instance), go to sentence-transformers' own `predict`, logged once at INFO.
     Calls from many threads share batches. The model's own threads end with `close`, with the `with` block,
     or with the model.
 
@@ -63,6 +68,9 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         >>> model.predict([("how long is a marathon?", "A marathon is 42.195 km.")], batch_size=32)
     """
 
+    refuse_nan: bool = True
+    """Whether NaN logits raise NonFiniteScoreError. An evaluator of sentence-transformers always gets NaN."""
+
     last_report: PredictReport | None = None
     """Token counts and padding of the last call that the pipeline answered."""
 
@@ -71,6 +79,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     _module_classes = MappingProxyType(dict.fromkeys(FIRST_STEP_MODULES, FirstStepScorer))
     """Our own module is loaded without trust_remote_code."""
 
+    @cross_encoder_init_args_decorator  # type: ignore[untyped-decorator]
     def __init__(
         self,
         *args: Any,
@@ -88,7 +97,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             super().__init__(*args, **kwargs)
         restore_weights(self, name, kwargs)
         ask(self, first_step, kwargs.get("num_labels"))
-        self._lock = threading.RLock()
+        self._lock = renewed_in_a_child(threading.RLock())
         self._worker = Worker()
         self._pipeline: Pipeline | OwnPredict | None = None
         self._said: set[str] = set()
@@ -171,19 +180,22 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     ) -> Future[Any]:
         """Start scoring and return at once: the Future's result is what `predict` would return.
 
-        Cancelling the Future drops pairs that have not run. PairError and Overloaded are raised here.
+        Cancelling the Future drops pairs that have not run. Overloaded is raised here.
         """
         single = self.is_singular_input(inputs)
         listed = as_list(inputs, single=single)
-        routed = self._route(listed, apply_softmax)
+        routed = self._route(listed, apply_softmax, prompt, prompt_name)
         if routed is None:
-            slowly = partial(
+            slowly = faults_named(listed)(partial(
                 super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
                 apply_softmax, convert_to_numpy, convert_to_tensor,
-            )  # fmt: skip
+            ))  # fmt: skip
             return submit_slowly(slowly, len(listed), self._admission, self._worker, self.device.type)
         prompt = self._resolve_prompt(prompt, prompt_name)
-        convert = self._converting(single, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
+        convert = self._converting(
+            routed[1], batch_size, activation_fn, single=single, apply_softmax=bool(apply_softmax),
+            array=convert_to_numpy, tensor=convert_to_tensor,
+        )  # fmt: skip
         return self._submit(*routed, prompt, answer=convert, batch_size=batch_size)
 
     @cross_encoder_predict_rank_args_decorator
@@ -206,7 +218,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """Score pairs as `sentence_transformers.CrossEncoder.predict` does: same arguments, same result.
 
         Raises:
-            PairError: an input that is not a pair of two strings; the message says which.
+            PairError: an input that cannot be scored; also the error that sentence-transformers raises.
             NonFiniteScoreError: NaN logits; the message says for which pairs.
             CompileError: something compiled after `warmup` or cannot be, with `Execution(strict=True)`.
             Overloaded: more than `max_waiting_pairs` would wait; nothing was accepted.
@@ -216,9 +228,9 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """
         single = self.is_singular_input(inputs)
         listed = as_list(inputs, single=single)
-        routed = self._route(listed, apply_softmax, device=device, pool=pool, **kwargs)
+        routed = self._route(listed, apply_softmax, prompt, prompt_name, device=device, pool=pool, **kwargs)
         if routed is None:
-            with self._admission.accept(len(listed)) as leave:
+            with self._admission.accept(len(listed)) as leave, faults_named(listed):
                 scores = super().predict(
                     inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax,
                     convert_to_numpy, convert_to_tensor, device, pool, chunk_size, **kwargs,
@@ -229,7 +241,10 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             level = logging.getLogger(sentence_transformers.__name__).getEffectiveLevel()
             show_progress_bar = level in (logging.INFO, logging.DEBUG)
         prompt = self._resolve_prompt(prompt, prompt_name)
-        convert = self._converting(single, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
+        convert = self._converting(
+            routed[1], batch_size, activation_fn, single=single, apply_softmax=bool(apply_softmax),
+            array=convert_to_numpy, tensor=convert_to_tensor,
+        )  # fmt: skip
         with tqdm(total=len(listed), desc="Pairs", disable=not show_progress_bar) as bar:
             more = {"batch_size": batch_size, "on_progress": bar.update}
             future = self._submit(*routed, prompt, answer=lambda scored: scored, **more)
@@ -275,6 +290,13 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
                 return reranker
             current = self._pipeline
             if current is None or not current.still_serves(reranker, self._asked):
+                if reranker.has_too_few_positions:
+                    logger.warning(
+                        "max_length=%s is more than the %d tokens that this model has positions for: "
+                        "requests with a longer pair go to sentence-transformers, and each request is "
+                        "tokenized twice. Pass max_length=%d to cut such pairs.",
+                        reranker.asked_length, reranker.max_length, reranker.max_length,
+                    )  # fmt: skip
                 own, worker = partial(own_logits, self), self._worker
                 current = pipeline_for(
                     reranker, reader_for(self, reranker), self._asked, worker, own, current
@@ -293,11 +315,11 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         return look
 
     def _route(
-        self, listed: list[Any], apply_softmax: bool | None, *, device: Any = None, pool: Any = None,
-        **others: Any,
+        self, listed: list[Any], apply_softmax: bool | None, prompt: str | None, prompt_name: str | None, *,
+        device: Any = None, pool: Any = None, **others: Any,
     ) -> tuple[Pipeline, list[tuple[str, str]]] | None:  # fmt: skip
         """The pipeline and the inputs as pairs; None if sentence-transformers scores them."""
-        pairs = check_pairs(listed)
+        pairs = as_pairs(listed)
         slow = slow_call(self, pairs, apply_softmax, device, pool, others)
         if slow is None and not pairs:
             return None
@@ -305,14 +327,26 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         if not isinstance(reranker, str) and device is not None:
             self._worker.on_device(self.to, device).result()
             reranker = current_reranker(self, self._looked())
-        pipeline = reranker if isinstance(reranker, str) else self._prepare(reranker)
-        if isinstance(pipeline, str):
-            if pipeline not in self._said:
-                self._said.add(pipeline)
-                logger.info("%s: scored by sentence-transformers' own predict", pipeline)
-            return None
-        assert pairs is not None
-        return pipeline, pairs
+        scores = reranker if isinstance(reranker, str) else self._prepare(reranker)
+        if isinstance(scores, Pipeline):
+            assert pairs is not None
+            assert isinstance(reranker, Reranker)
+            if not self._has_too_long(reranker, pairs, prompt, prompt_name):
+                return scores, pairs
+            scores = f"a pair of more than {reranker.max_length} tokens"
+        if scores not in self._said:
+            self._said.add(scores)
+            logger.info("%s: scored by sentence-transformers' own predict", scores)
+        return None
+
+    def _has_too_long(
+        self, reranker: Reranker, pairs: list[tuple[str, str]], prompt: str | None, prompt_name: str | None
+    ) -> bool:
+        """Whether sentence-transformers would hand the model a pair that it has no positions for."""
+        if not reranker.has_too_few_positions:
+            return False
+        read = reader_for(self, reranker).for_request(self._resolve_prompt(prompt, prompt_name))
+        return read(pairs).truncated_pairs > 0
 
     def _submit(
         self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, **more: Any
@@ -325,12 +359,14 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             return pipeline.schedule(Request(pairs, tokenize=tokenize, leave=leave, **more))
 
     def _converting(
-        self, single: bool, activation_fn: Any, apply_softmax: bool | None, array: bool, tensor: bool
+        self, pairs: list[tuple[str, str]], batch_size: int, activation_fn: Any, **form: bool
     ) -> Callable[[Scored], Any]:
+        check_batch_size(batch_size)
+        activation_fn = self.activation_fn if activation_fn is None else activation_fn
+        batches = original_batches(self, pairs, batch_size, activation_fn)
         answer = Answer(
-            activation_fn=self.activation_fn if activation_fn is None else activation_fn,
-            apply_softmax=bool(apply_softmax), num_labels=self.num_labels, tensor=tensor, array=array,
-            single=single, one_by_one=self.execution.deterministic,
+            activation_fn=activation_fn, batches=batches, num_labels=self.num_labels,
+            one_by_one=self.execution.deterministic, refuse_nan=self.refuse_nan, **form,
         )  # fmt: skip
         this = ref(self)  # sentence-transformers' models are reference cycles: threads must not hold one
 
@@ -347,5 +383,5 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._lock = threading.RLock()
+        self._lock = renewed_in_a_child(threading.RLock())
         self._worker = Worker()

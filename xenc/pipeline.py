@@ -129,7 +129,7 @@ class Pipeline(Scheduler):
     def reads_like(self, reranker: Reranker) -> bool:
         """Whether a model's pairs are tokenized as in this pipeline."""
         ours = self.reranker
-        same_length = ours.max_length == reranker.max_length
+        same_length = (ours.max_length, ours.asked_length) == (reranker.max_length, reranker.asked_length)
         return same_length and ours.tokenizer is reranker.tokenizer and ours.first_step == reranker.first_step
 
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:

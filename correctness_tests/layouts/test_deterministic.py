@@ -17,7 +17,7 @@ import xenc
 from correctness_tests.strategies import FEW
 from perf_tests import workloads
 from xenc import Execution
-from xenc.serving.request import Answer
+from xenc.serving.answer import Answer
 
 ONE_SIZE = Execution(deterministic=True, token_budgets=512)
 """A small budget: more batches."""

@@ -159,9 +159,28 @@ def test_a_restored_model_scores_as_its_own_network(
 def test_a_cross_encoder_restores_it_by_itself(tmp_path, weights, tokenizer, execution):
     """Without the remote code that the checkpoint names."""
     tokenizer.save_pretrained(save(tmp_path, weights))
-    texts = [("a question", "an answer " * words) for words in (1, 3, 9, 40)]
     with xenc.CrossEncoder(str(tmp_path), device="cpu", execution=execution, max_length=64) as model:
-        scores = model.predict(texts, activation_fn=torch.nn.Identity(), convert_to_tensor=True)
+        assert_scores_texts_as_the_reference(model, weights, tokenizer)
+
+
+@pytest.mark.parametrize("given", [{}, {"automodel_args": {"revision": "v2"}, "tokenizer_args": {}}])
+def test_arguments_under_their_old_names_restore_it_too(tmp_path, weights, tokenizer, given):
+    """Of the renamed arguments the name, the folder and the revision are needed to find the weights again."""
+    repository, commit = tmp_path / "models--someone--reranker", "0123456789" * 4
+    tokenizer.save_pretrained(save(repository / "snapshots" / commit, weights))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "refs" / "v2").write_text(commit)
+    with xenc.CrossEncoder(
+        model_name="someone/reranker", cache_dir=str(tmp_path), device="cpu", max_length=64,
+        execution="packed-eager", local_files_only=True, **given,
+    ) as model:  # fmt: skip
+        assert_scores_texts_as_the_reference(model, weights, tokenizer)
+
+
+def assert_scores_texts_as_the_reference(model, weights, tokenizer) -> None:
+    texts = [("a question", "an answer " * words) for words in (1, 3, 9, 40)]
+    scores = model.predict(texts, activation_fn=torch.nn.Identity(), convert_to_tensor=True)
     for (query, document), score in zip(texts, scores, strict=True):
         tokens = dict(tokenizer(query, document, truncation=True, max_length=64, return_tensors="pt"))
         torch.testing.assert_close(score, reference(weights, tokens)[0, 0], rtol=0, atol=1e-5)

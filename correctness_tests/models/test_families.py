@@ -10,7 +10,6 @@ import xenc
 from correctness_tests import checkpoints, oracle
 from correctness_tests.checkpoints import PAIRS
 from correctness_tests.scoring import assert_close, logits, on_cpu
-from xenc import ModelError
 from xenc.models.families import max_positions, position_offset, resolve_max_length
 
 NOT_PACKED = {"deberta-v2", "mpnet"}
@@ -71,10 +70,9 @@ def test_traits_follow_the_config(configured, offset, positions):
 
 
 @pytest.mark.parametrize("unlimited", [None, int(1e30)])
-def test_an_unlimited_tokenizer_takes_all_positions_of_the_model_and_without_those_max_length(unlimited):
+def test_an_unlimited_tokenizer_takes_all_positions_of_the_model(unlimited):
     assert resolve_max_length(unlimited, config("bert", max_position_embeddings=64)) == 64
-    with pytest.raises(ModelError, match=r"t5.*pass max_length="):
-        resolve_max_length(unlimited, config("t5"))
+    assert resolve_max_length(unlimited, config("t5")) is None
 
 
 def test_a_model_without_positions_takes_any_length():

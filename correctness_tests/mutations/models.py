@@ -2,6 +2,21 @@
 
 # fmt: off
 ROWS = (
+    "test_loading_errors.py::test_what_cannot_be_loaded_raises_an_error_of_both_kinds",
+    ("a loader's error of one kind", "loading_errors",
+     'raise of_both_kinds(ModelError(f"{what}{remedy}: {error}"), error)',
+     'raise ModelError(f"{what}{remedy}: {error}")'),
+    ("one remedy for every cause", "loading_errors", " and incomplete", ""),
+    "test_loading_errors.py::test_an_error_of_both_kinds_crosses_processes",
+    ("an error without its cause's attributes", "errors:_made", "setattr(error, name, value)", "pass"),
+    "test_checkpoints.py::test_arguments_under_their_old_names_restore_it_too",
+    ("old names of arguments not read", "CrossEncoder.__init__",
+     "@cross_encoder_init_args_decorator  # type: ignore[untyped-decorator]", ""),
+    "test_max_length.py::test_only_a_text_that_has_no_position_is_refused_and_with_the_same_error",
+    ("a pair cut at the last position", "CrossEncoder._has_too_long",
+     "if not reranker.has_too_few_positions:", "if True:"),
+    "test_max_length.py::test_rotated_positions_have_no_end",
+    ("rotated positions end", "resolve_max_length", " or _rotated(config)", ""),
     "test_default_model.py::test_half_precision_on_disk_is_single_precision_in_memory",
     ("the default model loads in half precision", "config.json", '"dtype": "float32"', '"dtype": "float16"'),
     "test_families.py",

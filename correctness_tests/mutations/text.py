@@ -2,6 +2,20 @@
 
 # fmt: off
 ROWS = (
+    "test_other_inputs.py::test_what_sentence_transformers_refuses_for_a_reason_of_its_own_raises_its_error",
+    ("a chat is called three texts", "pairs:_fault",
+     "if several and len(texts) != 2 and all(isinstance(text, str) for text in texts):",
+     "if several and len(texts) != 2:"),
+    "test_other_inputs.py::test_an_input_that_cannot_be_scored_is_named_in_an_error_of_both_kinds",
+    ("a pair's error of one kind", "faults_named",
+     "of_both_kinds(PairError(said), error)", "PairError(said)"),
+    ("the first two of three texts scored", "as_pairs", "len(pair) == 2", "len(pair) >= 2"),
+    "test_life_of_a_model.py::test_a_saved_model_has_the_files_of_sentence_transformers_before_and_after_scoring",
+    ("the tokenizer's truncation lost", "borrowed",
+     "backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)",
+     "backend.no_truncation()"),
+    ("the tokenizer left as loaded", "PairReader.for_request",
+     "leave_as_sentence_transformers(self._tokenizer)", "pass"),
     "test_tokens.py::test_ids_and_types_are_those_of_each_pair_alone_and_longer_pairs_count_as_truncated",
     ("truncation not counted", "tokenize", "truncated_pairs=len(long)", "truncated_pairs=0"),
     "test_tokens.py::test_a_pair_of_exactly_max_length_is_not_truncated",

@@ -73,6 +73,33 @@ def test_the_interpreter_ends_although_a_thread_goes_on_asking(tiny):
     run_python(script, tiny)
 
 
+def test_an_interrupt_during_a_compilation_reaches_the_caller_at_once(tiny):
+    script = """
+        import signal
+        begun, go = threading.Event(), threading.Event()
+
+        def compiler(graph, _):
+            begun.set()
+            go.wait(60)
+            print("compiled", flush=True)
+            return graph
+
+        compile_ = torch.compile
+        torch.compile = lambda function, *, mode, **others: compile_(function, backend=compiler, **others)
+        model.execution = "packed"
+        main = threading.main_thread().ident
+        threading.Thread(target=lambda: (begun.wait(), signal.pthread_kill(main, signal.SIGINT))).start()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            model.predict(PAIRS)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        go.set()
+    """
+    done = run_python(script, tiny)
+    assert (done.returncode, done.stdout) == (0, "interrupted\ncompiled\n"), done.stderr[-2000:]
+
+
 def test_models_trace_one_after_the_other_although_the_thread_of_the_first_has_ended(tiny):
     """A PyTorch built for CUDA broke here where there is no GPU; a build for the CPU never did."""
     script = """

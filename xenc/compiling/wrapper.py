@@ -27,6 +27,7 @@ from ..batching.padded_collate import PaddedBatch
 from ..batching.prefix_collate import PrefixedBatch
 from ..errors import CompileError
 from ..execution import Execution
+from ..forks import renewed_in_a_child
 from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ CUDAGRAPH_MODES: Final = ("reduce-overhead", "max-autotune")
 CUDAGRAPH_PASSES: Final = 3
 """CUDA graph trees run a shape once, record it the second time, and replay it from the third."""
 
-_SETTING: Final = threading.Lock()
+_SETTING: Final = renewed_in_a_child(threading.Lock())
 """In torch 2.11 Dynamo's settings belong to the process: two threads that patch them at once would each
 restore the other's values."""
 
@@ -94,6 +95,7 @@ class CompiledForward:
         self._warm_shapes: set[tuple[int, int]] = set()
         self._have_run: set[tuple[int, int]] = set()
         self._own_function = _own_copy(function)
+        renewed_in_a_child(torch._dynamo.convert_frame.compile_lock)
         self._compiled = torch.compile(
             self._own_function, fullgraph=True, mode=mode, dynamic=execution.dynamic
         )

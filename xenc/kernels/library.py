@@ -24,6 +24,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from ..forks import renewed_in_a_child
+
 logger = logging.getLogger(__name__)
 
 NAMESPACE: Final = (__package__ or "xenc.kernels").replace(".", "_")
@@ -96,7 +98,7 @@ def library() -> Library:
         return _loaded()
 
 
-_LOADING: Final = threading.Lock()
+_LOADING: Final = renewed_in_a_child(threading.Lock())
 
 
 @cache
@@ -178,7 +180,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # a child forked meanwhile has it open too
 
 
 @contextmanager

@@ -191,6 +191,12 @@ def position_offset(config: PretrainedConfig) -> int:
     return (1 if config.pad_token_id is None else int(config.pad_token_id)) + 1
 
 
+def _rotated(config: PretrainedConfig) -> bool:
+    """Whether positions are angles, which have no end, and are the same whatever the longest text is."""
+    rotation = getattr(config, "rope_parameters", None)
+    return rotation is not None and "dynamic" not in str(rotation)
+
+
 def max_positions(config: PretrainedConfig) -> int | None:
     """The number of tokens the model has positions for; None if it uses only relative positions."""
     table = getattr(config, "max_position_embeddings", None)
@@ -199,29 +205,25 @@ def max_positions(config: PretrainedConfig) -> int | None:
     return table - position_offset(config) if isinstance(table, int) and table > 0 else None
 
 
-def resolve_max_length(requested: int | None, config: PretrainedConfig, *, at_least: int = 1) -> int:
-    """The maximum number of tokens of a pair: as requested, or as many as the model has positions for.
+def resolve_max_length(requested: int | None, config: PretrainedConfig, *, at_least: int = 1) -> int | None:
+    """The maximum number of tokens of a pair: as requested, but no more than the model has positions for.
 
     Args:
         requested: the tokenizer's model_max_length, which sentence-transformers sets from `max_length`.
         config: the model's.
         at_least: the number of tokens of a pair of two empty texts.
 
+    Returns:
+        The number; None if neither the request nor the model sets a limit.
+
     Raises:
-        ModelError: a length too short for any pair, too long for the model's positions, or none at all.
+        ModelError: a length too short for any pair.
     """
     positions = max_positions(config)
     if requested is None or requested > _NO_LENGTH:
-        if positions is None:
-            raise ModelError(f"{config.model_type} has no longest input of its own: pass max_length=...")
         return positions
     if requested <= 0:
         raise ModelError(f"max_length={requested} must be a positive number of tokens.")
     if requested < at_least:
         raise ModelError(f"max_length={requested} must be at least {at_least} tokens for any pair to fit.")
-    if positions is not None and requested > positions:
-        raise ModelError(
-            f"max_length={requested} is more than the {positions} tokens this {config.model_type} model "
-            f"has positions for: pass max_length={positions} or less."
-        )
-    return int(requested)
+    return int(requested if positions is None or _rotated(config) else min(requested, positions))

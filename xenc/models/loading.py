@@ -6,12 +6,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from transformers import AutoConfig
 
-from ..errors import ModelError
+from ..errors import ModelError, XencError, of_both_kinds
 from ..text.prompts import FirstStep
 from .checkpoints import restore_flash_weights
 from .first_step import FirstStepScorer, first_step_scorer, generates, without_labels
@@ -21,16 +22,25 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def loading_errors(name: object) -> Iterator[None]:
-    """Turn a loader's OSError or ValueError into a ModelError that names the checkpoint."""
+    """Turn a loader's OSError or ValueError into a ModelError that is one too and names the checkpoint."""
     try:
         yield
-    except ModelError:  # a ValueError itself
+    except XencError:  # perhaps a ValueError itself
         raise
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot load {name!r} as a cross-encoder: give a model's name, or a directory with "
-            f"config.json, weights and tokenizer. The loader said: {error}"
-        ) from error
+        what = "cannot make a cross-encoder" if name is None else f"cannot load {name!r} as a cross-encoder"
+        incomplete = isinstance(error, OSError) or not _has_configuration(name)
+        remedy = f": {_GIVE}. The loader said" if name is not None and incomplete else ""
+        raise of_both_kinds(ModelError(f"{what}{remedy}: {error}"), error) from error
+
+
+_GIVE: Final = "give a model's name, or a directory with config.json, weights and tokenizer"
+
+
+def _has_configuration(name: object) -> bool:
+    """False for a directory that holds no model; True for a name on the hub, of which nothing is known."""
+    folder = Path(str(name))
+    return not folder.is_dir() or any((folder / file).exists() for file in ("config.json", "modules.json"))
 
 
 def first_step_modules(

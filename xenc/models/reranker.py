@@ -16,6 +16,7 @@ from sentence_transformers.util import batch_to_device
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..errors import ModelError
 from ..text.prompts import FirstStep, FirstStepIds
 from ..text.readers import ChatReader, FirstStepReader, Reader
 from ..text.tokens import PairReader
@@ -32,7 +33,8 @@ class Reranker:
     Attributes:
         model: transformers' model, on its device.
         tokenizer: the model's.
-        max_length: the maximum number of tokens of a pair.
+        max_length: the maximum number of tokens of a pair that the model has positions for.
+        asked_length: the maximum that sentence-transformers cuts pairs to; None if it does not cut them.
         packing: how the model runs on packed batches, or why it cannot.
         look: what was found of its modules.
         targets: for a causal reranker, the token ids whose logits are compared, the relevant one first; else
@@ -44,11 +46,17 @@ class Reranker:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    asked_length: int | None
     packing: Packable | str
     look: Look | None = None
     targets: tuple[int, ...] = ()
     first_step: FirstStep | None = None
     first_step_ids: FirstStepIds | None = None
+
+    @property
+    def has_too_few_positions(self) -> bool:
+        """Whether sentence-transformers would hand the model longer pairs than it has positions for."""
+        return self.asked_length is None or self.asked_length > self.max_length
 
     @property
     def graph_key(self) -> tuple[object, ...]:
@@ -71,7 +79,7 @@ def current_reranker(cross_encoder: Any, look: Look) -> Reranker | str:
         look: a look at its modules that holds.
 
     Raises:
-        ModelError: a max_length that the model or the tokenizer does not allow for.
+        ModelError: a max_length that no pair fits, or none for a T5 that needs one.
     """
     if look.attached is not None:
         return look.attached
@@ -86,10 +94,18 @@ def current_reranker(cross_encoder: Any, look: Look) -> Reranker | str:
     targets = () if log_odds is None else (log_odds.true_token_id, log_odds.false_token_id)
     tokenizer = cross_encoder.tokenizer
     fixed = tokenizer.num_special_tokens_to_add(pair=True) if scorer is None else scorer.fixed_tokens
+    asked = cross_encoder.max_seq_length
+    max_length = resolve_max_length(asked, model.config, at_least=fixed)
+    if max_length is None:
+        said = f"{model.config.model_type} has no longest input of its own: pass max_length=..."
+        if scorer is None:
+            return said
+        raise ModelError(said)
     return Reranker(
         model=model,
         tokenizer=tokenizer,
-        max_length=resolve_max_length(cross_encoder.max_seq_length, model.config, at_least=fixed),
+        max_length=max_length,
+        asked_length=asked,
         packing=packing,
         look=look,
         targets=tuple(target for target in targets if target is not None),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
 
 from ..errors import ExecutionError, Overloaded
+from ..forks import renewed_in_a_child
 
 
 class Admission:
@@ -24,10 +23,10 @@ class Admission:
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
-        self._start()
-        _ALL.add(self)
+        self._at_fork_reinit()
+        renewed_in_a_child(self)
 
-    def _start(self) -> None:
+    def _at_fork_reinit(self) -> None:
         self._lock = threading.Lock()
         self._accepted: dict[object, int] = {}
         self._waiting = 0
@@ -98,16 +97,3 @@ def _overloaded(pairs: int, waiting: int, limit: int) -> Overloaded:
             "retry later, raise max_waiting_pairs, or add a machine."
         )
     return Overloaded(message, pairs=pairs, waiting=waiting, limit=limit)
-
-
-_ALL: WeakSet[Admission] = WeakSet()
-
-
-def _start_in_child() -> None:
-    """The threads that held locks or were to answer do not exist in a forked child."""
-    for admission in _ALL:
-        admission._start()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_in_child)

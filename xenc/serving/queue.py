@@ -15,6 +15,7 @@ from typing import Final
 
 from ..batching.packed_plan import MAX_CANDIDATES, Budgets, pack
 from ..batching.plan import BatchPlan, PackedPlan, Plan
+from ..forks import renewed_in_a_child
 from ..text.tokens import PairTokens, TokenizedPairs
 from .request import Request
 
@@ -63,6 +64,14 @@ class BatchQueue(ABC):
     chunk: int | None = None
     """Pairs to tokenize at a time; None for whole requests."""
 
+    def __init__(self) -> None:
+        self._at_fork_reinit()
+        renewed_in_a_child(self)
+
+    @abstractmethod
+    def _at_fork_reinit(self) -> None:
+        """Empty the queue."""
+
     @abstractmethod
     def add(self, request: Request, tokens: TokenizedPairs) -> None:
         """Add the next pairs of a request, in the caller's order."""
@@ -85,6 +94,9 @@ class RequestQueue(BatchQueue):
 
     def __init__(self, plan: Callable[[TokenizedPairs, int], Plan]) -> None:
         self._plan = plan
+        super().__init__()
+
+    def _at_fork_reinit(self) -> None:
         self._batches: deque[NextBatch] = deque()
 
     def add(self, request: Request, tokens: TokenizedPairs) -> None:
@@ -115,6 +127,9 @@ class PackedQueue(BatchQueue):
 
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
+        super().__init__()
+
+    def _at_fork_reinit(self) -> None:
         self._waiting: deque[Waiting] = deque()
         self._tokens = 0
         self._paused: list[Request] = []

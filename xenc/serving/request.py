@@ -1,4 +1,4 @@
-"""One request: its pairs, the logits that batches have given them so far, and what its caller asked for.
+"""One request: its pairs, and the logits that batches have given them so far.
 
 Shapes: N = pairs of the request, C = labels.
 """
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import ExecutionError, NonFiniteScoreError
+from ..errors import ExecutionError
 from ..text.tokens import TokenizedPairs
 from .spans import Span
 
@@ -48,45 +48,6 @@ class Scored(NamedTuple):
 
     logits: Tensor
     report: PredictReport
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What one call of `predict` asked for.
-
-    Attributes:
-        activation_fn: applied to the logits.
-        apply_softmax: whether scores of several labels are made to sum to 1.
-        num_labels: of the model; the dimension of a single label is dropped.
-        single: whether one pair was given, rather than a list.
-        tensor: return one tensor.
-        array: else one numpy array; otherwise a list of tensors.
-        one_by_one: apply the activation to each pair's logits separately, for batch-invariant scores: a
-            vectorised sigmoid may round the last elements of a tensor differently.
-    """
-
-    activation_fn: Any
-    apply_softmax: bool
-    num_labels: int
-    single: bool
-    tensor: bool
-    array: bool
-    one_by_one: bool = False
-
-    @torch.inference_mode()
-    def of(self, logits: Tensor) -> Any:
-        """The result of `predict` for logits [N, C]."""
-        parts = torch.split(logits, 1) if self.one_by_one else [logits]
-        scores: Any = torch.cat([self.activation_fn(part) for part in parts])
-        if self.num_labels == 1 and scores.ndim > 1:
-            scores = scores.squeeze(-1)
-        elif self.apply_softmax and scores.ndim > 1:
-            scores = torch.softmax(scores, dim=1)
-        if self.array and not self.tensor:
-            scores = scores.float().cpu().numpy()
-        elif not self.tensor:
-            scores = list(scores)
-        return scores[0] if self.single else scores
 
 
 class Request:
@@ -169,7 +130,6 @@ class Request:
         try:
             with span("collect"), torch.inference_mode():
                 logits = self._in_callers_order()
-                _check_finite(logits)
                 answer = self._answer(Scored(logits=logits, report=self._report()))
         except BaseException as error:
             self.fail(error)
@@ -220,12 +180,3 @@ def _acknowledge(future: Future[Any]) -> None:
     """Otherwise `concurrent.futures.wait` never returns for a cancelled Future."""
     if future.cancelled():
         future.set_running_or_notify_cancel()
-
-
-def _check_finite(logits: Tensor) -> None:
-    nan_rows = torch.isnan(logits).any(dim=1).nonzero().flatten().tolist()
-    if nan_rows:
-        raise NonFiniteScoreError(
-            f"the model answered NaN for {len(nan_rows)} of {len(logits)} pairs, at indices "
-            f"{nan_rows[:20]}: check the model's weights, or score in float32."
-        )

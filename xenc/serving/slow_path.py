@@ -19,13 +19,19 @@ def slow_call(
     reasons = {
         "a process pool": pool is not None,
         "a list of devices": isinstance(device, list),
-        "multimodal inputs": pairs is None,
+        "distributed evaluation": _distributes(cross_encoder) and device is None,
+        "inputs that are not pairs of texts": pairs is None,
         "processing arguments": bool(others),
         "a softmax over one label": bool(apply_softmax) and cross_encoder.num_labels == 1,
         # autocast belongs to the caller's thread, and the pipeline runs on another
         "autocast": torch.is_autocast_enabled(cross_encoder.device.type),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _distributes(cross_encoder: Any) -> bool:
+    """Whether sentence-transformers shares inputs with other ranks; 6.0 does not know of it."""
+    return getattr(cross_encoder, "_distributed_inference", None) is not None
 
 
 def submit_slowly(

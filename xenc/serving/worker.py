@@ -7,7 +7,6 @@ for scores. Threads start with the first job and end with the `Worker`.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
@@ -15,6 +14,8 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import torch
+
+from ..forks import renewed_in_a_child
 
 Result = TypeVar("Result")
 
@@ -33,12 +34,12 @@ class Worker:
     def __init__(self) -> None:
         self._promised: set[Future[Any]] = set()
         self._start()
+        renewed_in_a_child(self)
 
     def _start(self) -> None:
         self._device = ThreadPoolExecutor(1, f"{_PREFIX}device")
         self._readers = ThreadPoolExecutor(READERS, f"{_PREFIX}reader")
         self._answerers = ThreadPoolExecutor(ANSWERERS, f"{_PREFIX}answerer")
-        self._process = os.getpid()
 
     def on_device(self, job: Callable[..., Result], *args: Any, threads: int | None = None) -> Future[Result]:
         """Run job(*args) on the device's thread.
@@ -48,12 +49,10 @@ class Worker:
             *args: its arguments.
             threads: CPU threads it may use; None for as many as the calling thread.
         """
-        self._survive_fork()
         return self._device.submit(_with_threads, threads or torch.get_num_threads(), job, *args)
 
     def read(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
         """Run a job that tokenizes."""
-        self._survive_fork()
         return self._readers.submit(job, *args)
 
     def answer(self, job: Callable[..., object], *args: Any) -> None:
@@ -65,7 +64,6 @@ class Worker:
 
     def call(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
         """Run a job that may run callers' code."""
-        self._survive_fork()
         return self._answerers.submit(job, *args)
 
     def promise(self, future: Future[Any]) -> None:
@@ -88,10 +86,15 @@ class Worker:
         for pool in pools:
             pool.shutdown(wait=not inside, cancel_futures=pool is not pools[-1])
 
-    def _survive_fork(self) -> None:
-        """A forked child has the parent's queues but none of its threads."""
-        if os.getpid() != self._process:
-            self._start()
+    def _at_fork_reinit(self) -> None:
+        """A child has none of the threads. What they were to answer is cancelled, in the child alone."""
+        self._start()
+        promised, self._promised = self._promised, set()
+        for future in promised:
+            future._condition._at_fork_reinit()  # type: ignore[attr-defined]  # a thread may have held it
+            future._done_callbacks.clear()  # type: ignore[attr-defined]  # they run in the parent
+            if future.cancel():
+                future.set_running_or_notify_cancel()
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Checks that every input is a pair of two strings before work begins; errors name the input."""
+"""Which inputs are pairs of two strings, and what is wrong with the others once they have been refused."""
 
 from __future__ import annotations
 
@@ -7,70 +7,77 @@ from contextlib import contextmanager
 from numbers import Number
 from typing import Any
 
-from ..errors import PairError
+from ..errors import PairError, XencError, of_both_kinds
 
 
 def as_list(inputs: Any, *, single: bool) -> list[Any]:
-    """One pair, or a collection of them, as a list of pairs."""
+    """One input, or a collection of them, as a list of inputs."""
     listed = inputs.tolist() if type(inputs).__name__ == "ndarray" else inputs
     return [listed] if single else list(listed)
 
 
-def check_pairs(pairs: Sequence[Any]) -> list[tuple[str, str]] | None:
-    """Check that every input is a pair of two strings.
+def as_pairs(inputs: Sequence[Any]) -> list[tuple[str, str]] | None:
+    """The inputs as tuples; None unless each is a pair of two strings.
 
-    Returns:
-        The pairs as tuples; None if an input may be multimodal (a dict, an image, an array): then
-        sentence-transformers scores or refuses them.
+    What else there may be (a text, a chat, an image), sentence-transformers scores or refuses.
+    """
+    pairs: list[tuple[str, str]] = []
+    for pair in inputs:
+        is_pair = _is_sequence(pair) and len(pair) == 2
+        if not (is_pair and isinstance(pair[0], str) and isinstance(pair[1], str)):
+            return None
+        pairs.append((pair[0], pair[1]))
+    return pairs
+
+
+@contextmanager
+def faults_named(inputs: Sequence[Any]) -> Iterator[None]:
+    """Tokenize or score within: what refuses an input that no cross-encoder can score raises a PairError.
 
     Raises:
-        PairError: an input that no cross-encoder can score; the message gives its index and value.
+        PairError: which is also the error that was raised; the message gives the input's index and value.
     """
-    checked: list[tuple[str, str]] = []
-    for index, pair in enumerate(pairs):
-        is_pair = isinstance(pair, (list, tuple)) or type(pair).__name__ == "ndarray"
-        if is_pair and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str):
-            checked.append((pair[0], pair[1]))
-            continue
-        _refuse_unless_multimodal(index, pair, is_pair=is_pair)
-        return None
-    return checked
+    try:
+        yield
+    except XencError:  # perhaps a ValueError itself
+        raise
+    except (TypeError, ValueError) as error:
+        faults = (fault for index, given in enumerate(inputs) if (fault := _fault(index, given)))
+        said = next(faults, None)
+        if said is None:
+            raise
+        raise of_both_kinds(PairError(said), error) from error
 
 
-def _refuse_unless_multimodal(index: int, pair: Any, *, is_pair: bool) -> None:
-    if not is_pair and not isinstance(pair, (str, bytes, Number, type(None))):
-        return
-    if is_pair and len(pair) == 2:
-        wrong = [text for text in pair if isinstance(text, (bytes, Number, list, tuple, type(None)))]
-        if not wrong:
-            return
-        remedy = "decode it first" if isinstance(wrong[0], bytes) else "use '' for an empty text"
-        raise PairError(f"pair {index} holds {_shown(wrong[0])}, which is not a string: {remedy}.")
-    held = f"{len(pair)} texts" if is_pair else _shown(pair)
-    raise PairError(f"input {index} is {held}; expected a pair of two strings (query, document).")
+def _fault(index: int, given: Any) -> str | None:
+    """Why an input cannot be scored; None if it may be multimodal (a dict, an image, an array) or is fine."""
+    several = _is_sequence(given)
+    texts = list(given) if several else [given]
+    expected = "expected a pair of two strings (query, document)"
+    if several and len(texts) != 2 and all(isinstance(text, str) for text in texts):
+        return f"input {index} is {len(texts)} texts; {expected}."
+    where = f"pair {index} holds" if several else f"input {index} is"
+    for text in texts:
+        if isinstance(text, (bytes, Number, type(None))):
+            remedy = "decode it first" if isinstance(text, bytes) else "use '' for an empty text"
+            return f"{where} {_shown(text)}, which is not a string: {remedy if several else expected}."
+        if isinstance(text, str) and (half := _half_character(text)):
+            return f"{where} {half!r}, half of a character: decode the text with errors='replace'."
+    return None
+
+
+def _half_character(text: str) -> str | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return text[error.start]
+    return None
+
+
+def _is_sequence(given: Any) -> bool:
+    return isinstance(given, (list, tuple)) or (type(given).__name__ == "ndarray" and given.ndim == 1)
 
 
 def _shown(value: object) -> str:
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
-
-
-@contextmanager
-def half_characters_refused(pairs: Sequence[tuple[str, str]]) -> Iterator[None]:
-    """Tokenize within: a TypeError for half of a surrogate pair becomes a PairError.
-
-    Raises:
-        PairError: a text holds half of a surrogate pair; the message gives its index.
-    """
-    try:
-        yield
-    except TypeError:
-        for index, text in ((index, text) for index, texts in enumerate(pairs) for text in texts):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise PairError(
-                    f"pair {index} holds {text[error.start]!r}, half of a character: decode the text with "
-                    "errors='replace'."
-                ) from error
-        raise

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ModelError
-from .pairs import half_characters_refused
-from .tokenizer import tokenizer_lock
+from .pairs import faults_named
+from .tokenizer import borrowed
 from .tokens import TokenizedPairs
 
 _PLACES: Final = ("{query}", "{document}")
@@ -114,7 +114,7 @@ def _target_id(tokenizer: PreTrainedTokenizerBase, word: str) -> int:
 
 
 def _ids_of_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    with tokenizer_lock(tokenizer):
+    with borrowed(tokenizer):
         ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
@@ -154,7 +154,7 @@ def read_prompts(
     if not pairs:
         return TokenizedPairs(input_ids=[])
     prompts = [_fill(first_step.prompt, *pair) for pair in pairs]
-    with tokenizer_lock(tokenizer), half_characters_refused(pairs):
+    with borrowed(tokenizer), faults_named(pairs):
         encoded = tokenizer(
             [prompt.text for prompt in prompts], padding=False, truncation=False, verbose=False,
             return_offsets_mapping=True, return_attention_mask=False, return_token_type_ids=False,

@@ -11,8 +11,8 @@ interpreter's lock longer than the rest of tokenizing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -22,14 +22,43 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils.generic import PaddingStrategy
 
+from ..forks import renewed_in_a_child
+
 _locks: Final[WeakKeyDictionary[PreTrainedTokenizerBase, threading.RLock]] = WeakKeyDictionary()
-_making_a_lock: Final = threading.Lock()
+_making_a_lock: Final = renewed_in_a_child(threading.Lock())
 
 
 def tokenizer_lock(tokenizer: PreTrainedTokenizerBase) -> threading.RLock:
     """Hold it while calling a tokenizer: transformers keeps padding and truncation in the tokenizer."""
     with _making_a_lock:
-        return _locks.setdefault(tokenizer, threading.RLock())
+        if tokenizer not in _locks:
+            _locks[tokenizer] = renewed_in_a_child(threading.RLock())
+        return _locks[tokenizer]
+
+
+@contextmanager
+def borrowed(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Call a tokenizer within: its lock is held, and the settings of its backend are put back.
+
+    They are saved with a model, and somebody may call the backend.
+    """
+    with tokenizer_lock(tokenizer):
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            yield
+            return
+        truncation, padding = backend.truncation, backend.padding
+        try:
+            yield
+        finally:
+            backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)
+            backend.no_padding() if padding is None else backend.enable_padding(**padding)
+
+
+def leave_as_sentence_transformers(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a tokenizer's backend the settings that scoring by sentence-transformers leaves in it."""
+    with tokenizer_lock(tokenizer):
+        tokenizer([("", "")], padding=True, truncation="longest_first", verbose=False)
 
 
 _ENCODING: Final = ("__call__", "_encode_plus", "_convert_encoding", "set_truncation_and_padding")
@@ -39,15 +68,12 @@ _TEXTS: Final = ("a b", "", "A\u00e9 \u673a\u5668 1,000")
 
 
 class TextIds:
-    """Token ids of texts, for one caller at a time.
-
-    As after a normal call, the tokenizer is left without padding and truncation.
-    """
+    """Token ids of texts, for one caller at a time."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         probes = [*_TEXTS, " ".join(["a", *tokenizer.all_special_tokens, "b"])]
-        with tokenizer_lock(tokenizer):
+        with borrowed(tokenizer):
             self._agree = False
             with suppress(Exception):  # a tokenizer without an unknown token fails on a probe
                 self._agree = is_unmodified(tokenizer) and self._by_backend(probes) == self._by_call(probes)
@@ -58,7 +84,7 @@ class TextIds:
         Raises:
             TypeError: the tokenizer's own, for a text that is not a string or holds half of a surrogate pair.
         """
-        with tokenizer_lock(self._tokenizer):
+        with borrowed(self._tokenizer):
             if self._agree and is_unmodified(self._tokenizer):
                 with suppress(TypeError):  # the call below raises it with transformers' message
                     return self._by_backend(texts)
@@ -129,7 +155,7 @@ def pair_template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate | None:
     """The tokenizer's template; None if it joins texts in another way, or is a slow (Python) tokenizer."""
     if not tokenizer.is_fast:
         return None
-    with tokenizer_lock(tokenizer):
+    with borrowed(tokenizer):
         encoded = tokenizer(*(list(texts) for texts in zip(*_PAIRS, strict=True)), verbose=False)
         template = _read_off(encoded)
         if template is None:

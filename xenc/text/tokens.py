@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from .pairs import half_characters_refused
-from .tokenizer import TextIds, pair_template, tokenizer_lock
+from .pairs import faults_named
+from .tokenizer import TextIds, borrowed, leave_as_sentence_transformers, pair_template
 
 
 class PairTokens(NamedTuple):
@@ -68,9 +68,13 @@ class PairReader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer, self._max_length = tokenizer, max_length
         self._template, self._ids = pair_template(tokenizer), TextIds(tokenizer)
+        self._has_read = False
 
     def for_request(self, prompt: str | None) -> Tokenize:
         """A function that tokenizes the pairs of one request, some at a time, after the prompt if any."""
+        if not self._has_read:
+            self._has_read = True
+            leave_as_sentence_transformers(self._tokenizer)
         seen: dict[str, list[int]] = {}
         return lambda pairs: self.read(prompted(prompt, pairs) if prompt else pairs, seen)
 
@@ -106,7 +110,7 @@ class PairReader:
             seen.clear()
         unseen = [text for text in dict.fromkeys(chain.from_iterable(pairs)) if text not in seen]
         if unseen:
-            with half_characters_refused(pairs):
+            with faults_named(pairs):
                 seen.update(zip(unseen, self._ids(unseen), strict=True))
         return seen
 
@@ -129,7 +133,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, pairs: Pairs, *, max_length: in
     if not pairs:
         return TokenizedPairs(input_ids=[])
     cut_here = tokenizer.is_fast
-    with tokenizer_lock(tokenizer), half_characters_refused(pairs):
+    with borrowed(tokenizer), faults_named(pairs):
         encoded = tokenizer(
             *map(list, zip(*pairs, strict=True)), padding=False, return_attention_mask=False, verbose=False,
             truncation=not cut_here and "longest_first", max_length=None if cut_here else max_length,
