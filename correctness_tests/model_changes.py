@@ -282,6 +282,21 @@ def another_epsilon(model) -> None:
     bert(model).embeddings.LayerNorm.eps = 3.0
 
 
+def scripted(model) -> None:
+    classifier = copy.deepcopy(model.transformers_model.classifier)
+    with torch.no_grad():
+        classifier.weight.neg_()
+    model.transformers_model.classifier = torch.jit.script(classifier)
+
+
+def quantised_by_pytorch(model) -> Undo:
+    before, parent = dense(model), bert(model).encoder.layer[0].output
+    if before.weight.dtype == torch.float32:
+        twin = nn.Sequential(copy.deepcopy(before))
+        parent.dense = torch.ao.quantization.quantize_dynamic(twin, {nn.Linear})[0]
+    return functools.partial(setattr, parent, "dense", before)
+
+
 def compiled(model) -> None:
     model.compile(mode="default", dynamic=True)
 
@@ -336,6 +351,9 @@ CHANGES: dict[str, Change] = {
     "AdamW fused": optimised(fused=True), "Adam fused": optimised(torch.optim.Adam, fused=True),
     **{change.__name__.replace("_", " "): change for change in (*ATTACHED, *OTHERS)},
 }  # fmt: skip
+
+ALONE = {change.__name__.replace("_", " "): change for change in (scripted, quantised_by_pytorch)}
+"""Changes that leave a module behind to which the others cannot be done."""
 
 NEUTRAL = (hook_on_the_model, adapters_scale, other_precision, device, frozen, training, evaluating, compiled)
 """After these alone scores are as before: sentence-transformers calls its `forward`, not its hooks."""

@@ -16,7 +16,7 @@ from sentence_transformers.cross_encoder.evaluation import CrossEncoderCorrelati
 
 import xenc
 from correctness_tests import checkpoints, model_changes
-from correctness_tests.model_changes import ATTACHED, CHANGES, NEUTRAL
+from correctness_tests.model_changes import ALONE, ATTACHED, CHANGES, NEUTRAL
 from correctness_tests.scoring import nothing_compiles, on_cpu
 from perf_tests import workloads
 from xenc import PRESETS, Execution
@@ -59,7 +59,7 @@ def assert_right(model: xenc.CrossEncoder) -> np.ndarray:
     return scores[0]
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("change", (CHANGES | ALONE).values(), ids=CHANGES | ALONE)
 def test_a_change_shows_in_the_next_scores_and_is_gone_when_it_is_undone(two_layers, dynamo_alone, change):
     with made(two_layers, "packed-eager") as model, ExitStack() as undone:
         before = assert_right(model)

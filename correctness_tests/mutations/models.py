@@ -89,7 +89,7 @@ ROWS = (
     ("a kernel waits for the longest", "by_pytorch",
      "flash: Tensor = torch", "longest = (int(cu_seqlens[0].diff().max()),) * 2; flash: Tensor = torch"),
     "test_foreign_code.py",
-    ("patched classes trusted", "_is_known_class", "is_known(kind.forward) and ", ""),
+    ("patched classes trusted", "_is_known_class", "is_known(forward_of(kind)) and ", ""),
     ("code known by the name it bears", "is_known",
      'getattr(function, "__globals__", {}).get("__name__", "")', 'getattr(function, "__module__", "")'),
     "test_pooled_attention.py",

@@ -15,7 +15,7 @@ from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
 from .attention import configs_of
-from .foreign_code import GLOBAL_HOOKS, attached_code, hooks_of, is_known
+from .foreign_code import GLOBAL_HOOKS, attached_code, forward_of, hooks_of, is_known
 from .last_layer import is_unmodified
 from .weights import settings_of
 
@@ -97,7 +97,7 @@ class Look:
 
 
 def _code_of(kinds: tuple[type[Module], ...]) -> tuple[object, ...]:
-    return tuple(chain.from_iterable((kind.forward, kind.__call__) for kind in kinds))
+    return tuple(chain.from_iterable((forward_of(kind), kind.__call__) for kind in kinds))
 
 
 def _own_step(cross_encoder: Any) -> str | None:

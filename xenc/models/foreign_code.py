@@ -74,7 +74,12 @@ def _attached_to(module: Module) -> str | None:
 
 
 def _is_known_class(kind: type[Module]) -> bool:
-    return is_known(kind.forward) and is_known(kind.__call__)
+    return is_known(forward_of(kind)) and is_known(kind.__call__)
+
+
+def forward_of(kind: type[Module]) -> Any:
+    """The `forward` of a class; None for those of torch.jit, which only objects have."""
+    return getattr(kind, "forward", None)
 
 
 def is_known(function: Any) -> bool:
