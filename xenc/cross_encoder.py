@@ -171,16 +171,19 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """
         single = self.is_singular_input(inputs)
         listed = as_list(inputs, single=single)
-        routed = self._route(listed, apply_softmax)
-        if routed is None:
-            slowly = partial(
-                super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
-                apply_softmax, convert_to_numpy, convert_to_tensor,
-            )  # fmt: skip
-            return submit_slowly(slowly, len(listed), self._admission, self._worker, self.device.type)
-        prompt = self._resolve_prompt(prompt, prompt_name)
-        convert = self._converting(single, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
-        return self._submit(*routed, prompt, answer=convert, batch_size=batch_size)
+        with self._admission.accept(len(listed)) as leave:
+            routed = self._route(listed, apply_softmax)
+            if routed is None:
+                slowly = partial(
+                    super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
+                    apply_softmax, convert_to_numpy, convert_to_tensor,
+                )  # fmt: skip
+                return submit_slowly(slowly, leave, self._worker, self.device.type)
+            prompt = self._resolve_prompt(prompt, prompt_name)
+            convert = self._converting(
+                single, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor
+            )
+            return self._submit(*routed, prompt, answer=convert, batch_size=batch_size, leave=leave)
 
     @cross_encoder_predict_rank_args_decorator
     def predict(
@@ -212,28 +215,18 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """
         single = self.is_singular_input(inputs)
         listed = as_list(inputs, single=single)
-        routed = self._route(listed, apply_softmax, device=device, pool=pool, **kwargs)
-        if routed is None:
-            with self._admission.accept(len(listed)) as leave:
+        with self._admission.accept(len(listed)) as leave:
+            routed = self._route(listed, apply_softmax, device=device, pool=pool, **kwargs)
+            if routed is None:
                 scores = super().predict(
                     inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax,
                     convert_to_numpy, convert_to_tensor, device, pool, chunk_size, **kwargs,
                 )  # fmt: skip
                 leave()
-            return scores
-        if show_progress_bar is None:
-            level = logging.getLogger(sentence_transformers.__name__).getEffectiveLevel()
-            show_progress_bar = level in (logging.INFO, logging.DEBUG)
-        prompt = self._resolve_prompt(prompt, prompt_name)
+                return scores
+            prompt = self._resolve_prompt(prompt, prompt_name)
+            scored = self._wait(*routed, prompt, show_progress_bar, batch_size=batch_size, leave=leave)
         convert = self._converting(single, activation_fn, apply_softmax, convert_to_numpy, convert_to_tensor)
-        with tqdm(total=len(listed), desc="Pairs", disable=not show_progress_bar) as bar:
-            more = {"batch_size": batch_size, "on_progress": bar.update}
-            future = self._submit(*routed, prompt, answer=lambda scored: scored, **more)
-            try:
-                scored = future.result()
-            except BaseException:
-                future.cancel()  # after KeyboardInterrupt the rest need not run
-                raise
         return convert(scored)  # the activation function runs on the caller's thread
 
     def preprocess(self, *args: Any, **kwargs: Any) -> Any:
@@ -306,11 +299,27 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     def _submit(
         self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, **more: Any
     ) -> Future[Any]:
-        with self._admission.accept(len(pairs)) as leave:
-            with self._lock:
-                self.eval()
-            tokenize = pipeline.reader.for_request(prompt)
-            return pipeline.schedule(Request(pairs, tokenize=tokenize, leave=leave, **more))
+        with self._lock:
+            self.eval()
+        return pipeline.schedule(Request(pairs, tokenize=pipeline.reader.for_request(prompt), **more))
+
+    def _wait(
+        self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, shown: bool | None,
+        **more: Any,
+    ) -> Scored:  # fmt: skip
+        """The logits of a request, under a progress bar if one is to be shown."""
+        if shown is None:
+            level = logging.getLogger(sentence_transformers.__name__).getEffectiveLevel()
+            shown = level in (logging.INFO, logging.DEBUG)
+        with tqdm(total=len(pairs), desc="Pairs", disable=not shown) as bar:
+            answering = {"answer": lambda scored: scored, "on_progress": bar.update}
+            future = self._submit(pipeline, pairs, prompt, **answering, **more)
+            try:
+                scored: Scored = future.result()
+            except BaseException:
+                future.cancel()  # after KeyboardInterrupt the rest need not run
+                raise
+        return scored
 
     def _converting(
         self, single: bool, activation_fn: Any, apply_softmax: bool | None, array: bool, tensor: bool
