@@ -184,19 +184,20 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """
         single = self.is_singular_input(inputs)
         listed = as_list(inputs, single=single)
-        routed = self._route(listed, apply_softmax, prompt, prompt_name)
-        if routed is None:
-            slowly = faults_named(listed)(partial(
-                super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
-                apply_softmax, convert_to_numpy, convert_to_tensor,
-            ))  # fmt: skip
-            return submit_slowly(slowly, len(listed), self._admission, self._worker, self.device.type)
-        prompt = self._resolve_prompt(prompt, prompt_name)
-        convert = self._converting(
-            routed[1], batch_size, activation_fn, single=single, apply_softmax=bool(apply_softmax),
-            array=convert_to_numpy, tensor=convert_to_tensor,
-        )  # fmt: skip
-        return self._submit(*routed, prompt, answer=convert, batch_size=batch_size)
+        with self._admission.accept(len(listed)) as leave:
+            routed = self._route(listed, apply_softmax, prompt, prompt_name)
+            if routed is None:
+                slowly = faults_named(listed)(partial(
+                    super().predict, inputs, prompt_name, prompt, batch_size, False, activation_fn,
+                    apply_softmax, convert_to_numpy, convert_to_tensor,
+                ))  # fmt: skip
+                return submit_slowly(slowly, leave, self._worker, self.device.type)
+            prompt = self._resolve_prompt(prompt, prompt_name)
+            convert = self._converting(
+                routed[1], batch_size, activation_fn, single=single, apply_softmax=bool(apply_softmax),
+                array=convert_to_numpy, tensor=convert_to_tensor,
+            )  # fmt: skip
+            return self._submit(*routed, prompt, answer=convert, batch_size=batch_size, leave=leave)
 
     @cross_encoder_predict_rank_args_decorator
     def predict(
@@ -228,31 +229,24 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         """
         single = self.is_singular_input(inputs)
         listed = as_list(inputs, single=single)
-        routed = self._route(listed, apply_softmax, prompt, prompt_name, device=device, pool=pool, **kwargs)
-        if routed is None:
-            with self._admission.accept(len(listed)) as leave, faults_named(listed):
-                scores = super().predict(
-                    inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax,
-                    convert_to_numpy, convert_to_tensor, device, pool, chunk_size, **kwargs,
-                )  # fmt: skip
+        with self._admission.accept(len(listed)) as leave:
+            routed = self._route(
+                listed, apply_softmax, prompt, prompt_name, device=device, pool=pool, **kwargs
+            )
+            if routed is None:
+                with faults_named(listed):
+                    scores = super().predict(
+                        inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn,
+                        apply_softmax, convert_to_numpy, convert_to_tensor, device, pool, chunk_size, **kwargs,
+                    )  # fmt: skip
                 leave()
-            return scores
-        if show_progress_bar is None:
-            level = logging.getLogger(sentence_transformers.__name__).getEffectiveLevel()
-            show_progress_bar = level in (logging.INFO, logging.DEBUG)
-        prompt = self._resolve_prompt(prompt, prompt_name)
-        convert = self._converting(
-            routed[1], batch_size, activation_fn, single=single, apply_softmax=bool(apply_softmax),
-            array=convert_to_numpy, tensor=convert_to_tensor,
-        )  # fmt: skip
-        with tqdm(total=len(listed), desc="Pairs", disable=not show_progress_bar) as bar:
-            more = {"batch_size": batch_size, "on_progress": bar.update}
-            future = self._submit(*routed, prompt, answer=lambda scored: scored, **more)
-            try:
-                scored = future.result()
-            except BaseException:
-                future.cancel()  # after KeyboardInterrupt the rest need not run
-                raise
+                return scores
+            convert = self._converting(
+                routed[1], batch_size, activation_fn, single=single, apply_softmax=bool(apply_softmax),
+                array=convert_to_numpy, tensor=convert_to_tensor,
+            )  # fmt: skip
+            prompt = self._resolve_prompt(prompt, prompt_name)
+            scored = self._wait(*routed, prompt, show_progress_bar, batch_size=batch_size, leave=leave)
         return convert(scored)  # the activation function runs on the caller's thread
 
     def preprocess(self, *args: Any, **kwargs: Any) -> Any:
@@ -351,12 +345,28 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     def _submit(
         self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, **more: Any
     ) -> Future[Any]:
-        with self._admission.accept(len(pairs)) as leave:
-            with self._lock:
-                if self._look is None or self._look.training:
-                    self.eval()  # which visits every module
-            tokenize = pipeline.reader.for_request(prompt)
-            return pipeline.schedule(Request(pairs, tokenize=tokenize, leave=leave, **more))
+        with self._lock:
+            if self._look is None or self._look.training:
+                self.eval()  # which visits every module
+        return pipeline.schedule(Request(pairs, tokenize=pipeline.reader.for_request(prompt), **more))
+
+    def _wait(
+        self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, shown: bool | None,
+        **more: Any,
+    ) -> Scored:  # fmt: skip
+        """The logits of a request, under a progress bar if one is to be shown."""
+        if shown is None:
+            level = logging.getLogger(sentence_transformers.__name__).getEffectiveLevel()
+            shown = level in (logging.INFO, logging.DEBUG)
+        with tqdm(total=len(pairs), desc="Pairs", disable=not shown) as bar:
+            answering = {"answer": lambda scored: scored, "on_progress": bar.update}
+            future = self._submit(pipeline, pairs, prompt, **answering, **more)
+            try:
+                scored: Scored = future.result()
+            except BaseException:
+                future.cancel()  # after KeyboardInterrupt the rest need not run
+                raise
+        return scored
 
     def _converting(
         self, pairs: list[tuple[str, str]], batch_size: int, activation_fn: Any, **form: bool

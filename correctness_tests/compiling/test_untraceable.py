@@ -181,7 +181,7 @@ def test_linears_that_read_the_whole_batch_score_as_in_sentence_transformers(one
     assert (model.execution.layout, model.execution.compile_mode) == ("padded", None)
 
 
-def test_what_somebody_compiles_in_a_model_that_runs_as_it_is_fails_as_it_would(one_layer, monkeypatch):
+def test_what_somebody_compiles_in_a_model_that_runs_as_it_is_fails_as_it_would(one_layer, caplog):
     model = on_cpu(one_layer, "sdpa-sorted")
 
     def refuse(graph, inputs):
@@ -191,3 +191,4 @@ def test_what_somebody_compiles_in_a_model_that_runs_as_it_is_fails_as_it_would(
     with pytest.raises(RuntimeError, match="no code for this graph"):
         model.predict(PAIRS)
     assert model.execution == xenc.PRESETS["sdpa-sorted"]
+    assert not said_by(caplog, NOW_EAGER)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from .admission import Admission
 from .worker import Worker
 
 
@@ -35,23 +34,25 @@ def _distributes(cross_encoder: Any) -> bool:
 
 
 def submit_slowly(
-    predict: Callable[[], Any], pairs: int, admission: Admission, worker: Worker, device_type: str
+    predict: Callable[[], Any], leave: Callable[..., None], worker: Worker, device_type: str
 ) -> Future[Any]:
     """Run sentence-transformers' predict on another thread, under this thread's autocast.
 
-    Raises:
-        Overloaded: more pairs would wait than may.
+    Args:
+        predict: the call.
+        leave: called, perhaps repeatedly, before the answer is set; see `Admission.accept`.
+        worker: the threads.
+        device_type: the model's.
     """
     if torch.is_autocast_enabled(device_type):
         predict = torch.autocast(device_type, dtype=torch.get_autocast_dtype(device_type))(predict)
-    with admission.accept(pairs) as leave:
 
-        def answer() -> Any:
-            try:
-                return predict()
-            finally:
-                leave()
+    def answer() -> Any:
+        try:
+            return predict()
+        finally:
+            leave()
 
-        future = worker.call(answer)
-        future.add_done_callback(leave)  # if it is cancelled before it starts
-        return future
+    future = worker.call(answer)
+    future.add_done_callback(leave)  # if it is cancelled before it starts
+    return future
