@@ -334,12 +334,12 @@ def pre_hook_on_a_layer(model) -> Undo:
 ATTACHED: tuple[Change, ...] = (
     hook_on_the_pooler, hook_on_the_classifier, hook_on_a_layer, pre_hook_on_the_pooler, pre_hook_on_a_layer,
     hook_on_the_model, hook_on_the_cross_encoder, hook_on_the_first_module, pre_hook_on_the_first_module,
-    global_hook, pooler_of_somebody, layer_that_mixes_tokens, forward_of_the_model, forward_of_the_pooler,
-    patched_class, patched_step, attention_of_somebody,
+    global_hook, forward_of_the_model, forward_of_the_pooler, patched_class, patched_step, attention_of_somebody,
 )  # fmt: skip
 """Somebody's code, which sentence-transformers runs. All can be undone."""
 
 OTHERS = (
+    pooler_of_somebody, layer_that_mixes_tokens,
     in_place, data_written, data_assigned, parameter_replaced, state_loaded, state_assigned, another_pooler,
     deeper_classifier, another_layer, a_layer_more, adapter, adapters_scale, other_precision, device, frozen,
     training, evaluating, another_tokenizer, another_length, another_activation, another_epsilon, compiled,

@@ -237,7 +237,8 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
                 with faults_named(listed):
                     scores = super().predict(
                         inputs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn,
-                        apply_softmax, convert_to_numpy, convert_to_tensor, device, pool, chunk_size, **kwargs,
+                        apply_softmax, convert_to_numpy, convert_to_tensor, device, pool, chunk_size,
+                        **kwargs,
                     )  # fmt: skip
                 leave()
                 return scores

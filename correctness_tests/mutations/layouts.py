@@ -20,7 +20,7 @@ ROWS = (
     ("what was measured is forgotten", "OwnPredict.still_serves",
      "return self.asked == asked and self.is_of(reranker)", "return False"),
     ("what was measured is kept for ever", "OwnPredict.is_of",
-     "return self.graph_key == reranker.graph_key and self.settings.unchanged()", "return True"),
+     "return self.graph_key == reranker.graph_key and _same(self.look, reranker.look, settings=True)", "return True"),
     ("said twice", "CrossEncoder._prepare", "self._said.add(current.why)", "pass"),
     "test_slots.py",
     ("several shapes where each is a graph", "PackedLayout._tokens_per_sequence",

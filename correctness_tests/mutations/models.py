@@ -120,7 +120,6 @@ ROWS = (
     ("our attention stays", "Attention.lent", "        finally:\n            self._set(before)",
      "        finally:\n            pass"),
     "test_changes.py::test_an_execution_that_the_model_could_not_run_is_back_when_it_can",
-    ("what could not run forgotten", "CrossEncoder._possible",
-     "self._remarks = remarks", "self._remarks, self._asked = remarks, execution"),
-    ("said at each request", "CrossEncoder._possible", "if remarks != self._remarks else ()", ""),
+    ("what could not run forgotten", "CrossEncoder._prepare",
+     "self._pipeline = current", "self._pipeline, self._asked = current, current.execution"),
 )
