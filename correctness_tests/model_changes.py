@@ -334,7 +334,8 @@ def pre_hook_on_a_layer(model) -> Undo:
 ATTACHED: tuple[Change, ...] = (
     hook_on_the_pooler, hook_on_the_classifier, hook_on_a_layer, pre_hook_on_the_pooler, pre_hook_on_a_layer,
     hook_on_the_model, hook_on_the_cross_encoder, hook_on_the_first_module, pre_hook_on_the_first_module,
-    global_hook, forward_of_the_model, forward_of_the_pooler, patched_class, patched_step, attention_of_somebody,
+    global_hook, forward_of_the_model, forward_of_the_pooler, patched_class, patched_step,
+    attention_of_somebody,
 )  # fmt: skip
 """Somebody's code, which sentence-transformers runs. All can be undone."""
 

@@ -34,7 +34,8 @@ class Reranker:
         model: transformers' model, on its device.
         tokenizer: the model's.
         max_length: the maximum number of tokens of a pair that the model has positions for.
-        asked_length: the maximum that sentence-transformers cuts pairs to; None if it does not cut them.
+        asked_length: the maximum that sentence-transformers cuts pairs to; None if it does not cut them. No
+            more than max_length by default.
         packing: how the model runs on packed batches, or why it cannot.
         look: what was found of its modules.
         targets: for a causal reranker, the token ids whose logits are compared, the relevant one first; else
@@ -46,9 +47,9 @@ class Reranker:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int
-    asked_length: int | None
     packing: Packable | str
     look: Look | None = None
+    asked_length: int | None = 0
     targets: tuple[int, ...] = ()
     first_step: FirstStep | None = None
     first_step_ids: FirstStepIds | None = None

@@ -10,6 +10,7 @@ interpreter's lock longer than the rest of tokenizing.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,6 +35,25 @@ def tokenizer_lock(tokenizer: PreTrainedTokenizerBase) -> threading.RLock:
         if tokenizer not in _locks:
             _locks[tokenizer] = renewed_in_a_child(threading.RLock())
         return _locks[tokenizer]
+
+
+_forking: Final = threading.local()
+
+
+def _wait_for_tokenizers() -> None:
+    """A backend has a lock of its own that no child could free, so a fork waits until none is in use."""
+    _forking.locks = tuple(_locks.values())
+    for lock in _forking.locks:
+        lock.acquire()
+
+
+def _go_on() -> None:
+    for lock in _forking.locks:
+        lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_wait_for_tokenizers, after_in_parent=_go_on)
 
 
 @contextmanager
