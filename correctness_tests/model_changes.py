@@ -270,6 +270,37 @@ def another_tokenizer(model) -> None:
     model[0].processor = tokenizer
 
 
+def padding_on_the_left(model) -> None:
+    model.tokenizer.padding_side = "left"
+
+
+def tokenizer_of_somebody(model) -> None:
+    kind = type(model.tokenizer)
+
+    def three_words(self, queries, documents=None, *args, **kwargs):
+        if isinstance(queries, list) and documents is None and isinstance(queries[0], (list, tuple)):
+            queries, documents = map(list, zip(*queries, strict=True))
+        short = documents and [" ".join(text.split()[:3]) for text in documents]
+        return kind.__call__(self, queries, short, *args, **kwargs)
+
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.__class__ = type(f"Short{kind.__name__}", (kind,), {"__call__": three_words})
+    model[0].processor = tokenizer
+
+
+class Wrapped(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
+def wrapped_encoder(model) -> None:
+    bert(model).encoder = Wrapped(bert(model).encoder)
+
+
 def another_length(model) -> None:
     model.max_seq_length = 12
 
@@ -343,7 +374,8 @@ OTHERS = (
     pooler_of_somebody, layer_that_mixes_tokens,
     in_place, data_written, data_assigned, parameter_replaced, state_loaded, state_assigned, another_pooler,
     deeper_classifier, another_layer, a_layer_more, adapter, adapters_scale, other_precision, device, frozen,
-    training, evaluating, another_tokenizer, another_length, another_activation, another_epsilon, compiled,
+    training, evaluating, another_tokenizer, padding_on_the_left, tokenizer_of_somebody, another_length,
+    another_activation, another_epsilon, compiled,
 )  # fmt: skip
 
 CHANGES: dict[str, Change] = {
@@ -353,8 +385,13 @@ CHANGES: dict[str, Change] = {
     **{change.__name__.replace("_", " "): change for change in (*ATTACHED, *OTHERS)},
 }  # fmt: skip
 
-ALONE = {change.__name__.replace("_", " "): change for change in (scripted, quantised_by_pytorch)}
+ALONE = {
+    change.__name__.replace("_", " "): change for change in (scripted, quantised_by_pytorch, wrapped_encoder)
+}
 """Changes that leave a module behind to which the others cannot be done."""
 
-NEUTRAL = (hook_on_the_model, adapters_scale, other_precision, device, frozen, training, evaluating, compiled)
+NEUTRAL = (
+    hook_on_the_model, adapters_scale, other_precision, device, frozen, training, evaluating, compiled,
+    wrapped_encoder,
+)  # fmt: skip
 """After these alone scores are as before: sentence-transformers calls its `forward`, not its hooks."""

@@ -219,6 +219,8 @@ def pipeline_for(
         ExecutionError: see `possible_execution` and `Pipeline`.
     """
     if current is not None and not current.is_of(reranker):
+        if isinstance(current, Pipeline) and current.compiled is not None and current.compiled.is_warm:
+            logger.warning("the model has changed since `warmup`: its graphs are compiled again")
         current = None
     if isinstance(current, Pipeline) and current.asked == asked:
         execution, why = current.execution, None

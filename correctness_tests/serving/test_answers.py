@@ -32,7 +32,7 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("execution", ["packed-eager", "sdpa-sorted"])
 @pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
-@pytest.mark.parametrize("batch_size", [1, 3, 32])
+@pytest.mark.parametrize("batch_size", [1, 3, np.int64(3), 32])
 def test_an_activation_sees_the_batches_of_sentence_transformers(
     tiny, plain, execution, activation, batch_size
 ):

@@ -47,7 +47,6 @@ HELD = """
         "the model's": model._lock,
         "the queue's": model.pipeline.queue._lock,
         "admission's": model._admission._lock,
-        "the tokenizer's": tokenizer.tokenizer_lock(model.tokenizer),
         "the tokenizers'": tokenizer._making_a_lock,
         "the settings'": wrapper._SETTING,
         "Dynamo's": torch._dynamo.convert_frame.compile_lock,
@@ -75,6 +74,36 @@ HELD = """
         go.set()
         holder.join()
 """
+
+
+TOKENIZING = """
+    from xenc.text.tokenizer import tokenizer_lock
+
+    held, order = threading.Event(), []
+
+    def hold():
+        with tokenizer_lock(model.tokenizer):
+            held.set()
+            time.sleep(0.5)
+            order.append("free")
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+
+    def forked_when_free():
+        assert order == ["free"]
+        scores()
+
+    assert in_a_child(forked_when_free) == 0
+    scores()
+"""
+
+
+def test_a_fork_waits_until_no_tokenizer_is_in_use(tiny):
+    """The lock inside a tokenizer cannot be freed in a child."""
+    done = run_python(IN_A_CHILD + TOKENIZING, tiny, seconds=120)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_a_child_finds_every_lock_free(tiny):

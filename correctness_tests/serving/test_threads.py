@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import gc
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 
+import xenc
 from correctness_tests import oracle
 from correctness_tests.comparison import assert_same
 from correctness_tests.scoring import assert_close, logits, nothing_compiles, on_cpu
 from correctness_tests.waiting import SOON, run_python, threads_of_xenc, until
+from xenc import Execution
 
 PAIRS = [("where is it", "here it is " * words) for words in range(8)]
 
@@ -35,6 +38,39 @@ def test_close_ends_the_threads_and_a_later_call_starts_new_ones(tiny, begun):
     np.testing.assert_array_equal(model.predict(PAIRS), before)
     model.close()
     assert until(lambda: not begun())
+
+
+def wrong_answers(models, also=lambda: None):
+    """How many answers of models that are asked at once differ from those before, in 60 rounds each."""
+    expected = models[0].predict(PAIRS)
+
+    def wrong(model):
+        answers = []
+        for _ in range(60):
+            with suppress(CancelledError):
+                answers.append(model.predict(PAIRS))
+        return sum(not np.allclose(each, expected, atol=1e-4) for each in answers)
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        counts = [pool.submit(wrong, model) for model in models]
+        while not all(count.done() for count in counts):
+            also()
+            time.sleep(0.01)
+    return [count.result() for count in counts]
+
+
+@pytest.mark.parametrize("products", [None, "torch"])
+def test_a_model_that_is_closed_while_others_ask_it_scores_as_before(tiny, products):
+    model = on_cpu(tiny, Execution(compile_mode=None, products=products))
+    assert wrong_answers([model] * 3, also=model.close) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("other", ["packed-eager", "sdpa-sorted", "eager-unsorted"])
+def test_models_over_the_same_modules_do_not_disturb_each_other(tiny, other):
+    one = on_cpu(tiny, Execution(compile_mode=None, products="torch"))
+    execution = Execution(compile_mode=None, products="torch") if other == "packed-eager" else other
+    two = xenc.CrossEncoder(modules=list(one.children()), device="cpu", execution=execution)
+    assert wrong_answers([one, two]) == [0, 0]
 
 
 def test_a_with_block_ends_the_threads(tiny, begun):

@@ -79,6 +79,11 @@ class PrefixForward:
         self._read.strict = self._classify.strict = strict
 
     @property
+    def is_warm(self) -> bool:
+        """See `CompiledForward`."""
+        return bool(self._read.is_warm)
+
+    @property
     def graphs(self) -> int:
         """Graphs compiled so far for the two functions."""
         return int(self._read.graphs + self._classify.graphs)

@@ -15,10 +15,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Final
+from weakref import finalize
 
 import torch
 import torch._inductor.config
 from torch import Tensor
+from torch._dynamo.eval_frame import remove_from_cache
 from torch._subclasses import FakeTensorMode
 from transformers import PreTrainedModel
 
@@ -95,10 +97,16 @@ class CompiledForward:
         self._warm_shapes: set[tuple[int, int]] = set()
         self._have_run: set[tuple[int, int]] = set()
         self._own_function = _own_copy(function)
+        finalize(self, remove_from_cache, self._own_function)  # Dynamo keeps graphs of what is gone
         renewed_in_a_child(torch._dynamo.convert_frame.compile_lock)
         self._compiled = torch.compile(
             self._own_function, fullgraph=True, mode=mode, dynamic=execution.dynamic
         )
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether `warmup` has run."""
+        return bool(self._warm_shapes)
 
     @property
     def graphs(self) -> int:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
+from weakref import WeakValueDictionary
 
 from torch.nn import Module
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ..forks import renewed_in_a_child
 from .foreign_code import is_known
+
+_LOCKS: Final[WeakValueDictionary[int, threading.RLock]] = WeakValueDictionary()
+"""By the id of a model's configuration, which several pipelines may share."""
 
 
 def configs_of(modules: Iterable[Module]) -> tuple[PretrainedConfig, ...]:
@@ -44,21 +51,30 @@ class Attention:
         self._model, self._name = model, name
         self._configs = [one for one in configs_of(model.modules()) if type(one) is type(model.config)]
         self._checked: list[str | None] | None = None
+        self._lock = _LOCKS.setdefault(id(model.config), renewed_in_a_child(threading.RLock()))
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Within it the model has this attention, as far as transformers allows it; behind it its own."""
-        before = [config._attn_implementation for config in self._configs]
-        if self._checked is None:
-            self._checked = self._check()
-        if before == self._checked:
-            yield
-            return
-        try:
-            self._set(self._checked)
-            yield
-        finally:
-            self._set(before)
+        """Within it the model has this attention, as far as transformers allows it; behind it its own.
+
+        No other pipeline of the same model runs meanwhile, and what a user sets meanwhile stays.
+        """
+        with self._lock:
+            before = self._now()
+            if self._checked is None:
+                self._checked = self._check()
+            if before == self._checked:
+                yield
+                return
+            try:
+                self._set(self._checked)
+                yield
+            finally:
+                if self._now() == self._checked:
+                    self._set(before)
+
+    def _now(self) -> list[str | None]:
+        return [config._attn_implementation for config in self._configs]
 
     def _check(self) -> list[str | None]:
         """Set it as transformers does, which asks each part of the model whether it can; then what they have.

@@ -48,7 +48,7 @@ class Look:
         self.training = any(module.training for module in self._modules)
         self.attached = _own_step(cross_encoder) or attached_code(cross_encoder)
         self._code = (*map(type, self._modules), *_code_of(self._kinds))
-        self._settings = settings_of(self._modules[1:])
+        self._settings = settings_of(self.model.modules()) if isinstance(self.model, Module) else ()
 
     def holds(self) -> bool:
         """Whether nothing has changed since."""

@@ -80,7 +80,8 @@ def packable(
         return f"{name} is not among the packable architectures"
     traits = _PACKABLE[name]
     head: Any = {"pooler": model.base_model, "features": model}.get(traits.head)
-    if head is not None and type(getattr(head, _READS_ALL[traits.head])).__module__ != type(model).__module__:
+    reads_all = None if head is None else getattr(head, _READS_ALL[traits.head], None)
+    if head is not None and type(reads_all).__module__ != type(model).__module__:
         return f"{name} with a {_READS_ALL[traits.head]} of another architecture"
     if getattr(config, "position_embedding_type", None) not in (None, "absolute", "rope"):
         return f"{name} with position_embedding_type={config.position_embedding_type!r}"

@@ -34,7 +34,8 @@ def is_unmodified(model: PreTrainedModel) -> bool:
     module may mix tokens.
     """
     body: Any = model.base_model
-    if any(GLOBAL_HOOKS) or not len(body.encoder.layer):
+    layers = getattr(getattr(body, "encoder", None), "layer", None)  # somebody may have wrapped either
+    if any(GLOBAL_HOOKS) or not layers:
         return False
-    checked = (body, body.encoder, *body.encoder.layer[-1].modules())
+    checked = (body, body.encoder, *layers[-1].modules())
     return all(foreign_code_of(module) is None for module in checked)

@@ -92,6 +92,9 @@ def current_reranker(cross_encoder: Any, look: Look) -> Reranker | str:
     slow = _why_slow(cross_encoder, look, known_head=log_odds is not None or scorer is not None)
     if slow is not None:
         return slow
+    reads_last = isinstance(packing, Packable) and packing.pooling == "last"
+    if cross_encoder.tokenizer.padding_side == "left" and scorer is None and not reads_last:
+        return "a tokenizer that pads on the left, which moves the positions of a text"
     targets = () if log_odds is None else (log_odds.true_token_id, log_odds.false_token_id)
     tokenizer = cross_encoder.tokenizer
     fixed = tokenizer.num_special_tokens_to_add(pair=True) if scorer is None else scorer.fixed_tokens

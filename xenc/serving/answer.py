@@ -33,7 +33,7 @@ def original_batches(
     order = np.argsort([-cross_encoder._input_length(pair) for pair in pairs])
     if cross_encoder._can_flatten_inputs():
         order = cross_encoder._interleave_sorted_indices(order)
-    return torch.split(torch.from_numpy(order), batch_size)
+    return torch.split(torch.from_numpy(order), int(batch_size))
 
 
 @dataclass(frozen=True, kw_only=True)

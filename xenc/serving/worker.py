@@ -36,8 +36,8 @@ class Worker:
         self._start()
         renewed_in_a_child(self)
 
-    def _start(self) -> None:
-        self._device = ThreadPoolExecutor(1, f"{_PREFIX}device")
+    def _start(self, after: Callable[[], None] | None = None) -> None:
+        self._device = ThreadPoolExecutor(1, f"{_PREFIX}device", initializer=after)
         self._readers = ThreadPoolExecutor(READERS, f"{_PREFIX}reader")
         self._answerers = ThreadPoolExecutor(ANSWERERS, f"{_PREFIX}answerer")
 
@@ -79,7 +79,7 @@ class Worker:
     def close(self) -> None:
         """Cancel the promised Futures and end the threads; a later job starts new ones."""
         pools = self._device, self._readers, self._answerers
-        self._start()
+        self._start(after=pools[0].shutdown)  # two threads may not run one model
         for future in tuple(self._promised):
             future.cancel()
         inside = threading.current_thread().name.startswith(_PREFIX)  # a thread cannot wait for itself

@@ -10,7 +10,13 @@ from typing import Final, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from .pairs import faults_named
-from .tokenizer import TextIds, borrowed, leave_as_sentence_transformers, pair_template
+from .tokenizer import (
+    TextIds,
+    borrowed,
+    is_unmodified,
+    leave_as_sentence_transformers,
+    pair_template,
+)
 
 
 class PairTokens(NamedTuple):
@@ -85,7 +91,7 @@ class PairReader:
             PairError: a text holds half of a surrogate pair; the message gives its pair's index.
         """
         template = self._template
-        if template is None or not pairs:
+        if template is None or not pairs or not is_unmodified(self._tokenizer):
             return tokenize(self._tokenizer, pairs, max_length=self._max_length)
         ids = self._texts(pairs, seen)
         room = max(0, self._max_length - len(template.ids([], [])))
