@@ -237,9 +237,16 @@ def patched_class(model) -> Undo:
 
 def patched_step(model) -> Undo:
     kind = sentence_transformers.CrossEncoder
-    own = kind._inference
-    kind._inference = functools.wraps(own)(lambda self, *given, **named: -own(self, *given, **named))
-    return lambda: setattr(kind, "_inference", own)
+    step = "_inference" if hasattr(kind, "_inference") else "forward"  # as in sentence-transformers 6.0
+    own = getattr(kind, step)
+
+    @functools.wraps(own)
+    def negated(self, *given, **named):
+        found = own(self, *given, **named)
+        return {**found, "scores": -found["scores"]} if isinstance(found, dict) else -found
+
+    setattr(kind, step, negated)
+    return lambda: setattr(kind, step, own)
 
 
 def other_precision(model) -> Undo:
