@@ -237,16 +237,13 @@ def patched_class(model) -> Undo:
 
 def patched_step(model) -> Undo:
     kind = sentence_transformers.CrossEncoder
-    step = "_inference" if hasattr(kind, "_inference") else "forward"  # as in sentence-transformers 6.0
-    own = getattr(kind, step)
+    own = kind._inference
+    kind._inference = functools.wraps(own)(lambda self, *given, **named: -own(self, *given, **named))
+    return lambda: setattr(kind, "_inference", own)
 
-    @functools.wraps(own)
-    def negated(self, *given, **named):
-        found = own(self, *given, **named)
-        return {**found, "scores": -found["scores"]} if isinstance(found, dict) else -found
 
-    setattr(kind, step, negated)
-    return lambda: setattr(kind, step, own)
+HAVING_STEPS = [patched_step] if hasattr(sentence_transformers.CrossEncoder, "_inference") else []
+"""Sentence-transformers 6.0 has no such step."""
 
 
 def other_precision(model) -> Undo:
@@ -372,8 +369,8 @@ def pre_hook_on_a_layer(model) -> Undo:
 ATTACHED: tuple[Change, ...] = (
     hook_on_the_pooler, hook_on_the_classifier, hook_on_a_layer, pre_hook_on_the_pooler, pre_hook_on_a_layer,
     hook_on_the_model, hook_on_the_cross_encoder, hook_on_the_first_module, pre_hook_on_the_first_module,
-    global_hook, forward_of_the_model, forward_of_the_pooler, patched_class, patched_step,
-    attention_of_somebody,
+    global_hook, forward_of_the_model, forward_of_the_pooler, patched_class,
+    attention_of_somebody, *HAVING_STEPS,
 )  # fmt: skip
 """Somebody's code, which sentence-transformers runs. All can be undone."""
 
