@@ -60,7 +60,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
 
     Raises:
         ExecutionError: an unknown preset, buckets that do not reach max_length, or max_waiting_pairs below 1.
-        ModelError: the checkpoint cannot be loaded, has fewer positions than max_length, or no first step.
+        ModelError: the checkpoint cannot be loaded or has no first step, or no pair fits max_length.
 
     Example:
         >>> model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")

@@ -102,9 +102,9 @@ class Pipeline(Scheduler):
             self._twin, self.products = twin_for(self.model, execution)
         else:
             self._twin, self.products, compiled = reuse._twin, reuse.products, reuse.compiled
-        runs = self.model if self._twin is None else self._twin.model
-        self._layout = layout_of(reranker, execution, model=runs, compiled=compiled)
-        self._attention = Attention(runs, self._layout.attention)
+        self._runs = self.model if self._twin is None else self._twin.model
+        self._layout = layout_of(reranker, execution, model=self._runs, compiled=compiled)
+        self._attention = Attention(self._runs, self._layout.attention)
         self.compiled: Compiled | None = self._layout.compiled
         super().__init__(worker, self._layout.queue(), self._layout.collator)
 
@@ -197,8 +197,7 @@ class Pipeline(Scheduler):
             ) from error
         logger.warning("%s: execution is now not compiled, which is slower", why)
         self.execution = replace(self.execution, compile_mode=None)
-        runs = self.model if self._twin is None else self._twin.model
-        self._layout, self.compiled = layout_of(self.reranker, self.execution, model=runs), None
+        self._layout, self.compiled = layout_of(self.reranker, self.execution, model=self._runs), None
 
 
 def pipeline_for(
@@ -231,8 +230,9 @@ def pipeline_for(
         return OwnPredict(
             asked=asked, execution=execution, why=why, graph_key=reranker.graph_key, look=reranker.look
         )
-    fits = isinstance(current, Pipeline) and current.execution.graph_settings == execution.graph_settings
-    reuse = current if fits and isinstance(current, Pipeline) else None
+    reuse = current if isinstance(current, Pipeline) else None
+    if reuse is not None and reuse.execution.graph_settings != execution.graph_settings:
+        reuse = None
     return Pipeline(reranker, reader, execution, worker, asked, reuse)
 
 

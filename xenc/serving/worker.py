@@ -33,11 +33,13 @@ class Worker:
 
     def __init__(self) -> None:
         self._promised: set[Future[Any]] = set()
+        self._one_job = renewed_in_a_child(threading.Lock())
+        """After `close` the old device thread may still run a job when the new one begins."""
         self._start()
         renewed_in_a_child(self)
 
-    def _start(self, after: Callable[[], None] | None = None) -> None:
-        self._device = ThreadPoolExecutor(1, f"{_PREFIX}device", initializer=after)
+    def _start(self) -> None:
+        self._device = ThreadPoolExecutor(1, f"{_PREFIX}device")
         self._readers = ThreadPoolExecutor(READERS, f"{_PREFIX}reader")
         self._answerers = ThreadPoolExecutor(ANSWERERS, f"{_PREFIX}answerer")
 
@@ -49,7 +51,11 @@ class Worker:
             *args: its arguments.
             threads: CPU threads it may use; None for as many as the calling thread.
         """
-        return self._device.submit(_with_threads, threads or torch.get_num_threads(), job, *args)
+        return self._device.submit(self._alone, threads or torch.get_num_threads(), job, *args)
+
+    def _alone(self, threads: int, job: Callable[..., Result], *args: Any) -> Result:
+        with self._one_job:
+            return _with_threads(threads, job, *args)
 
     def read(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
         """Run a job that tokenizes."""
@@ -79,7 +85,7 @@ class Worker:
     def close(self) -> None:
         """Cancel the promised Futures and end the threads; a later job starts new ones."""
         pools = self._device, self._readers, self._answerers
-        self._start(after=pools[0].shutdown)  # two threads may not run one model
+        self._start()
         for future in tuple(self._promised):
             future.cancel()
         inside = threading.current_thread().name.startswith(_PREFIX)  # a thread cannot wait for itself
