@@ -23,6 +23,20 @@ _AFTER_PADDING: Final = {
 }  # fmt: skip
 _DECODER: Final = {**_ENCODER, "pad_token_id": 0, "num_key_value_heads": 1, "head_dim": 16}
 _MANY_HEADS: Final = {**_DECODER, "num_key_value_heads": 2}
+_DEEPSEEK: Final = {
+    **_MANY_HEADS,
+    "head_dim": None,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
 _WINDOWS: Final = {**_DECODER, "sliding_window": 8}
 _EXPERTS: Final = {**_DECODER, "num_local_experts": 4, "num_experts_per_tok": 2}
 
@@ -72,36 +86,8 @@ TABLE: Final[Mapping[str, Mapping[str, Any]]] = {
         "norm_rel_ebd": "layer_norm",
         "share_att_key": True,
     },
-    "deepseek_v2": {
-        **_MANY_HEADS,
-        "head_dim": None,
-        "kv_lora_rank": 16,
-        "q_lora_rank": 16,
-        "qk_nope_head_dim": 8,
-        "qk_rope_head_dim": 8,
-        "v_head_dim": 16,
-        "moe_intermediate_size": 16,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "n_group": 1,
-        "topk_group": 1,
-        "first_k_dense_replace": 1,
-    },
-    "deepseek_v3": {
-        **_MANY_HEADS,
-        "head_dim": None,
-        "kv_lora_rank": 16,
-        "q_lora_rank": 16,
-        "qk_nope_head_dim": 8,
-        "qk_rope_head_dim": 8,
-        "v_head_dim": 16,
-        "moe_intermediate_size": 16,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "n_group": 2,
-        "topk_group": 1,
-        "first_k_dense_replace": 1,
-    },
+    "deepseek_v2": {**_DEEPSEEK, "n_group": 1},
+    "deepseek_v3": {**_DEEPSEEK, "n_group": 2},
     "diffllama": _MANY_HEADS,
     "distilbert": {
         "dim": 32,

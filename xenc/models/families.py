@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..batching.packed_collate import Pooling
 from ..errors import ModelError
+from .foreign_code import OURS
 from .last_layer import is_unmodified
 
 # RoBERTa and its descendants number positions from padding_idx + 1: 514 rows are enough for 512 tokens.
@@ -53,15 +54,8 @@ _PACKABLE: Final = {
 _READS_ALL: Final = {"pooler": "pooler", "features": "classifier"}
 """Head -> the module that finds the first token among all of them; it is given that token alone."""
 
-_OURS: Final = (__package__ or "xenc").partition(".")[0]
-
 _PADDABLE: Final = frozenset({"DebertaV2ForSequenceClassification", "MPNetForSequenceClassification"})
 """Other classes for which padded batches with dummy rows are tested against plain transformers."""
-
-
-def is_packable_class(model: PreTrainedModel) -> bool:
-    """Whether packed batches of a model's class are held to the oracle."""
-    return type(model).__name__ in _PACKABLE and _is_transformers_own(model)
 
 
 def packable(
@@ -76,9 +70,9 @@ def packable(
         unmodified: `last_layer.is_unmodified`, or what has asked it before.
     """
     name, config = type(model).__name__, model.config
-    if not is_packable_class(model):
+    traits = _PACKABLE.get(name)
+    if traits is None or not _is_transformers_own(model):
         return f"{name} is not among the packable architectures"
-    traits = _PACKABLE[name]
     head: Any = {"pooler": model.base_model, "features": model}.get(traits.head)
     reads_all = None if head is None else getattr(head, _READS_ALL[traits.head], None)
     if head is not None and type(reads_all).__module__ != type(model).__module__:
@@ -117,7 +111,7 @@ def _is_plain(kind: type) -> bool:
 
     Others may read a whole batch at once, as PyTorch's own quantised layers do.
     """
-    return kind.__module__.startswith(("transformers.", "torch.nn.modules.", f"{_OURS}."))
+    return kind.__module__.startswith(("transformers.", "torch.nn.modules.", OURS))
 
 
 def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:

@@ -13,9 +13,10 @@ from typing import Any, Final
 from torch.nn import Module
 from torch.nn.modules import module as torch_modules
 
-_OURS: Final = f"{(__package__ or 'xenc.models').rpartition('.')[0]}."
+OURS: Final = f"{(__package__ or 'xenc.models').rpartition('.')[0]}."
+"""How the names of this package's modules begin."""
 
-_KNOWN: Final = ("transformers.", "sentence_transformers.", "torch.", _OURS)
+_KNOWN: Final = ("transformers.", "sentence_transformers.", "torch.", OURS)
 """Packages whose code is not foreign."""
 
 GLOBAL_HOOKS: Final[tuple[dict[int, Any], ...]] = (

@@ -89,12 +89,10 @@ def current_reranker(cross_encoder: Any, look: Look) -> Reranker | str:
     if isinstance(model, PreTrainedModel):
         packing = packable(model, lambda _: look.last_layer_is_unmodified)
     log_odds = _log_odds(cross_encoder, packing)
-    slow = _why_slow(cross_encoder, look, known_head=log_odds is not None or scorer is not None)
+    known_head = log_odds is not None or scorer is not None
+    slow = _why_slow(cross_encoder, look, packing, known_head=known_head)
     if slow is not None:
         return slow
-    reads_last = isinstance(packing, Packable) and packing.pooling == "last"
-    if cross_encoder.tokenizer.padding_side == "left" and scorer is None and not reads_last:
-        return "a tokenizer that pads on the left, which moves the positions of a text"
     targets = () if log_odds is None else (log_odds.true_token_id, log_odds.false_token_id)
     tokenizer = cross_encoder.tokenizer
     fixed = tokenizer.num_special_tokens_to_add(pair=True) if scorer is None else scorer.fixed_tokens
@@ -156,8 +154,12 @@ def _log_odds(cross_encoder: Any, packing: Packable | str) -> LogitScore | None:
     return cross_encoder[1] if causal and cross_encoder[1].module_input_name == "causal_logits" else None
 
 
-def _why_slow(cross_encoder: Any, look: Look, *, known_head: bool) -> str | None:
+def _why_slow(cross_encoder: Any, look: Look, packing: Packable | str, *, known_head: bool) -> str | None:
     first, model = cross_encoder[0], look.model
+    reads_last = known_head or (isinstance(packing, Packable) and packing.pooling == "last")
+    pads_left = (
+        getattr(cross_encoder.tokenizer, "padding_side", None) == "left"
+    )  # an image processor has none
     task = str(getattr(first, "transformer_task", None))
     attention = attention_of_somebody(look.configs)
     reasons = (
@@ -169,5 +171,6 @@ def _why_slow(cross_encoder: Any, look: Look, *, known_head: bool) -> str | None
         ("a head other than sequence classification", task != "sequence-classification" and not known_head),
         ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
         (f"somebody's attention ({attention})", attention is not None),
+        ("a tokenizer that pads on the left, which moves positions", pads_left and not reads_last),
     )
     return next((reason for reason, holds in reasons if holds), None)
