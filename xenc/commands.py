@@ -77,7 +77,7 @@ def _profile(options: argparse.Namespace) -> None:
     dtype = {} if options.dtype is None else {"dtype": getattr(torch, options.dtype)}
     with CrossEncoder(options.model, device=options.device, model_kwargs=dtype, execution=execution) as model:
         if model.device.type == "cpu":
-            model._worker.on_device(name_compiled_kernels).result()
+            model._worker.result_on_device(name_compiled_kernels)
         size, repeats, trace = options.batch_size, options.repeats, options.out / "trace.json"
         found = profile_model(model, pairs, batch_size=size, repeats=repeats, trace=trace)
     report, report_file = markdown(found, options.top), options.out / "profile.md"

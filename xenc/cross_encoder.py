@@ -320,7 +320,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             return None
         reranker = slow or current_reranker(self, self._looked())
         if not isinstance(reranker, str) and device is not None:
-            self._worker.on_device(self.to, device).result()
+            self._worker.result_on_device(self.to, device)
             reranker = current_reranker(self, self._looked())
         scores = reranker if isinstance(reranker, str) else self._prepare(reranker)
         if isinstance(scores, Pipeline):

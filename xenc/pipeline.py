@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from .models.attention import Attention
 from .models.changes import Look
 from .models.kernel_twin import twin_for
 from .models.reranker import Reranker
-from .serving.request import check_batch_size
+from .serving.request import Request, check_batch_size
 from .serving.scheduler import Scheduler
 from .serving.worker import Worker
 from .text.readers import Reader
@@ -132,6 +133,12 @@ class Pipeline(Scheduler):
         same_length = (ours.max_length, ours.asked_length) == (reranker.max_length, reranker.asked_length)
         return same_length and ours.tokenizer is reranker.tokenizer and ours.first_step == reranker.first_step
 
+    def schedule(self, request: Request) -> Future[Any]:
+        """See `Scheduler.schedule`."""
+        if self._twin is not None:
+            self._twin.expect_writes()
+        return super().schedule(request)
+
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:
         """The tokens of N pairs, cut to max_length."""
         return self.reader.for_request(None)(pairs)
@@ -147,7 +154,7 @@ class Pipeline(Scheduler):
     def warmup(self, batch_size: int, passes: int | None, folder: Path | None = None) -> WarmupReport:
         """Run every shape that batches can have, if the forward pass is compiled."""
         check_batch_size(batch_size)
-        return self._worker.on_device(self._warm_up, batch_size, passes, folder).result()
+        return self._worker.result_on_device(self._warm_up, batch_size, passes, folder)
 
     def _warm_up(self, batch_size: int, passes: int | None, folder: Path | None) -> WarmupReport:
         if self._twin is not None:
@@ -173,7 +180,9 @@ class Pipeline(Scheduler):
         def run() -> list[Tensor]:
             return [self.forward(batch) for batch in batches]
 
-        return self._worker.on_device(run).result()
+        if self._twin is not None:
+            self._twin.expect_writes()
+        return self._worker.result_on_device(run)
 
     def forward(self, batch: Any) -> Tensor:
         """The logits of a batch, by the model's weights as they are now; on the device's thread."""

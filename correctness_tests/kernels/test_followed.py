@@ -13,6 +13,7 @@ import xenc
 from correctness_tests.kernels.test_twin import PAIRS, logits, made
 from xenc import watch_compiles
 from xenc.kernels.library import Library
+from xenc.models import weights
 from xenc.models.kernel_twin import KernelTwin
 from xenc.models.weights import Contents
 
@@ -86,6 +87,10 @@ def outside(model):
         model.bert.embeddings.LayerNorm.weight.mul_(-2)
 
 
+def query_data_written(model):
+    model.bert.encoder.layer[0].attention.self.query.weight.data.mul_(-4)
+
+
 def norm_data_written(model):
     model.bert.encoder.layer[0].output.LayerNorm.weight.data.mul_(-2)
 
@@ -136,16 +141,34 @@ def test_small_weights_that_are_written_as_a_whole_show_at_once_however_many_loo
 ):
     if not built:
         monkeypatch.setattr("xenc.models.weights.library", lambda: Library(missing="no compiler"))
-    weights = [torch.randn(300, 64), torch.randn(384), torch.randn(3)]
-    contents = Contents(lambda: weights)
+    parts = [torch.randn(300, 64), torch.randn(384), torch.randn(3)]
+    contents = Contents(lambda: parts)
     contents.remember()
     for looks in range(Contents.SHARES):
         assert not contents.changed(), looks
-        for weight in weights:
+        for weight in parts:
             weight.data += 1
             assert contents.changed(), (looks, weight.shape)
             weight.data -= 1
             contents.remember()
+
+
+def test_where_reading_waits_contents_are_read_once_for_a_request_and_writes_show_in_the_next(
+    checkpoint, monkeypatch
+):
+    """As on a GPU; here the CPU plays it."""
+    reads, look = [], weights._look
+    monkeypatch.setattr(weights, "_look", lambda *args: reads.append(args[2:]) or look(*args))
+    monkeypatch.setattr(weights, "_on_cpu", lambda _: False)
+    model = made(checkpoint, "xenc", token_budgets=(64,))
+    model.predict(PAIRS)
+    for change in (data_written, query_data_written):
+        reads.clear()
+        change(model.transformers_model)
+        after = logits(model)
+        assert model.last_report.batches > 1
+        np.testing.assert_allclose(after, expected(model), rtol=1e-4, atol=1e-4)
+        assert [len(shares) for shares in reads] == [1, 0], "one share, and all of them once it has changed"
 
 
 @pytest.mark.parametrize("place", [(0, 0), (127, 255), (64, 17)])
@@ -163,11 +186,11 @@ def test_one_number_written_through_data_shows_within_as_many_batches_as_there_a
 def test_contents_notice_a_change_of_any_number_within_a_round_and_no_other(monkeypatch, built):
     if not built:
         monkeypatch.setattr("xenc.models.weights.library", lambda: Library(missing="no compiler"))
-    weights = [torch.randn(37, 50), torch.randn(3), torch.randn(700).bfloat16()]
-    contents = Contents(lambda: weights)
+    parts = [torch.randn(37, 50), torch.randn(3), torch.randn(700).bfloat16(), torch.randn(200, 100)]
+    contents = Contents(lambda: parts)
     contents.remember()
     assert not any(contents.changed() for _ in range(2 * Contents.SHARES))
-    for weight in weights:
+    for weight in parts:
         for at in {0, 1, weight.numel() // 2, weight.numel() - 1}:
             flat = weight.data.view(-1)
             before = flat[at].clone()

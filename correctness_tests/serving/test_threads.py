@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import textwrap
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -109,31 +110,60 @@ def test_the_interpreter_ends_although_a_thread_goes_on_asking(tiny):
     run_python(script, tiny)
 
 
-def test_an_interrupt_during_a_compilation_reaches_the_caller_at_once(tiny):
-    script = """
-        import signal
-        begun, go = threading.Event(), threading.Event()
+SLOW_COMPILER = """
+    import signal
+    begun = threading.Event()
 
-        def compiler(graph, _):
-            begun.set()
-            go.wait(60)
-            print("compiled", flush=True)
-            return graph
+    def compiler(graph, _):
+        begun.set()
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        print("compiled", flush=True)
+        return graph
 
-        compile_ = torch.compile
-        torch.compile = lambda function, *, mode, **others: compile_(function, backend=compiler, **others)
-        model.execution = "packed"
-        main = threading.main_thread().ident
-        threading.Thread(target=lambda: (begun.wait(), signal.pthread_kill(main, signal.SIGINT))).start()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            model.predict(PAIRS)
-        except KeyboardInterrupt:
-            print("interrupted", flush=True)
-        go.set()
+    compile_ = torch.compile
+    torch.compile = lambda function, *, mode, **others: compile_(function, backend=compiler, **others)
+    model.execution = "packed"
+    main = threading.main_thread().ident
+    threading.Thread(target=lambda: (begun.wait(), signal.pthread_kill(main, signal.SIGINT))).start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+INTERRUPTED = """
+    try:
+        {}
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+def _script(seconds, *parts):
+    return "".join(map(textwrap.dedent, (SLOW_COMPILER.replace("SECONDS", seconds), *parts)))
+
+
+@pytest.mark.parametrize("ask", ["model.predict(PAIRS)", "model.warmup()"])
+def test_an_interrupt_during_a_compilation_reaches_the_caller_and_ends_the_interpreter(tiny, ask):
+    done = run_python(_script("50", INTERRUPTED.format(ask)), tiny)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "ask", ["model.submit(PAIRS).add_done_callback", "threading.Thread(target=ask).start"]
+)
+def test_an_interpreter_ends_when_a_compilation_that_others_wait_for_has(tiny, ask):
+    others = f"""
+        def ask():
+            answered(model.warmup())
+
+        def answered(_):
+            print("answered", flush=True)
+
+        {ask}({"answered" * ask.startswith("model")})
     """
-    done = run_python(script, tiny)
-    assert (done.returncode, done.stdout) == (0, "interrupted\ncompiled\n"), done.stderr[-2000:]
+    done = run_python(_script("1", others, INTERRUPTED.format("model.predict(PAIRS)")), tiny)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[0] == "interrupted"
+    assert done.stdout.splitlines()[-1] == "answered"
 
 
 def test_models_trace_one_after_the_other_although_the_thread_of_the_first_has_ended(tiny):

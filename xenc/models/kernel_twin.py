@@ -27,8 +27,7 @@ class KernelTwin(Twin):
     """A twin whose encoder's linear layers run in our kernels, in oneDNN or in cuBLASLt.
 
     Args:
-        original: an unmodified transformers model, on a CPU or, for cuBLASLt, on CUDA. There nothing detects
-            writes through `.data` to weights that the twin has copied: those of query, key and value.
+        original: an unmodified transformers model, on a CPU or, for cuBLASLt, on CUDA.
         way: "onednn", "xenc" or "cublaslt".
         eight_bits: whether to multiply int8, which only "xenc" can.
         joint: whether query, key and value are one product.
@@ -149,7 +148,7 @@ def _why_plain(model: PreTrainedModel, execution: Execution) -> str | None:
 
 
 def _why_plain_on_cuda(model: PreTrainedModel, execution: Execution) -> str | None:
-    """As `_why_plain`. No C++ library is needed here, and none looks at weights; see `KernelTwin`."""
+    """As `_why_plain`. No C++ library is needed here."""
     way = execution.products or ON_CUDA
     if way == "torch":
         return "on cuda"

@@ -57,6 +57,10 @@ class Twin(ABC):
         """Whether the weights that are held still have the class, shape and dtype that they had."""
         return self._kinds_held() == self._kinds
 
+    def expect_writes(self) -> None:
+        """Say that the original's weights may have been written to: a request has come."""
+        self._contents.asked = True
+
     def follow(self, *, anyway: bool = False) -> None:
         """Take over the original's weights if they changed, without compiling.
 

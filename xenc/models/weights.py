@@ -78,54 +78,76 @@ class Contents:
 
     Reading all bytes for every batch would be slow. Each check reads another of `SHARES` shares of the cache
     lines, and at least one line of every weight. The next check notices a weight overwritten as a whole, and
-    SHARES checks notice a single number. Weights on a GPU are not checked, as reading them would wait for it.
+    SHARES checks notice a single number. Reading a GPU's memory waits for the GPU, so weights there are
+    checked once for each request instead of each batch.
 
     Args:
-        weights: returns the weights to check.
+        weights: returns the weights to check, all on one device.
+
+    Attributes:
+        asked: whether a request has come since the last check; whoever takes requests sets it.
     """
 
     SHARES: Final = 256
 
     def __init__(self, weights: Callable[[], list[Tensor]]) -> None:
         self._weights, self._looks = weights, 0
-        self._remembered: list[int] | None = None
+        self._remembered: list[int] = []
+        self.asked = self._waits = False
 
     def remember(self) -> None:
         """Take the present contents as unchanged."""
-        self._remembered = self._look(-1)
+        weights = self._weights()
+        self._waits = not _on_cpu(weights)
+        self._remembered = _look(weights, self.SHARES)
 
     def changed(self) -> bool:
         """Whether the next share differs from what is remembered."""
-        if self._remembered is None:
+        asked, self.asked = self.asked, False
+        if self._waits and not asked:
             return False
         self._looks += 1
         share = self._looks % self.SHARES
-        return self._look(share) != [self._remembered[share]]
-
-    def _look(self, share: int) -> list[int] | None:
-        weights = self._weights()
-        if any(part.device.type != "cpu" for part in weights):
-            return None
-        operators = library().operators
-        if operators is None:
-            return _fingerprints(weights, self.SHARES, share)
-        looked: list[int] = operators.fingerprints(weights, self.SHARES, share).tolist()
-        return looked
+        return _look(self._weights(), self.SHARES, share) != [self._remembered[share]]
 
 
-def _fingerprints(weights: list[Tensor], shares: int, only: int) -> list[int]:
-    """As the operator of the C++ library, by PyTorch: one number for each share of the lines, or for one."""
-    found = torch.zeros(shares if only < 0 else 1, dtype=torch.int64)
-    for number, part in enumerate(weights, start=1):
-        words = part.contiguous().view(-1).view(torch.int16)
-        lines = functional.pad(words, (0, -len(words) % _LINE)).view(-1, _LINE)
-        if len(lines) < shares:  # so that each share has a line
-            lines = lines[torch.arange(shares) % len(lines)]
-        looked = lines if only < 0 else lines[only::shares]
-        sums = (looked.long() * torch.arange(1, _LINE + 1)).sum(1)
-        found += number * functional.pad(sums, (0, -len(sums) % len(found))).view(-1, len(found)).sum(0)
-    numbers: list[int] = found.tolist()
+def _on_cpu(weights: list[Tensor]) -> bool:
+    return all(part.device.type == "cpu" for part in weights)
+
+
+def _look(weights: list[Tensor], shares: int, only: int = -1) -> list[int]:
+    """A number for each share of the lines, or for one, that changes with their contents."""
+    operators = library().operators
+    if operators is None or not _on_cpu(weights):
+        return _fingerprints(weights, range(shares) if only < 0 else (only,), shares)
+    looked: list[int] = operators.fingerprints(weights, shares, only).tolist()
+    return looked
+
+
+def _fingerprints(weights: list[Tensor], asked: Iterable[int], shares: int) -> list[int]:
+    """As the operator of the C++ library, by PyTorch; one wait for the device."""
+    every = [_lines(part) for part in weights]
+    found = [_fingerprint(torch.cat([_share(lines, share, shares) for lines in every])) for share in asked]
+    numbers: list[int] = torch.stack(found).tolist()
     return numbers
+
+
+def _lines(weight: Tensor) -> Tensor:
+    """[lines, _LINE] words of a weight, filled up with zeros."""
+    words = weight.contiguous().view(-1).view(torch.int16)
+    missing = -len(words) % _LINE
+    return (functional.pad(words, (0, missing)) if missing else words).view(-1, _LINE)
+
+
+def _share(lines: Tensor, share: int, shares: int) -> Tensor:
+    """Every line of a share, at least one."""
+    return lines[share::shares] if len(lines) > share else lines[share % len(lines)][None]
+
+
+def _fingerprint(lines: Tensor) -> Tensor:
+    """A sum of all words, each times its line's number and its own."""
+    rows, columns = (torch.arange(1, size + 1, device=lines.device) for size in lines.shape)
+    return ((lines.long() * columns).sum(1) * rows).sum()
 
 
 class Steps:

@@ -67,7 +67,7 @@ def profile_model(
             traced = profile_pass(
                 score,
                 device=model.device.type,
-                on_device=lambda job: model._worker.on_device(job).result(),
+                on_device=model._worker.result_on_device,
                 trace=trace,
             )
     _check_nothing_compiled(watch.report)

@@ -2,16 +2,20 @@
 
 torch.compile and CUDA graphs belong to the thread that warmed them up, so all work on the model runs on one
 thread. Callers' code (callbacks, activation functions) runs on separate threads, so that it may itself ask
-for scores. Threads start with the first job and end with the `Worker`.
+for scores. Threads start with the first job and end with the `Worker`. Python waits for them when it ends,
+but not for a compilation that nobody waits for any more, as after Ctrl-C.
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -26,6 +30,10 @@ ANSWERERS: Final = 32
 """Most threads that run callers' code; each starts only when all others are busy."""
 
 _PREFIX: Final = "xenc-"
+_PATIENCE_S: Final = 0.05
+"""Between two interruptions of a job that has not ended yet."""
+
+_WORKERS: Final[WeakSet[Worker]] = WeakSet()
 
 
 class Worker:
@@ -33,10 +41,15 @@ class Worker:
 
     def __init__(self) -> None:
         self._promised: set[Future[Any]] = set()
+        self._awaited: set[Future[Any]] = set()
+        self._running: int | None = None
+        """The thread that runs a job for the device."""
+        self._to_run = renewed_in_a_child(threading.Lock())
         self._one_job = renewed_in_a_child(threading.Lock())
         """After `close` the old device thread may still run a job when the new one begins."""
         self._start()
         renewed_in_a_child(self)
+        _WORKERS.add(self)
 
     def _start(self) -> None:
         self._device = ThreadPoolExecutor(1, f"{_PREFIX}device")
@@ -53,9 +66,24 @@ class Worker:
         """
         return self._device.submit(self._alone, threads or torch.get_num_threads(), job, *args)
 
+    def result_on_device(self, job: Callable[..., Result], *args: Any) -> Result:
+        """Run job(*args) on the device's thread and wait for it."""
+        future = self.on_device(job, *args)
+        self._awaited.add(future)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # after KeyboardInterrupt it need not run
+            self._awaited.discard(future)
+
     def _alone(self, threads: int, job: Callable[..., Result], *args: Any) -> Result:
         with self._one_job:
-            return _with_threads(threads, job, *args)
+            self._running = threading.get_ident()
+            try:
+                return _with_threads(threads, job, *args)
+            finally:
+                with self._to_run:
+                    self._running = None
 
     def read(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
         """Run a job that tokenizes."""
@@ -92,9 +120,20 @@ class Worker:
         for pool in pools:
             pool.shutdown(wait=not inside, cancel_futures=pool is not pools[-1])
 
+    def interrupt_the_unwanted(self) -> None:
+        """Raise KeyboardInterrupt in the job that the device's thread runs, until it ends or is wanted."""
+        while not (self._promised or self._awaited):
+            with self._to_run:
+                if self._running is None:
+                    return
+                thread, error = ctypes.c_ulong(self._running), ctypes.py_object(KeyboardInterrupt)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
+            time.sleep(_PATIENCE_S)  # it sees it between two steps of Python, so not while g++ runs
+
     def _at_fork_reinit(self) -> None:
         """A child has none of the threads. What they were to answer is cancelled, in the child alone."""
         self._start()
+        self._running, self._awaited = None, set()
         promised, self._promised = self._promised, set()
         for future in promised:
             future._condition._at_fork_reinit()  # type: ignore[attr-defined]  # a thread may have held it
@@ -112,3 +151,12 @@ def _with_threads(threads: int, job: Callable[..., Result], *args: Any) -> Resul
     if torch.get_num_threads() != threads:  # OpenMP's setting is per thread, and Dynamo guards on it
         torch.set_num_threads(threads)
     return job(*args)
+
+
+def _interrupt_the_unwanted() -> None:
+    for worker in tuple(_WORKERS):
+        worker.interrupt_the_unwanted()
+
+
+if hasattr(threading, "_register_atexit"):  # `atexit` is too late: Python has waited for the threads by then
+    threading._register_atexit(_interrupt_the_unwanted)
