@@ -246,6 +246,60 @@ HAVING_STEPS = [patched_step] if hasattr(sentence_transformers.CrossEncoder, "_i
 """Sentence-transformers 6.0 has no such step."""
 
 
+def patched_method(model) -> Undo:
+    kind = type(bert(model).encoder.layer[0])
+    own = kind.feed_forward_chunk
+    kind.feed_forward_chunk = functools.wraps(own)(lambda self, hidden: -own(self, hidden))
+    return lambda: setattr(kind, "feed_forward_chunk", own)
+
+
+def method_of_an_object(model) -> Undo:
+    layer = bert(model).encoder.layer[0]
+    own = layer.feed_forward_chunk
+    layer.feed_forward_chunk = lambda hidden: -own(hidden)
+    return lambda: vars(layer).pop("feed_forward_chunk", None)
+
+
+def function_of_an_activation(model) -> Undo:
+    activation = bert(model).encoder.layer[0].intermediate.intermediate_act_fn
+    before = activation.act
+    activation.act = lambda hidden: hidden.relu()
+    return functools.partial(setattr, activation, "act", before)
+
+
+def builtin_of_an_activation(model) -> None:
+    bert(model).encoder.layer[0].intermediate.intermediate_act_fn.act = torch.tanh
+
+
+def masks_of_somebody(model) -> Undo:
+    own = bert(model)._create_attention_masks
+
+    def all_seen(*args, **options):
+        _, *others = own(*args, **options)
+        return (None, *others)
+
+    bert(model)._create_attention_masks = all_seen
+    return lambda: vars(bert(model)).pop("_create_attention_masks", None)
+
+
+def positions_of_somebody(model) -> Undo:
+    embeddings = bert(model).embeddings
+    before = embeddings.position_ids
+    embeddings.position_ids = before.flip(1)
+    return functools.partial(setattr, embeddings, "position_ids", before)
+
+
+def causal_layers(model) -> Undo:
+    layers = bert(model).encoder.layer
+
+    def look_back(whether: bool) -> None:
+        for layer in layers:
+            layer.attention.self.is_causal = whether
+
+    look_back(True)
+    return functools.partial(look_back, False)
+
+
 def other_precision(model) -> Undo:
     model.transformers_model.to(torch.float64)
     return lambda: model.transformers_model.to(torch.float32)
@@ -370,7 +424,8 @@ ATTACHED: tuple[Change, ...] = (
     hook_on_the_pooler, hook_on_the_classifier, hook_on_a_layer, pre_hook_on_the_pooler, pre_hook_on_a_layer,
     hook_on_the_model, hook_on_the_cross_encoder, hook_on_the_first_module, pre_hook_on_the_first_module,
     global_hook, forward_of_the_model, forward_of_the_pooler, patched_class,
-    attention_of_somebody, *HAVING_STEPS,
+    attention_of_somebody, patched_method, method_of_an_object, function_of_an_activation, masks_of_somebody,
+    positions_of_somebody, causal_layers, *HAVING_STEPS,
 )  # fmt: skip
 """Somebody's code, which sentence-transformers runs. All can be undone."""
 
@@ -379,7 +434,7 @@ OTHERS = (
     in_place, data_written, data_assigned, parameter_replaced, state_loaded, state_assigned, another_pooler,
     deeper_classifier, another_layer, a_layer_more, adapter, adapters_scale, other_precision, device, frozen,
     training, evaluating, another_tokenizer, padding_on_the_left, tokenizer_of_somebody, another_length,
-    another_activation, another_epsilon, compiled,
+    another_activation, another_epsilon, builtin_of_an_activation, compiled,
 )  # fmt: skip
 
 CHANGES: dict[str, Change] = {
@@ -395,7 +450,6 @@ ALONE = {
 """Changes that leave a module behind to which the others cannot be done."""
 
 NEUTRAL = (
-    hook_on_the_model, adapters_scale, other_precision, device, frozen, training, evaluating, compiled,
-    wrapped_encoder,
+    hook_on_the_model, causal_layers, adapters_scale, other_precision, device, frozen, training, evaluating,
+    compiled, wrapped_encoder,
 )  # fmt: skip
-"""After these alone scores are as before: sentence-transformers calls its `forward`, not its hooks."""

@@ -19,7 +19,7 @@ from correctness_tests import checkpoints, model_changes
 from correctness_tests.model_changes import ALONE, ATTACHED, CHANGES, NEUTRAL
 from correctness_tests.scoring import nothing_compiles, on_cpu
 from perf_tests import workloads
-from xenc import PRESETS, Execution
+from xenc import PRESETS, Execution, ExecutionError
 
 PAIRS = [
     (query[:40], document[:length])
@@ -71,6 +71,25 @@ def test_a_change_shows_in_the_next_scores_and_is_gone_when_it_is_undone(two_lay
         assert_right(model)
 
 
+def test_a_layer_that_looks_back_alone_scores_a_pair_as_sentence_transformers_does(two_layers):
+    """Which it only does in a batch without padding."""
+    with made(two_layers, "packed-eager") as model:
+        before = model.predict(PAIRS[:1])
+        model_changes.causal_layers(model)
+        after = model.predict(PAIRS[:1])
+        assert np.abs(after - before).max() > 1e-2
+        np.testing.assert_allclose(after, sentence_transformers.CrossEncoder.predict(model, PAIRS[:1]))
+
+
+@pytest.mark.parametrize("architecture", ["modernbert-windows", "qwen3-windows"])
+@pytest.mark.parametrize("execution", ["packed-eager", Execution(compile_mode=None, products="torch")])
+def test_another_window_in_the_configuration_shows_in_the_next_scores(tmp_path, execution, architecture):
+    with made(checkpoints.make(tmp_path, architecture), execution) as model:
+        before = assert_right(model)
+        model.transformers_model.config.sliding_window = 2
+        assert np.abs(assert_right(model) - before).max() > 1e-3
+
+
 @pytest.fixture(scope="module")
 def compiled(checkpoint):
     """Without a twin, so that it is the model itself whose graphs are compiled."""
@@ -95,7 +114,9 @@ def test_after_warm_up_attached_code_runs_and_without_it_the_graphs_are_back(com
 
 @pytest.mark.parametrize("preset", ON_A_CPU)
 def test_after_any_changes_one_after_another_scores_are_right(checkpoint, dynamo_alone, preset):
-    changes = st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), st.booleans()), min_size=1, max_size=3)
+    refused = {"pooler of somebody"} if PRESETS[preset].deterministic else set()
+    names = st.sampled_from(sorted(CHANGES.keys() - refused))
+    changes = st.lists(st.tuples(names, st.booleans()), min_size=1, max_size=3)
 
     @settings(max_examples=8 if PRESETS[preset].compile_mode is None else 2)
     @given(changes=changes)
@@ -111,6 +132,16 @@ def test_after_any_changes_one_after_another_scores_are_right(checkpoint, dynamo
                     assert_right(model)
 
     law()
+
+
+def test_a_model_that_is_no_longer_deterministic_is_refused_until_it_is(checkpoint):
+    with made(checkpoint, "packed-deterministic") as model:
+        before = model.predict(PAIRS)
+        undo = model_changes.pooler_of_somebody(model)
+        with pytest.raises(ExecutionError, match=r"with a pooler of another.* Use layout='bucketed'\.$"):
+            model.predict(PAIRS)
+        undo()
+        np.testing.assert_array_equal(model.predict(PAIRS), before)
 
 
 @pytest.mark.skipif(

@@ -11,13 +11,15 @@ from itertools import chain
 from operator import is_
 from typing import Any, Final
 
+import torch
+from torch import Tensor
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
 from .attention import configs_of
-from .foreign_code import GLOBAL_HOOKS, attached_code, forward_of, hooks_of, is_known
+from .foreign_code import GLOBAL_HOOKS, attached_code, forward_of, functions_in, hooks_of, is_known
 from .last_layer import is_unmodified
-from .weights import settings_of
+from .weights import is_own, settings_of
 
 _STEPS: Final = ("__call__", "_call_impl", "_wrapped_call_impl", "_inference", "forward", "preprocess")
 """Methods of a CrossEncoder and its modules through which sentence-transformers' predict goes."""
@@ -47,7 +49,7 @@ class Look:
         self._watch()
         self.training = any(module.training for module in self._modules)
         self.attached = _own_step(cross_encoder) or attached_code(cross_encoder)
-        self._code = (*map(type, self._modules), *_code_of(self._kinds))
+        self._code = (*map(type, self._modules), *_code_of(self._kinds), *settings_of(self.configs))
         self._settings = settings_of(self.model.modules()) if isinstance(self.model, Module) else ()
 
     def holds(self) -> bool:
@@ -62,6 +64,26 @@ class Look:
         return alike and (not settings or self._settings == other._settings)
 
     @cached_property
+    def causal(self) -> frozenset[bool]:
+        """What the attention modules say of themselves: whether a token sees only those before it."""
+        said = (vars(module).get("is_causal") for module in self._modules)
+        return frozenset(each for each in said if isinstance(each, bool))
+
+    @cached_property
+    def positions_count(self) -> bool:
+        """Whether tables of position ids are 0, 1, 2, as the architectures that can be packed make them."""
+        tables = (module._buffers.get("position_ids") for module in self._modules)
+        return all(table is None or _counts(table) for table in tables)
+
+    @cached_property
+    def windows_as_configured(self) -> bool:
+        """Whether layers still have the sliding windows of their configuration, from which masks are made."""
+        windows = ((vars(module), vars(module).get("sliding_window")) for module in self._modules)
+        return all(
+            window is None or window == _window(attributes.get("config")) for attributes, window in windows
+        )
+
+    @cached_property
     def last_layer_is_unmodified(self) -> bool:
         """See `last_layer.is_unmodified`; for a model of BERT's structure."""
         return is_unmodified(self.model)
@@ -69,14 +91,16 @@ class Look:
     def _watch(self) -> None:
         """Remember the objects whose identity tells of a change.
 
-        They are attributes, children, what stands in lists, and hooks where there are some; that others were
-        registered shows in torch's counter. The CrossEncoder's own attributes change at each request.
+        They are attributes, of modules and configurations, children, what stands in lists, position ids, and
+        hooks where there are some; that others were registered shows in torch's counter. The CrossEncoder's
+        own attributes change at each request.
         """
         first, *others = self._modules
         attributes = [vars(module) for module in others]
+        positions = [module._buffers for module in others if "position_ids" in module._buffers]
         hooks = [each for module in self._modules for each in hooks_of(module) if each]
         children = [module._modules for module in self._modules]
-        dicts = (*attributes, *children, *hooks, *GLOBAL_HOOKS)
+        dicts = (*attributes, *children, *positions, *hooks, *GLOBAL_HOOKS)
         self._dicts = [each for each in dicts if isinstance(each, dict)]  # torch.jit has others
         values = chain.from_iterable(map(dict.values, attributes))
         self._lists = [value for value in values if isinstance(value, list)]
@@ -92,12 +116,26 @@ class Look:
             *_code_of(self._kinds),
             *(getattr(kind, step) for kind, step in self._steps),
             *chain.from_iterable(map(dict.values, self._dicts)),
+            *(value for config in self.configs for name, value in vars(config).items() if is_own(name)),
             *chain.from_iterable(self._lists),
         ]
 
 
+def _counts(positions: Tensor) -> bool:
+    return torch.equal(positions.flatten(), torch.arange(positions.numel(), device=positions.device))
+
+
+def _window(config: Any) -> int | None:
+    """The window that a layer is made with. ModernBERT's counts the token itself."""
+    window: int | None = getattr(config, "sliding_window", None)
+    own = getattr(config, "model_type", None) == "modernbert"
+    return window + 1 if own and window is not None else window
+
+
 def _code_of(kinds: tuple[type[Module], ...]) -> tuple[object, ...]:
-    return tuple(chain.from_iterable((forward_of(kind), kind.__call__) for kind in kinds))
+    return tuple(
+        chain.from_iterable((forward_of(kind), kind.__call__, *functions_in(kind)) for kind in kinds)
+    )
 
 
 def _own_step(cross_encoder: Any) -> str | None:

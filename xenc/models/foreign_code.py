@@ -7,7 +7,9 @@ sees what sentence-transformers would give it only if sentence-transformers call
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 from torch.nn import Module
@@ -18,6 +20,9 @@ OURS: Final = f"{(__package__ or 'xenc.models').rpartition('.')[0]}."
 
 _KNOWN: Final = ("transformers.", "sentence_transformers.", "torch.", OURS)
 """Packages whose code is not foreign."""
+
+_BELOW: Final = ("transformers.", "torch.")
+"""Packages whose modules hold no function of a user's as a setting, as an activation of a CrossEncoder is."""
 
 GLOBAL_HOOKS: Final[tuple[dict[int, Any], ...]] = (
     torch_modules._global_forward_pre_hooks,
@@ -71,11 +76,19 @@ def _attached_to(module: Module) -> str | None:
     kind = type(module)
     if kind.__module__.startswith(_KNOWN) and not _is_known_class(kind):
         return f"a patched {kind.__name__} runs"
+    if kind.__module__.startswith(_BELOW) and not all(map(is_known, functions_in(module))):
+        return "somebody's function runs"
     return None
 
 
 def _is_known_class(kind: type[Module]) -> bool:
-    return is_known(forward_of(kind)) and is_known(kind.__call__)
+    return all(map(is_known, (forward_of(kind), kind.__call__, *functions_in(kind))))
+
+
+def functions_in(holder: Module | type[Module]) -> list[Any]:
+    """The functions written in Python that are attributes of a module or a class itself."""
+    found = (value.func if isinstance(value, partial) else value for value in vars(holder).values())
+    return [value for value in found if isinstance(value, (FunctionType, MethodType))]
 
 
 def forward_of(kind: type[Module]) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from torch import nn
-from torch.nn import Linear, Module, ModuleList, Parameter
+from torch.nn import Linear, Module, ModuleList, Parameter, functional
 from transformers import PreTrainedModel
 
 from ..kernels.layers import JointAttention, Product
@@ -131,7 +131,16 @@ def _activation(function: Any) -> str:
     if type(function) is nn.GELU:
         return "gelu" if function.approximate == "none" else "gelu_tanh"
     known = type(function).__module__.startswith(("transformers.activations", "torch.nn.modules."))
-    return _ACTIVATIONS.get(type(function).__name__, "none") if known else "none"
+    name = _ACTIVATIONS.get(type(function).__name__, "none") if known else "none"
+    return name if _calls(function, name) else "none"
+
+
+def _calls(module: Module, activation: str) -> bool:
+    """Whether the function that some activation modules keep is still the one that they were made with."""
+    function = vars(module).get("act")
+    options = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
+    same = getattr(function, "func", function) is functional.gelu
+    return function is None or (same and getattr(function, "keywords", {}) == options)
 
 
 def _is_plain(module: Module) -> bool:

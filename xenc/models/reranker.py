@@ -157,9 +157,8 @@ def _log_odds(cross_encoder: Any, packing: Packable | str) -> LogitScore | None:
 def _why_slow(cross_encoder: Any, look: Look, packing: Packable | str, *, known_head: bool) -> str | None:
     first, model = cross_encoder[0], look.model
     reads_last = known_head or (isinstance(packing, Packable) and packing.pooling == "last")
-    pads_left = (
-        getattr(cross_encoder.tokenizer, "padding_side", None) == "left"
-    )  # an image processor has none
+    side = getattr(cross_encoder.tokenizer, "padding_side", None)  # an image processor has none
+    changed = _changed(look, packing) if isinstance(packing, Packable) else None
     task = str(getattr(first, "transformer_task", None))
     attention = attention_of_somebody(look.configs)
     reasons = (
@@ -171,6 +170,17 @@ def _why_slow(cross_encoder: Any, look: Look, packing: Packable | str, *, known_
         ("a head other than sequence classification", task != "sequence-classification" and not known_head),
         ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
         (f"somebody's attention ({attention})", attention is not None),
-        ("a tokenizer that pads on the left, which moves positions", pads_left and not reads_last),
+        ("a tokenizer that pads on the left, which moves positions", side == "left" and not reads_last),
+        (f"{changed}, which somebody changed", changed is not None),
     )
     return next((reason for reason, holds in reasons if holds), None)
+
+
+def _changed(look: Look, packing: Packable) -> str | None:
+    """What decides which tokens a packed pass sees or where, and is not as transformers makes it."""
+    decided = {
+        "is_causal of a layer": (packing.pooling != "last") not in look.causal,
+        "a sliding window": look.windows_as_configured,
+        "position ids": look.positions_count,
+    }
+    return next((what for what, as_made in decided.items() if not as_made), None)

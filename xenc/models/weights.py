@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, functional
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ..kernels.library import library
 
@@ -18,6 +18,8 @@ _LINE: Final = 32
 """Words of two bytes in a cache line."""
 
 _OF_EVERY_MODULE: Final = frozenset(vars(Module()))
+_LENT: Final = ("_attn_implementation_internal", "_output_capturing_hooks_installed")
+"""What a forward pass itself sets: xenc in a configuration (see `Attention`), transformers in a model."""
 
 
 def versions_of(modules: Iterable[Module]) -> tuple[object, ...]:
@@ -31,13 +33,13 @@ def versions_of(modules: Iterable[Module]) -> tuple[object, ...]:
     )
 
 
-def settings_of(modules: Iterable[Module]) -> tuple[object, ...]:
-    """Changes if a module gets another attribute (an epsilon, an active adapter).
+def settings_of(holders: Iterable[Module | PretrainedConfig]) -> tuple[object, ...]:
+    """Changes if a module or a configuration gets another attribute (an epsilon, a window).
 
     What is written into a tensor or a dict does not count.
     """
     return tuple(
-        (name, _frozen(value)) for module in modules for name, value in vars(module).items() if _is_own(name)
+        (name, _frozen(value)) for holder in holders for name, value in vars(holder).items() if is_own(name)
     )
 
 
@@ -47,13 +49,13 @@ def shareable(model: PreTrainedModel) -> dict[int, Any]:
     Tensors, and containers of tensors and plain values. Not what may refer to the model (a wrapped forward),
     nor the configuration, since the copy uses another attention implementation.
     """
-    own = [value for module in model.modules() for name, value in vars(module).items() if _is_own(name)]
+    own = [value for module in model.modules() for name, value in vars(module).items() if is_own(name)]
     return {id(value): value for value in own if _is_data(value)}
 
 
-def _is_own(name: str) -> bool:
-    """Whether an attribute is not one that every module has."""
-    return name not in _OF_EVERY_MODULE and name != "_output_capturing_hooks_installed"
+def is_own(name: str) -> bool:
+    """Whether an attribute is not one that every module has, nor one that a forward pass sets."""
+    return name not in _OF_EVERY_MODULE and name not in _LENT
 
 
 def _is_data(value: Any) -> bool:
