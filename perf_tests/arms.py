@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,6 @@ class Arm:
     Args:
         ready: the revision's model under the configuration's execution.
         configuration: what it runs.
-        other: the other revision's folder; its functions do not count here.
 
     Attributes:
         counts: compilations, graph breaks and eager fallbacks in timed blocks; of the last two also those in
@@ -34,9 +32,8 @@ class Arm:
         findings: the same in words.
     """
 
-    def __init__(self, ready: ReadyModel, configuration: PairedConfiguration, *, other: str) -> None:
+    def __init__(self, ready: ReadyModel, configuration: PairedConfiguration) -> None:
         self.ready, self.configuration, self.device = ready, configuration, ready.device
-        self._other = other
         self.model = ready.model
         self.counts: dict[str, int] = {}
         self.findings = ""
@@ -101,23 +98,9 @@ class Arm:
         return run
 
     def _note(self, report: CompileReport, names: Sequence[str] | None = None) -> None:
-        fallen = [text for text in report.eager_fallbacks if self._is_mine(text)]
-        counts = compile_counts(replace(report, eager_fallbacks=tuple(fallen)))
+        counts = compile_counts(report)
         counts |= {"recompiles": report.graphs, "cudagraph_recordings": report.cudagraph_recordings}
         findings = str(counts.pop("compile_findings"))
         for name in names or counts:
             self.counts[name] = max(self.counts.get(name, 0), counts[name])
             self.findings = findings if counts[name] else self.findings
-
-    def _is_mine(self, fallen: str) -> bool:
-        """Every later watch sees an exhausted function; it counts for the arm that saw it first."""
-        if self._other in fallen:
-            return False
-        return _STAYS not in fallen or _FIRST_SEEN.setdefault(fallen, self._other) == self._other
-
-
-_STAYS: Final = "has used up its recompile limit"
-"""In what a watch says of a function from then on, not only when it happens."""
-
-_FIRST_SEEN: Final[dict[str, str]] = {}
-"""By function: `other` of the arm that saw it first."""

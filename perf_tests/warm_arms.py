@@ -83,7 +83,7 @@ def arms_of(
                     packages[name], configuration, request["device"], named_kernels=request["explain"],
                     weights=None if first is None else first.model.model,
                 )  # fmt: skip
-            arms[name] = Arm(models[key], configuration, other=request["base" if name == "head" else "head"])
+            arms[name] = Arm(models[key], configuration)
             try_out(arms[name])
         except Exception as error:
             if name == "head":

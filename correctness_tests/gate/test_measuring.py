@@ -66,11 +66,11 @@ def empty_report():
     return watch.report
 
 
-def arm(*, compile_mode=None, graphs=None, device_s=0.1, other="/elsewhere"):
+def arm(*, compile_mode=None, graphs=None, device_s=0.1):
     ready = Mock(device="cpu", warmup=empty_report(), **{"device_seconds.return_value": device_s})
     ready.model.pipeline.compiled = None if graphs is None else Mock(graphs=graphs)
     ready.model.execution.compile_mode = compile_mode
-    return Arm(ready, CONFIGURATION, other=other)
+    return Arm(ready, CONFIGURATION)
 
 
 def test_graphs_are_counted_and_only_a_compiled_execution_needs_one():
@@ -85,25 +85,6 @@ def test_a_block_that_never_reached_the_forward_pass_is_no_block():
     assert arm().run([("a", "b")]) == 0.1
     with pytest.raises(RuntimeError, match="never reached"):
         arm(device_s=0.0).run([("a", "b")])
-
-
-USED_UP = "has used up its recompile limit; every further shape runs eagerly"
-
-
-@pytest.mark.parametrize(
-    ("fallback", "counted"),
-    [
-        (f"f (/tmp/head/xenc/a.py:1) {USED_UP}", [0, 1]),
-        (f"f (/elsewhere/b.py:1) {USED_UP}", [1, 0]),
-        ("Dynamo gave up on 1 frame(s)", [1, 1]),
-    ],
-    ids=["of the base", "of neither, so of the first that saw it", "no single function"],
-)
-def test_an_exhausted_function_counts_for_its_own_revision(fallback, counted):
-    head, base = arm(other="/tmp/head"), arm(other="/tmp/base")
-    for each in (head, base):
-        each._note(replace(empty_report(), eager_fallbacks=(fallback,)))
-    assert [each.counts["eager_fallbacks"] for each in (head, base)] == counted
 
 
 PLAIN = ("sentence-pairs-sdpa-sorted", "sentence-pairs-packed-eager")

@@ -2,9 +2,10 @@
 
 # fmt: off
 ROWS = (
-    "test_fall_to_eager.py::test_a_function_at_its_limit_before_the_watch_is_reported_though_no_counter_moves",
-    ("watch blind to the fall to eager", "_exhausted_functions",
-     "fullest = max(regions.values(), default=0)", "fullest = 0"),
+    "test_fall_to_eager.py",
+    ("watch blind to the fall to eager", "CompileWatch.__init__", "_ask_again()", "pass"),
+    ("a watch blames those before it", "CompileWatch.__init__", "len(_exceeded)", "0"),
+    ("watch blind where nothing is logged", "CompileWatch._past_limits", "if overflows and", "if False and"),
     "test_watch.py::test_a_recompile_is_reported_with_its_reason",
     ("watch blind to recompiles", "CompileWatch.report",
      "recompiles=self._recompiles(metrics)", "recompiles=()"),

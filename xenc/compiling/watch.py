@@ -1,29 +1,26 @@
 """A watch on torch.compile: graphs, recompiles and their reasons, graph breaks, silent eager execution.
 
-Dynamo's counters, callbacks and stances do not show a function that has reached its recompile limit and runs
-every new shape eagerly. So the watch also looks for functions whose cache of compiled graphs is full.
+A function that has reached its recompile limit runs every new shape eagerly, and Dynamo, which said so once,
+is not asked again: its counters, callbacks and stances show nothing. So at the start of a watch every
+function that has graphs is made to ask Dynamo again about a shape that none of them fits.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Final
-from weakref import ReferenceType, ref
 
-import torch
+from torch._C._dynamo.eval_frame import set_code_exec_strategy
 from torch._dynamo import callback, convert_frame
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+from torch._dynamo.types import FrameAction, FrameExecStrategy
 from torch._dynamo.utils import counters, get_compilation_metrics
 
 from ..errors import first_line
-
-FULLGRAPH_PREFIX: Final = "xenc_fullgraph_"
-"""Prefix of functions compiled with fullgraph=True: beyond the limit they raise, and never run eagerly."""
 
 _LIMIT_EXCEEDED: Final = "Dynamo recompile limit exceeded"
 
@@ -36,8 +33,8 @@ class CompileReport:
         graphs: graphs compiled, including recompilations.
         recompiles: a guard's reason for each recompilation.
         graph_breaks: the reason for each graph break.
-        eager_fallbacks: functions that run eagerly without a warning: those at their recompile limit when
-            the watch ended, whenever they reached it, and frames that Dynamo gave up on.
+        eager_fallbacks: functions that ran eagerly past their recompile limit, whenever they reached it, and
+            frames that Dynamo gave up on.
         cudagraph_recordings: CUDA graphs recorded.
         cudagraph_skips: regions that could not become a CUDA graph.
     """
@@ -74,7 +71,9 @@ class CompileWatch:
         self._events: list[Any] = []
         self._seen = list(get_compilation_metrics())
         self._before = _read_counters()
+        self._exceeded = len(_exceeded)
         self._report: CompileReport | None = None
+        _ask_again()
 
     @property
     def report(self) -> CompileReport:
@@ -85,18 +84,27 @@ class CompileWatch:
         grown = {key: now.get(key, 0) - self._before.get(key, 0) for key in now}
         seen = {id(metrics) for metrics in self._seen}
         metrics = [entry for entry in get_compilation_metrics() if id(entry) not in seen]
-        overflowed = sum(_is_overflow(entry) for entry in metrics)
+        overflows = [entry for entry in metrics if _is_overflow(entry)]
         breaks = [[reason] * count for (group, reason), count in grown.items() if group == "graph_break"]
-        failed = grown.get(("frames", "total"), 0) - grown.get(("frames", "ok"), 0) - overflowed
+        failed = grown.get(("frames", "total"), 0) - grown.get(("frames", "ok"), 0) - len(overflows)
         recordings = [event.callback_trigger.name == "CUDAGRAPH_RECORDING" for event in self._events]
         return CompileReport(
             graphs=grown.get(("stats", "unique_graphs"), 0),
             recompiles=self._recompiles(metrics),
             graph_breaks=tuple(first_line(reason) for reasons in breaks for reason in reasons),
-            eager_fallbacks=_exhausted_functions(overflowed)
+            eager_fallbacks=self._past_limits(len(overflows))
             + ((f"Dynamo gave up on {failed} frame(s)",) if failed > 0 else ()),
             cudagraph_recordings=sum(recordings),
             cudagraph_skips=grown.get(("inductor", "cudagraph_skips"), 0),
+        )
+
+    def _past_limits(self, overflows: int) -> tuple[str, ...]:
+        """The functions that exceeded a recompile limit, or how often that was if the log is off."""
+        names = dict.fromkeys(_exceeded[self._exceeded :])
+        if overflows and not names:
+            return (f"a recompile limit was exceeded {overflows} time(s)",)
+        return tuple(
+            f"{name} has used up its recompile limit; every further shape runs eagerly" for name in names
         )
 
     def _recompiles(self, metrics: list[Any]) -> tuple[str, ...]:
@@ -139,18 +147,17 @@ def cached_graphs(code: CodeType) -> int:
     return len(_debug_get_cache_entry_list(code))
 
 
-_overflowed: Final[list[ReferenceType[CodeType]]] = []
+_exceeded: Final[list[str]] = []
+"""Each time that a function exceeded its recompile limit, the function."""
 
 
-def _note_overflow(record: logging.LogRecord) -> bool:
-    """Note a function that Dynamo logs as beyond a recompile limit, which may be its own."""
+def _note_exceeded(record: logging.LogRecord) -> bool:
     if str(record.msg).startswith("torch._dynamo hit config.") and isinstance(record.args, tuple):
-        named = [code for code in _known_codes() if f"'{code.co_name}' {_place(code)}" == record.args[2]]
-        _overflowed.extend(ref(code) for code in named if cached_graphs(code))
+        _exceeded.append(str(record.args[2]).replace("'", "", 2))
     return True
 
 
-convert_frame.log.addFilter(_note_overflow)
+convert_frame.log.addFilter(_note_exceeded)
 
 
 def last_recompile_reason(name: str) -> str:
@@ -169,31 +176,9 @@ def _is_overflow(metrics: Any) -> bool:
     return str(metrics.fail_reason or "").startswith(_LIMIT_EXCEEDED)
 
 
-def _exhausted_functions(overflowed: int) -> tuple[str, ...]:
-    """Functions whose cache of graphs is full, or how many exceeded a limit if none can be found."""
-    limit = torch._dynamo.config.recompile_limit
-    found = []
-    for code in _known_codes():
-        if code.co_name.startswith(FULLGRAPH_PREFIX):
-            continue
-        entries = _debug_get_cache_entry_list(code)
-        regions = Counter(getattr(entry, "isolate_recompiles_id", -1) for entry in entries)
-        fullest = max(regions.values(), default=0)
-        if fullest >= limit or (fullest and any(noted() is code for noted in _overflowed)):
-            found.append(
-                f"{code.co_name} {_place(code)} has used up its recompile limit; "
-                "every further shape runs eagerly"
-            )
-    if overflowed and not found:
-        found.append(f"{overflowed} function(s) exceeded a recompile limit")
-    return tuple(found)
-
-
-def _known_codes() -> list[CodeType]:
-    """Every code object that Dynamo was asked to compile and that still exists."""
+def _ask_again() -> None:
+    """Make Dynamo judge the next new shape of functions that it has stopped judging."""
     codes = (reference() for reference in convert_frame.input_codes.seen)
-    return [code for code in codes if code is not None]
-
-
-def _place(code: CodeType) -> str:
-    return f"({code.co_filename}:{code.co_firstlineno})"
+    for code in codes:
+        if code is not None and cached_graphs(code):
+            set_code_exec_strategy(code, FrameExecStrategy(FrameAction.DEFAULT, FrameAction.DEFAULT))

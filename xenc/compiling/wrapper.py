@@ -30,7 +30,7 @@ from ..batching.prefix_collate import PrefixedBatch
 from ..errors import CompileError
 from ..execution import Execution
 from ..forks import renewed_in_a_child
-from .watch import FULLGRAPH_PREFIX, cached_graphs, last_recompile_reason
+from .watch import cached_graphs, last_recompile_reason
 
 logger = logging.getLogger(__name__)
 
@@ -195,8 +195,8 @@ def make_room_for_cudagraphs() -> None:
 
 
 def _own_copy(function: Callable[..., Any]) -> FunctionType:
-    """The function with its own code object, whose name tells a watch that it is fullgraph."""
+    """The function with its own code object, and so with graphs of its own."""
     assert isinstance(function, FunctionType)
-    name = FULLGRAPH_PREFIX + function.__name__
+    name = f"xenc_{function.__name__}"
     code = function.__code__.replace(co_name=name)
     return FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
