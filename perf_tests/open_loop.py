@@ -30,6 +30,10 @@ PATIENCE: Final = 120
 """Seconds after the last arrival within which every request must be answered."""
 
 
+BEYOND: Final = 3
+"""Requests that must be slower than a percentile for it to be shown: 300 in all for the 99th."""
+
+
 class Unanswered(AssertionError):
     """Requests that were accepted and not answered."""
 
@@ -75,22 +79,22 @@ class Load:
     def pairs_per_s(self) -> float:
         return sum(len(outcome.arrival.pairs) for outcome in self.answered) / self.seconds
 
-    def latency(self, percent: int) -> float:
-        """A percentile of the answered requests' latencies, in seconds; NaN if there are fewer than two."""
+    def latency(self, percent: int) -> float | None:
+        """A percentile of the answered requests' latencies, in seconds; None if too few lie beyond it."""
         seconds = [outcome.latency for outcome in self.answered]
-        if len(seconds) < 2:
-            return float("nan")
+        if len(seconds) * (100 - percent) < 100 * BEYOND:
+            return None
         return statistics.quantiles(seconds, n=100, method="inclusive")[percent - 1]
 
 
 def poisson(
-    seed: str, *, requests_per_s: float, seconds: float, draw: Callable[[random.Random], Sequence[Pair]]
+    seed: str, *, requests_per_s: float, requests: int, draw: Callable[[random.Random], Sequence[Pair]]
 ) -> list[Arrival]:
-    """Arrivals of a Poisson process, at least one; the same for the same seed, denser for a higher rate."""
+    """So many arrivals of a Poisson process; the same for the same seed, denser for a higher rate."""
     gaps, texts = random.Random(f"{seed} gaps"), random.Random(f"{seed} texts")
     arrivals: list[Arrival] = []
     due = 0.0
-    while due < seconds or not arrivals:
+    while len(arrivals) < requests:
         arrivals.append(Arrival(due=due, pairs=draw(texts)))
         due += gaps.expovariate(requests_per_s)
     return arrivals

@@ -22,7 +22,7 @@ import pytest
 from perf_tests import workloads
 from perf_tests.configurations import Configuration
 from perf_tests.device_thread import traced_thread
-from perf_tests.open_loop import Ask, Load, capacity, play, poisson
+from perf_tests.open_loop import BEYOND, Ask, Load, capacity, play, poisson
 from perf_tests.scorers import DTYPES, OutputError, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair, Workload
 from xenc import watch_compiles
@@ -38,8 +38,14 @@ SHARES = (0.5, 0.8, 1.3)
 
 CLIENTS = (64, 1, 8)
 
+LEAST_REQUESTS = 100 * BEYOND
+"""In a run, so that its p99 means something."""
+
 SECONDS = {"cpu": 6.0, "cuda": 10.0}
-"""Of arrivals in a run."""
+"""Of arrivals in a run, at least, if that many requests take no longer."""
+
+MOST_SECONDS = 60.0
+"""Of arrivals in a run. A machine that is so slow has no p99."""
 
 MOST_DOCUMENTS = {"cpu": 16, "cuda": 100}
 
@@ -80,9 +86,9 @@ def test_load(
 ) -> None:
     most = capacity_of(row.device)
     pairs_per_s = row.share * most
-    mean = (1 + MOST_DOCUMENTS[row.device]) / 2
+    requests_per_s = pairs_per_s / ((1 + MOST_DOCUMENTS[row.device]) / 2)
     arrivals = poisson(
-        "load", requests_per_s=pairs_per_s / mean, seconds=SECONDS[row.device],
+        "load", requests_per_s=requests_per_s, requests=how_many(requests_per_s, row.device),
         draw=lambda generator: request(generator, row.device),
     )  # fmt: skip
     trace = pytestconfig.getoption("--profile-dir")
@@ -102,6 +108,12 @@ def test_load(
         output_error=error, output_tolerance=tolerance, **compile_counts(watch.report),
     )  # fmt: skip
     assert watch.report.clean, watch.report.describe()
+
+
+def how_many(requests_per_s: float, device: str) -> int:
+    """The number of requests in a run."""
+    wanted = max(LEAST_REQUESTS, requests_per_s * SECONDS[device])
+    return max(1, round(min(wanted, requests_per_s * MOST_SECONDS)))
 
 
 class Server(NamedTuple):

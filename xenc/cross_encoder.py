@@ -365,7 +365,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
             try:
                 scored: Scored = future.result()
             except BaseException:
-                future.cancel()  # after KeyboardInterrupt the rest need not run
+                self._worker.abandoned |= future.cancel()  # after KeyboardInterrupt the rest need not run
                 raise
         return scored
 

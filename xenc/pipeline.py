@@ -163,7 +163,7 @@ class Pipeline(Scheduler):
             return WarmupReport(products=self.products)
         if folder is not None:
             load_graphs(folder)
-        with torch.inference_mode(), self._attention.lent():
+        with torch.inference_mode(), self._attention.lent(), self._worker.interruptible():
             try:
                 report = self.compiled.warmup(self.every_shape(batch_size), passes)
             except UNCOMPILABLE as error:
@@ -188,7 +188,7 @@ class Pipeline(Scheduler):
         """The logits of a batch, by the model's weights as they are now; on the device's thread."""
         if self._twin is not None:
             self._twin.follow()
-        with self._attention.lent():
+        with self._attention.lent(), self._worker.interruptible():
             try:
                 return self._layout.forward(batch)
             except UNCOMPILABLE as error:

@@ -12,7 +12,8 @@ import pytest
 
 import xenc
 from perf_tests.device_thread import traced_thread
-from perf_tests.open_loop import Arrival, Unanswered, play, poisson
+from perf_tests.open_loop import Arrival, Load, Outcome, Unanswered, play, poisson
+from perf_tests.test_load import how_many
 from xenc import Overloaded
 
 PAIR = ("a question", "a document")
@@ -28,19 +29,20 @@ def scores(pairs) -> np.ndarray:
 
 def test_arrivals_are_the_same_for_one_seed_and_only_denser_at_a_higher_rate():
     def drawn(seed, rate):
-        return poisson(
-            seed, requests_per_s=rate, seconds=50 / rate, draw=lambda generator: generator.random()
-        )
+        return poisson(seed, requests_per_s=rate, requests=50, draw=lambda generator: generator.random())
 
     slow, fast = drawn("a", 1), drawn("a", 4)
     assert slow == drawn("a", 1) != drawn("b", 1)
     np.testing.assert_allclose([each.due for each in fast], [each.due / 4 for each in slow])
     assert [each.pairs for each in fast] == [each.pairs for each in slow]
+    assert len(fast) == 50
 
 
 def test_gaps_are_exponential():
     """Their mean is 1 / rate, and so is their standard deviation."""
-    dues = [arrival.due for arrival in poisson("gaps", requests_per_s=50, seconds=200, draw=lambda _: [PAIR])]
+    dues = [
+        arrival.due for arrival in poisson("gaps", requests_per_s=50, requests=10_000, draw=lambda _: [PAIR])
+    ]
     gaps = np.diff(dues)
     assert abs(gaps.mean() * 50 - 1) < 0.05
     assert abs(gaps.std() * 50 - 1) < 0.05
@@ -57,7 +59,27 @@ def test_what_a_stall_held_back_counts_from_when_it_was_due():
     latencies = sorted(outcome.latency for outcome in load.outcomes)
     assert all(latency >= 0.02 * (number + 1) for number, latency in enumerate(latencies))
     assert load.behind >= 0.2
-    assert load.latency(99) > load.latency(50) > load.latency(1)
+    assert load.latency(50) > load.latency(1)
+
+
+def test_a_percentile_is_shown_where_three_requests_are_slower():
+    def load(requests: int) -> Load:
+        outcomes = [
+            Outcome(arrival=at(0)[0], scores=scores([PAIR]), latency=number / requests)
+            for number in range(requests)
+        ]
+        return Load(outcomes=tuple(outcomes), seconds=1.0)
+
+    assert [load(5).latency(50), load(29).latency(90), load(299).latency(99)] == [None] * 3
+    assert load(6).latency(50) == pytest.approx(5 / 12)
+    assert load(300).latency(99) == pytest.approx(0.99, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("requests_per_s", "expected"), [(2, 120), (5, 300), (10, 300), (50, 300), (100, 600)]
+)
+def test_a_run_has_enough_requests_for_its_p99_unless_that_takes_over_a_minute(requests_per_s, expected):
+    assert how_many(requests_per_s, "cpu") == expected
 
 
 def test_no_request_is_sent_before_it_is_due_and_no_more_at_once_than_there_are_clients():
@@ -101,7 +123,7 @@ def test_refusals_are_counted_and_have_no_latency():
 
     load = play(at(0, 0.001, 0.002), full, clients=2)
     assert (load.refused, load.answered, load.pairs_per_s) == (3, [], 0)
-    assert np.isnan(load.latency(50))
+    assert load.latency(50) is None
 
 
 def test_a_trace_taken_under_load_shows_the_devices_thread(tiny, tmp_path):

@@ -112,6 +112,8 @@ def test_a_service_under_load_has_a_row_in_its_own_table(records):
     assert shown == ["100", "2,000", "3", "0.5"]
     assert run_table([served]) == stage_table([served]) == load_table(records) == ""
     assert "traced" in load_table([under_load(traced=True)])
+    assert "too few requests" in load_table([under_load(p99_s=None)])
+    assert "too few requests" not in load_table([served])
 
 
 def test_the_report_holds_samples_and_verdicts(tmp_path, records):

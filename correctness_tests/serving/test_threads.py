@@ -19,6 +19,7 @@ from correctness_tests.comparison import assert_same
 from correctness_tests.scoring import assert_close, logits, nothing_compiles, on_cpu
 from correctness_tests.waiting import SOON, run_python, threads_of_xenc, until
 from xenc import Execution
+from xenc.serving.worker import Worker
 
 PAIRS = [("where is it", "here it is " * words) for words in range(8)]
 
@@ -164,6 +165,24 @@ def test_an_interpreter_ends_when_a_compilation_that_others_wait_for_has(tiny, a
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[0] == "interrupted"
     assert done.stdout.splitlines()[-1] == "answered"
+
+
+def test_what_nobody_abandoned_is_not_interrupted():
+    """As what the device's thread still does when the last scores have been returned."""
+    worker, begun, go = Worker(), threading.Event(), threading.Event()
+
+    def job():
+        with worker.interruptible():
+            begun.set()
+            go.wait(1)
+        return "ended"
+
+    future = worker.on_device(job)
+    assert begun.wait(SOON)
+    worker.interrupt_the_unwanted()
+    go.set()
+    assert future.result(SOON) == "ended"
+    worker.close()
 
 
 def test_models_trace_one_after_the_other_although_the_thread_of_the_first_has_ended(tiny):

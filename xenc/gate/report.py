@@ -81,7 +81,7 @@ def load_table(records: Sequence[Record]) -> str:
             "offered": f"{info['offered_share']:.1f}x, {_number(info['offered_pairs_per_s'])} pairs/s",
             "server": f"{info['server']}{' (traced)' if info.get('traced') else ''}",
             "pairs/s": _number(info["answered_pairs_per_s"]),
-            **{f"p{percent} ms": _number(1000 * info[f"p{percent}_s"]) for percent in (50, 90, 99)},
+            **{f"p{percent} ms": _milliseconds(info[f"p{percent}_s"]) for percent in (50, 90, 99)},
             "refused": str(info["refused"]),
             "behind s": f"{info['behind_s']:.1f}",
             "recompiles": str(info["recompiles"]),
@@ -210,6 +210,10 @@ def _error(info: Mapping[str, Any]) -> str:
     """The error of the model whose ranking is judged, if any: the timed model may have random weights."""
     error = info.get("ranked_error", info.get("output_error"))
     return "" if error is None else f"{error:.1g}"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "too few requests" if seconds is None else _number(1000 * seconds)
 
 
 def _number(value: float | None) -> str:

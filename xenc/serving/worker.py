@@ -11,9 +11,9 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -42,9 +42,11 @@ class Worker:
     def __init__(self) -> None:
         self._promised: set[Future[Any]] = set()
         self._awaited: set[Future[Any]] = set()
-        self._running: int | None = None
-        """The thread that runs a job for the device."""
-        self._to_run = renewed_in_a_child(threading.Lock())
+        self.abandoned = False
+        """Whether a caller was interrupted while it waited."""
+        self._may_end: int | None = None
+        """The thread that is `interruptible` now."""
+        self._to_end = renewed_in_a_child(threading.Lock())
         self._one_job = renewed_in_a_child(threading.Lock())
         """After `close` the old device thread may still run a job when the new one begins."""
         self._start()
@@ -73,17 +75,23 @@ class Worker:
         try:
             return future.result()
         finally:
-            future.cancel()  # after KeyboardInterrupt it need not run
+            self.abandoned |= not future.done()  # as after KeyboardInterrupt: it need not run
+            future.cancel()
             self._awaited.discard(future)
 
     def _alone(self, threads: int, job: Callable[..., Result], *args: Any) -> Result:
         with self._one_job:
-            self._running = threading.get_ident()
-            try:
-                return _with_threads(threads, job, *args)
-            finally:
-                with self._to_run:
-                    self._running = None
+            return _with_threads(threads, job, *args)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """What runs within it, on the device's thread, need not end when Python does; nothing is locked."""
+        self._may_end = threading.get_ident()
+        try:
+            yield
+        finally:
+            with self._to_end:
+                self._may_end = None
 
     def read(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
         """Run a job that tokenizes."""
@@ -121,19 +129,19 @@ class Worker:
             pool.shutdown(wait=not inside, cancel_futures=pool is not pools[-1])
 
     def interrupt_the_unwanted(self) -> None:
-        """Raise KeyboardInterrupt in the job that the device's thread runs, until it ends or is wanted."""
-        while not (self._promised or self._awaited):
-            with self._to_run:
-                if self._running is None:
+        """Raise KeyboardInterrupt in what is interruptible, if whoever wanted it was interrupted too."""
+        while self.abandoned and not (self._promised or self._awaited):
+            with self._to_end:
+                if self._may_end is None:
                     return
-                thread, error = ctypes.c_ulong(self._running), ctypes.py_object(KeyboardInterrupt)
+                thread, error = ctypes.c_ulong(self._may_end), ctypes.py_object(KeyboardInterrupt)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
             time.sleep(_PATIENCE_S)  # it sees it between two steps of Python, so not while g++ runs
 
     def _at_fork_reinit(self) -> None:
         """A child has none of the threads. What they were to answer is cancelled, in the child alone."""
         self._start()
-        self._running, self._awaited = None, set()
+        self._may_end, self._awaited, self.abandoned = None, set(), False
         promised, self._promised = self._promised, set()
         for future in promised:
             future._condition._at_fork_reinit()  # type: ignore[attr-defined]  # a thread may have held it
