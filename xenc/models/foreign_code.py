@@ -21,9 +21,6 @@ OURS: Final = f"{(__package__ or 'xenc.models').rpartition('.')[0]}."
 _KNOWN: Final = ("transformers.", "sentence_transformers.", "torch.", OURS)
 """Packages whose code is not foreign."""
 
-_BELOW: Final = ("transformers.", "torch.")
-"""Packages whose modules hold no function of a user's as a setting, as an activation of a CrossEncoder is."""
-
 GLOBAL_HOOKS: Final[tuple[dict[int, Any], ...]] = (
     torch_modules._global_forward_pre_hooks,
     torch_modules._global_forward_hooks,
@@ -76,9 +73,7 @@ def _attached_to(module: Module) -> str | None:
     kind = type(module)
     if kind.__module__.startswith(_KNOWN) and not _is_known_class(kind):
         return f"a patched {kind.__name__} runs"
-    if kind.__module__.startswith(_BELOW) and not all(map(is_known, functions_in(module))):
-        return "somebody's function runs"
-    return None
+    return None if all(map(is_known, functions_in(module))) else "somebody's function runs"
 
 
 def _is_known_class(kind: type[Module]) -> bool:
@@ -86,7 +81,13 @@ def _is_known_class(kind: type[Module]) -> bool:
 
 
 def functions_in(holder: Module | type[Module]) -> list[Any]:
-    """The functions written in Python that are attributes of a module or a class itself."""
+    """The functions written in Python that are attributes of a module, or of a class itself.
+
+    Of transformers and PyTorch only: those above hold functions of a user's as settings, like an activation.
+    """
+    kind = holder if isinstance(holder, type) else type(holder)
+    if not kind.__module__.startswith(("transformers.", "torch.")):
+        return []
     found = (value.func if isinstance(value, partial) else value for value in vars(holder).values())
     return [value for value in found if isinstance(value, (FunctionType, MethodType))]
 
