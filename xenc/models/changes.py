@@ -6,13 +6,11 @@ has changed, by the identity of objects; only then the modules are looked at in 
 
 from __future__ import annotations
 
-from functools import cached_property
 from itertools import chain
 from operator import is_
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
@@ -39,6 +37,11 @@ class Look:
         training: whether a module is in training mode.
         attached: whose code the fast path would not run as PyTorch runs it, for a message; None if there is
             none.
+        causal: what attention modules say of whether a token sees only those before it.
+        windows_as_configured: whether layers have the sliding windows of their configuration, from which
+            transformers makes masks.
+        positions_count: whether tables of position ids are 0, 1, 2, as the architectures that can be packed
+            make them.
     """
 
     def __init__(self, cross_encoder: Any) -> None:
@@ -49,6 +52,11 @@ class Look:
         self._watch()
         self.training = any(module.training for module in self._modules)
         self.attached = _own_step(cross_encoder) or attached_code(cross_encoder)
+        own = [vars(module) for module in self._modules]
+        self.causal = {said for said in (each.get("is_causal") for each in own) if isinstance(said, bool)}
+        self.windows_as_configured = all(map(_is_configured, own))
+        self.positions_count = all(map(_counts, self._modules))
+        self._last_layer: bool | None = None
         self._code = (*map(type, self._modules), *_code_of(self._kinds), *settings_of(self.configs))
         self._settings = settings_of(self.model.modules()) if isinstance(self.model, Module) else ()
 
@@ -63,30 +71,12 @@ class Look:
         alike = alike and self._code == other._code
         return alike and (not settings or self._settings == other._settings)
 
-    @cached_property
-    def causal(self) -> frozenset[bool]:
-        """What the attention modules say of themselves: whether a token sees only those before it."""
-        said = (vars(module).get("is_causal") for module in self._modules)
-        return frozenset(each for each in said if isinstance(each, bool))
-
-    @cached_property
-    def positions_count(self) -> bool:
-        """Whether tables of position ids are 0, 1, 2, as the architectures that can be packed make them."""
-        tables = (module._buffers.get("position_ids") for module in self._modules)
-        return all(table is None or _counts(table) for table in tables)
-
-    @cached_property
-    def windows_as_configured(self) -> bool:
-        """Whether layers still have the sliding windows of their configuration, from which masks are made."""
-        windows = ((vars(module), vars(module).get("sliding_window")) for module in self._modules)
-        return all(
-            window is None or window == _window(attributes.get("config")) for attributes, window in windows
-        )
-
-    @cached_property
+    @property
     def last_layer_is_unmodified(self) -> bool:
         """See `last_layer.is_unmodified`; for a model of BERT's structure."""
-        return is_unmodified(self.model)
+        if self._last_layer is None:  # cached_property has a lock, which a fork may find held
+            self._last_layer = is_unmodified(self.model)
+        return self._last_layer
 
     def _watch(self) -> None:
         """Remember the objects whose identity tells of a change.
@@ -121,15 +111,20 @@ class Look:
         ]
 
 
-def _counts(positions: Tensor) -> bool:
-    return torch.equal(positions.flatten(), torch.arange(positions.numel(), device=positions.device))
+def _is_configured(own: dict[str, Any]) -> bool:
+    """Whether a layer's window is the one it was made with. ModernBERT's counts the token itself."""
+    config = own.get("config")
+    window = getattr(config, "sliding_window", None)
+    if window is not None and getattr(config, "model_type", None) == "modernbert":
+        window += 1
+    return own.get("sliding_window") in (None, window)
 
 
-def _window(config: Any) -> int | None:
-    """The window that a layer is made with. ModernBERT's counts the token itself."""
-    window: int | None = getattr(config, "sliding_window", None)
-    own = getattr(config, "model_type", None) == "modernbert"
-    return window + 1 if own and window is not None else window
+def _counts(module: Module) -> bool:
+    if "position_ids" not in module._buffers:
+        return True
+    table = module._buffers["position_ids"]
+    return table is None or torch.equal(table.flatten(), torch.arange(table.numel(), device=table.device))
 
 
 def _code_of(kinds: tuple[type[Module], ...]) -> tuple[object, ...]:
