@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -359,8 +360,11 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         if shown is None:
             level = logging.getLogger(sentence_transformers.__name__).getEffectiveLevel()
             shown = level in (logging.INFO, logging.DEBUG)
-        with tqdm(total=len(pairs), desc="Pairs", disable=not shown) as bar:
-            answering = {"answer": lambda scored: scored, "on_progress": bar.update}
+        bar = tqdm(total=len(pairs), desc="Pairs") if shown else None  # which takes a lock even if disabled
+        with bar or nullcontext():
+            answering: dict[str, Any] = {"answer": lambda scored: scored}
+            if bar is not None:
+                answering["on_progress"] = bar.update
             future = self._submit(pipeline, pairs, prompt, **answering, **more)
             try:
                 scored: Scored = future.result()

@@ -35,6 +35,7 @@ IN_A_CHILD = """
 
 HELD = """
     from contextlib import ExitStack
+    from tqdm import tqdm
     from xenc.compiling import wrapper
     from xenc.kernels import library
     from xenc.text import tokenizer
@@ -51,6 +52,7 @@ HELD = """
         "the settings'": wrapper._SETTING,
         "Dynamo's": torch._dynamo.convert_frame.compile_lock,
         "the kernels'": library._LOADING,
+        "progress bars'": tqdm.get_lock().locks[-1],
     }
     for name, lock in locks.items():
         held, go = threading.Event(), threading.Event()
@@ -67,6 +69,7 @@ HELD = """
         def compiles_and_scores():
             library.library()
             scores()
+            model.predict(PAIRS, show_progress_bar=True)
             model.execution = xenc.Execution(dynamic=False)
             scores()
 
