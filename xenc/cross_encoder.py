@@ -43,6 +43,11 @@ from .text.tokenizer import tokenizer_lock
 logger = logging.getLogger(__name__)
 
 
+for _lock in getattr(tqdm.get_lock(), "locks", ()):
+    if hasattr(_lock, "_at_fork_reinit"):  # another is shared between processes
+        renewed_in_a_child(_lock)
+
+
 class CrossEncoder(sentence_transformers.CrossEncoder):
     """A sentence-transformers `CrossEncoder` whose `predict` and `rank` run an `Execution`.
 

@@ -9,8 +9,6 @@ import os
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from tqdm import tqdm
-
 Thing = TypeVar("Thing")
 
 _ALL: WeakSet[Any] = WeakSet()
@@ -26,10 +24,6 @@ def _renew() -> None:
     for thing in tuple(_ALL):
         thing._at_fork_reinit()
 
-
-for _lock in getattr(tqdm.get_lock(), "locks", ()):
-    if hasattr(_lock, "_at_fork_reinit"):  # another is shared between processes
-        renewed_in_a_child(_lock)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
