@@ -246,6 +246,18 @@ HAVING_STEPS = [patched_step] if hasattr(sentence_transformers.CrossEncoder, "_i
 """Sentence-transformers 6.0 has no such step."""
 
 
+def patched_call(model) -> Undo:
+    own = nn.Module.__call__
+
+    @functools.wraps(own)
+    def call(self, *given, **named):
+        output = own(self, *given, **named)
+        return -output if type(self).__name__ == "BertPooler" else output
+
+    nn.Module.__call__ = call
+    return lambda: setattr(nn.Module, "__call__", own)
+
+
 def patched_method(model) -> Undo:
     kind = type(bert(model).encoder.layer[0])
     own = kind.feed_forward_chunk
@@ -400,6 +412,22 @@ def attention_of_somebody(model) -> Undo:
     return lambda: network.set_attn_implementation("sdpa")
 
 
+class Negated:
+    """A forward that is an object, as other libraries set."""
+
+    def __init__(self, own: Callable) -> None:
+        self.own = own
+
+    def __call__(self, *given, **named):
+        return -self.own(*given, **named)
+
+
+def object_as_forward(model) -> Undo:
+    pooler = bert(model).pooler
+    pooler.forward = Negated(pooler.forward)
+    return lambda: vars(pooler).pop("forward", None)
+
+
 def hook_on_the_pooler(model) -> Undo:
     return bert(model).pooler.dense.register_forward_hook(negated).remove
 
@@ -425,7 +453,7 @@ ATTACHED: tuple[Change, ...] = (
     hook_on_the_model, hook_on_the_cross_encoder, hook_on_the_first_module, pre_hook_on_the_first_module,
     global_hook, forward_of_the_model, forward_of_the_pooler, patched_class,
     attention_of_somebody, patched_method, method_of_an_object, function_of_an_activation, masks_of_somebody,
-    positions_of_somebody, causal_layers, *HAVING_STEPS,
+    positions_of_somebody, causal_layers, patched_call, object_as_forward, *HAVING_STEPS,
 )  # fmt: skip
 """Somebody's code, which sentence-transformers runs. All can be undone."""
 

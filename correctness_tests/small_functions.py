@@ -25,8 +25,8 @@ def copies() -> Iterator[Callable[..., FunctionType]]:
     """A maker of copies with code of their own. It forgets them at its end, lest later watches see them."""
     made = []
 
-    def copy(function: Function, prefix: str = "") -> FunctionType:
-        name = f"{prefix}{function.__name__}_{len(made)}"
+    def copy(function: Function) -> FunctionType:
+        name = f"{function.__name__}_{len(made)}"
         code = function.__code__.replace(co_name=name)
         made.append(FunctionType(code, function.__globals__, name))
         return made[-1]

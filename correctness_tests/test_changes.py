@@ -112,6 +112,26 @@ def test_after_warm_up_attached_code_runs_and_without_it_the_graphs_are_back(com
     assert compiled.pipeline is pipeline
 
 
+def test_a_forward_that_a_class_inherits_is_watched_too(checkpoint, dynamo_alone):
+    class Base(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *given: torch.Tensor) -> torch.Tensor:
+            return self.inner(*given)
+
+    class Derived(Base):
+        pass
+
+    with made(checkpoint, Execution(token_budgets=(256,))) as model:
+        layer = model.transformers_model.bert.encoder.layer[0]
+        layer.output = Derived(layer.output)
+        before = assert_right(model)
+        Base.forward = lambda self, *given: -self.inner(*given)
+        assert np.abs(assert_right(model) - before).max() > 1e-2
+
+
 @pytest.mark.parametrize("preset", ON_A_CPU)
 def test_after_any_changes_one_after_another_scores_are_right(checkpoint, dynamo_alone, preset):
     refused = {"pooler of somebody"} if PRESETS[preset].deterministic else set()

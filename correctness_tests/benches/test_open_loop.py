@@ -73,6 +73,7 @@ def test_a_percentile_is_shown_where_three_requests_are_slower():
     assert [load(5).latency(50), load(29).latency(90), load(299).latency(99)] == [None] * 3
     assert load(6).latency(50) == pytest.approx(5 / 12)
     assert load(300).latency(99) == pytest.approx(0.99, abs=0.01)
+    assert load(300).latency(99) > load(300).latency(50) > load(300).latency(1)
 
 
 @pytest.mark.parametrize(

@@ -192,3 +192,29 @@ def test_what_somebody_compiles_in_a_model_that_runs_as_it_is_fails_as_it_would(
         model.predict(PAIRS)
     assert model.execution == xenc.PRESETS["sdpa-sorted"]
     assert not said_by(caplog, NOW_EAGER)
+
+
+def test_what_a_module_of_somebodys_compiles_later_fails_as_it_would(one_layer, caplog):
+    refused = []
+
+    def compile_at_first(graph, inputs):
+        if refused:
+            raise RuntimeError("no code for this graph")
+        return graph.forward
+
+    @torch.compile(backend=compile_at_first, dynamic=False)
+    def same(hidden):
+        return hidden + 0
+
+    class Compiled(Lists):
+        def forward(self, *inputs):
+            return same(self.inner(*inputs))
+
+    model = on_cpu(one_layer, "packed-eager")
+    first_layer(model).output = Compiled(first_layer(model).output)
+    model.predict(PAIRS[:1])
+    refused.append("from now on")
+    with pytest.raises(RuntimeError, match="no code for this graph"):
+        model.predict(PAIRS)
+    assert model.execution == xenc.PRESETS["packed-eager"]
+    assert not said_by(caplog, NOW_EAGER)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
 from types import CodeType
 from typing import Final
 
@@ -31,28 +30,18 @@ def why_uncompilable(model: Module, error: Exception) -> str:
 
 
 def _place(model: Module, said: str) -> str:
-    """The innermost module whose forward or hook was being traced, by its name; else the model's class."""
+    """The innermost module whose forward was being traced, by its name; else the model's class."""
     modules = [(name, module) for name, module in model.named_modules() if name]
     for file, line in reversed(_FRAME.findall(said)):
         for name, module in modules:
-            if any(code.co_filename == file and _holds(code, int(line)) for code in _codes(module)):
+            if _holds(module, file, int(line)):
                 return f"{name}, a {type(module).__name__}"
-    return next(
-        (f"{name}, a {type(part).__name__}" for name, part in modules if _is_scripted(part)),
-        type(model).__name__,
-    )
+    return type(model).__name__
 
 
-def _codes(module: Module) -> Iterator[CodeType]:
-    for function in (module.forward, *module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-        code = getattr(inspect.unwrap(function), "__code__", None)
-        if isinstance(code, CodeType):
-            yield code
-
-
-def _holds(code: CodeType, line: int) -> bool:
+def _holds(module: Module, file: str, line: int) -> bool:
+    """Whether a line is one of a module's forward."""
+    code = getattr(inspect.unwrap(module.forward), "__code__", None)
+    if not isinstance(code, CodeType) or code.co_filename != file:
+        return False
     return line in {at for _, _, at in code.co_lines()}
-
-
-def _is_scripted(module: Module) -> bool:
-    return type(module).__module__.startswith("torch.jit.")

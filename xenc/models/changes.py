@@ -15,7 +15,7 @@ from torch.nn import Module
 from torch.utils.hooks import RemovableHandle
 
 from .attention import configs_of
-from .foreign_code import GLOBAL_HOOKS, attached_code, forward_of, functions_in, hooks_of, is_known
+from .foreign_code import GLOBAL_HOOKS, attached_code, code_of, forward_of, hooks_of, is_known
 from .last_layer import is_unmodified
 from .weights import is_own, settings_of
 
@@ -57,7 +57,11 @@ class Look:
         self.windows_as_configured = all(map(_is_configured, own))
         self.positions_count = all(map(_counts, self._modules))
         self._last_layer: bool | None = None
-        self._code = (*map(type, self._modules), *_code_of(self._kinds), *settings_of(self.configs))
+        self._code = (
+            *map(type, self._modules),
+            *chain.from_iterable(map(code_of, self._kinds)),
+            *settings_of(self.configs),
+        )
         self._settings = settings_of(self.model.modules()) if isinstance(self.model, Module) else ()
 
     def holds(self) -> bool:
@@ -81,11 +85,12 @@ class Look:
     def _watch(self) -> None:
         """Remember the objects whose identity tells of a change.
 
-        They are attributes, of modules and configurations, children, what stands in lists, position ids, and
-        hooks where there are some; that others were registered shows in torch's counter. The CrossEncoder's
-        own attributes change at each request.
+        They are attributes, of modules, of their classes and of configurations, children, what stands in
+        lists, position ids, and hooks where there are some; that others were registered shows in torch's
+        counter. The CrossEncoder's own attributes change at each request.
         """
         first, *others = self._modules
+        self._classes = [vars(kind) for kind in {type(module): None for module in others}]
         attributes = [vars(module) for module in others]
         positions = [module._buffers for module in others if "position_ids" in module._buffers]
         hooks = [each for module in self._modules for each in hooks_of(module) if each]
@@ -103,7 +108,8 @@ class Look:
             RemovableHandle.next_id,
             len(_OWN_STEPS & self._own.keys()),
             *map(type, self._modules),
-            *_code_of(self._kinds),
+            *map(forward_of, self._kinds),  # which a class may inherit
+            *chain.from_iterable(each.values() for each in self._classes),
             *(getattr(kind, step) for kind, step in self._steps),
             *chain.from_iterable(map(dict.values, self._dicts)),
             *(value for config in self.configs for name, value in vars(config).items() if is_own(name)),
@@ -125,12 +131,6 @@ def _counts(module: Module) -> bool:
         return True
     table = module._buffers["position_ids"]
     return table is None or torch.equal(table.flatten(), torch.arange(table.numel(), device=table.device))
-
-
-def _code_of(kinds: tuple[type[Module], ...]) -> tuple[object, ...]:
-    return tuple(
-        chain.from_iterable((forward_of(kind), kind.__call__, *functions_in(kind)) for kind in kinds)
-    )
 
 
 def _own_step(cross_encoder: Any) -> str | None:

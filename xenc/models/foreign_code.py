@@ -73,14 +73,19 @@ def _attached_to(module: Module) -> str | None:
     kind = type(module)
     if kind.__module__.startswith(_KNOWN) and not _is_known_class(kind):
         return f"a patched {kind.__name__} runs"
-    return None if all(map(is_known, functions_in(module))) else "somebody's function runs"
+    return None if all(map(is_known, _functions_in(module))) else "somebody's function runs"
 
 
 def _is_known_class(kind: type[Module]) -> bool:
-    return all(map(is_known, (forward_of(kind), kind.__call__, *functions_in(kind))))
+    return all(map(is_known, code_of(kind)))
 
 
-def functions_in(holder: Module | type[Module]) -> list[Any]:
+def code_of(kind: type[Module]) -> tuple[Any, ...]:
+    """The functions of a class that say what its modules compute."""
+    return forward_of(kind), kind.__call__, *_functions_in(kind)
+
+
+def _functions_in(holder: Module | type[Module]) -> list[Any]:
     """The functions written in Python that are attributes of a module, or of a class itself.
 
     Of transformers and PyTorch only: those above hold functions of a user's as settings, like an activation.

@@ -85,7 +85,7 @@ class Worker:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """What runs within it, on the device's thread, need not end when Python does; nothing is locked."""
+        """What runs within it, on the device's thread, is given up if Python ends and nobody wants it."""
         self._may_end = threading.get_ident()
         try:
             yield
