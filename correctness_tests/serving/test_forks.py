@@ -35,11 +35,15 @@ IN_A_CHILD = """
 
 HELD = """
     from contextlib import ExitStack
-    from tqdm import tqdm
+    from tqdm import TMonitor, tqdm
     from xenc.compiling import wrapper
     from xenc.kernels import library
     from xenc.text import tokenizer
 
+    tqdm.monitor_interval = 0  # its thread takes both of tqdm's locks, of which one alone is held below
+    for thread in threading.enumerate():
+        if isinstance(thread, TMonitor):
+            thread.exit()
     compile_ = torch.compile
     torch.compile = lambda function, *, mode, **others: compile_(function, backend="eager", **others)
     model.execution = "packed"
