@@ -60,7 +60,7 @@ def test_a_model_that_mixes_padding_in_scores_as_in_sentence_transformers(mixing
         model.submit(PAIRS, batch_size=4, activation_fn=torch.nn.Identity()).result(), expected
     )
     assert (model.execution.layout, model.execution.compile_mode) == ("padded", None)
-    with pytest.raises(ModelError, match="scores of two short pairs moved by"):
+    with pytest.raises(ModelError, match="scores of three pairs moved by"):
         _ = model.pipeline
 
 
@@ -128,6 +128,15 @@ def test_what_a_model_notes_and_random_numbers_are_left_as_they_are(tmp_path):
     torch.manual_seed(0)
     on_cpu(reformer, "bucketed", max_length=64)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_pairs_are_tried_with_as_much_padding_as_a_batch_may_have(tmp_path):
+    """BigBird with the blocks of the published model attends in full to rows of up to 704 tokens."""
+    blocks = {"block_size": 64, "num_random_blocks": 3, "max_position_embeddings": 1024}
+    checkpoint = architectures.make(tmp_path, "big_bird", **blocks)
+    model = on_cpu(checkpoint, Execution(layout="bucketed", compile_mode=None), max_length=1024)
+    with pytest.raises(ModelError, match="scores of three pairs moved by"):
+        _ = model.pipeline
 
 
 @pytest.mark.parametrize("setting", [{"deterministic": True}, {"token_budgets": 512}], ids=str)

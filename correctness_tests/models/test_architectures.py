@@ -74,7 +74,7 @@ def left_to_sentence_transformers(model: xenc.CrossEncoder) -> str | None:
     try:
         _ = model.pipeline
     except xenc.ModelError as error:
-        failed = re.search(r"failed on two short pairs.* \((.+)\)\):", str(error))
+        failed = re.search(r"failed on three pairs.* \((.+)\)\):", str(error))
         return f"fails beside dummy rows: {failed[1]}" if failed else "measured: padding changes its scores"
     return None
 

@@ -115,7 +115,7 @@ def test_a_module_of_the_users_own_sees_all_tokens(model):
     last.intermediate.dense = LowRank(last.intermediate.dense)
     with rows_of(type(last.intermediate)) as seen:
         logits(model)
-    assert seen[-2:] == [TOKENS] * 2  # before it, two short pairs are tried on a module of the user's
+    assert seen[-2:] == [TOKENS] * 2  # before it, three pairs are tried on a module of the user's
 
 
 def test_a_hook_that_is_set_after_warm_up_changes_compiled_scores_too(two_layers):

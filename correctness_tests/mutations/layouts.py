@@ -10,6 +10,7 @@ ROWS = (
      "return kind.__module__.startswith(", "return True or (kind,) == ("),
     ("tried without padding", "_in_a_batch", "min(reranker.max_length, LONGEST)", "max(tokens.counts)"),
     ("tried on the model itself", "moves_scores", "copy_sharing_weights(reranker.model)", "reranker.model"),
+    ("tried twice on one copy", "moves_scores", "reranker, second, execution", "reranker, first, execution"),
     ("random numbers used up", "moves_scores",
      "torch.random.fork_rng([each for each in devices if each.type == \"cuda\"])", "torch.no_grad()"),
     ("rounding of eight bits allowed", "_rounding",
