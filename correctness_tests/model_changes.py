@@ -146,6 +146,20 @@ def deeper_classifier(model) -> None:
     model.transformers_model.classifier = head.to(model.device, model.dtype)
 
 
+def a_layer_in_a_second_place(model) -> Undo:
+    layers = bert(model).encoder.layer
+    layers.append(layers[0])
+    return functools.partial(layers.__delitem__, len(layers) - 1)
+
+
+def scores_that_depend_on_each_other(model) -> Undo:
+    """By a layer of PyTorch's."""
+    inner = model.transformers_model
+    before = inner.classifier
+    inner.classifier = nn.Sequential(before, nn.Softmax(dim=0))
+    return functools.partial(setattr, inner, "classifier", before)
+
+
 def another_layer(model) -> None:
     layer = copy.deepcopy(bert(model).encoder.layer[0])
     with torch.no_grad():
@@ -460,7 +474,8 @@ ATTACHED: tuple[Change, ...] = (
 OTHERS = (
     pooler_of_somebody, layer_that_mixes_tokens,
     in_place, data_written, data_assigned, parameter_replaced, state_loaded, state_assigned, another_pooler,
-    deeper_classifier, another_layer, a_layer_more, adapter, adapters_scale, other_precision, device, frozen,
+    deeper_classifier, another_layer, a_layer_more, a_layer_in_a_second_place,
+    scores_that_depend_on_each_other, adapter, adapters_scale, other_precision, device, frozen,
     training, evaluating, another_tokenizer, padding_on_the_left, tokenizer_of_somebody, another_length,
     another_activation, another_epsilon, builtin_of_an_activation, compiled,
 )  # fmt: skip

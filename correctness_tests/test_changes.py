@@ -134,7 +134,9 @@ def test_a_forward_that_a_class_inherits_is_watched_too(checkpoint, dynamo_alone
 
 @pytest.mark.parametrize("preset", ON_A_CPU)
 def test_after_any_changes_one_after_another_scores_are_right(checkpoint, dynamo_alone, preset):
-    refused = {"pooler of somebody"} if PRESETS[preset].deterministic else set()
+    refused = (
+        {"pooler of somebody", "scores that depend on each other"} if PRESETS[preset].deterministic else set()
+    )
     names = st.sampled_from(sorted(CHANGES.keys() - refused))
     changes = st.lists(st.tuples(names, st.booleans()), min_size=1, max_size=3)
 

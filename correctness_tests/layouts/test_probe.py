@@ -167,3 +167,50 @@ def test_a_module_of_somebody_elses_makes_a_class_one_that_is_tried(one_layer):
     expected = plain.predict(PAIRS, activation_fn=torch.nn.Identity())
     np.testing.assert_array_equal(logits(model, PAIRS), expected)
     assert model.execution.layout == "padded"
+
+
+def batch_normalised(model):
+    width = model.config.hidden_size
+    model.dropout = torch.nn.BatchNorm1d(width, track_running_stats=False)
+
+
+def listwise(model):
+    torch.manual_seed(0)
+    width = model.config.hidden_size
+    block = torch.nn.TransformerEncoderLayer(width, 1, dropout=0.0).eval()
+    model.classifier = torch.nn.Sequential(block, model.classifier)
+
+
+def softmax_over_tokens(model):
+    model.bert.encoder.layer[0].intermediate.intermediate_act_fn = torch.nn.Softmax(dim=-2)
+
+
+def normalised_over_rows(model):
+    model.classifier = torch.nn.Sequential(model.classifier, torch.nn.Softmax(dim=0))
+
+
+@pytest.mark.parametrize("change", [batch_normalised, listwise, softmax_over_tokens, normalised_over_rows])
+@pytest.mark.parametrize("execution", [EAGER, Execution(layout="bucketed", compile_mode=None)])
+def test_a_layer_of_pytorchs_that_reads_its_neighbours_makes_a_class_one_that_is_tried(
+    one_layer, change, execution
+):
+    model, plain = (
+        on_cpu(one_layer, execution),
+        sentence_transformers.CrossEncoder(str(one_layer), device="cpu"),
+    )
+    before = logits(model, PAIRS)
+    for each in (model, plain):
+        change(each.transformers_model)
+    expected = plain.predict(PAIRS, activation_fn=torch.nn.Identity())
+    assert np.abs(expected - before).max() > 1e-2
+    np.testing.assert_array_equal(logits(model, PAIRS), expected)
+    assert model.execution.layout == "padded"
+
+
+def test_layers_of_pytorchs_that_read_one_token_change_no_layout(one_layer):
+    model = on_cpu(one_layer, EAGER)
+    inner, width = model.transformers_model, model.transformers_model.config.hidden_size
+    inner.classifier = torch.nn.Sequential(torch.nn.LayerNorm(width), torch.nn.GELU(), inner.classifier)
+    expected = sentence_transformers.CrossEncoder.predict(model, PAIRS, activation_fn=torch.nn.Identity())
+    assert_close(logits(model, PAIRS), expected)
+    assert model.execution.layout == "packed"

@@ -46,6 +46,8 @@ class Look:
 
     def __init__(self, cross_encoder: Any) -> None:
         self._modules: tuple[Module, ...] = tuple(cross_encoder.modules())
+        children = chain.from_iterable(module._modules.items() for module in self._modules)
+        self._places = tuple((name, id(child)) for name, child in children)  # one module may have two places
         self._kinds = tuple({type(module): None for module in self._modules})
         self.model: Any = cross_encoder.transformers_model
         self.configs = configs_of(self._modules)
@@ -70,9 +72,8 @@ class Look:
         return len(now) == len(self._seen) and all(map(is_, now, self._seen))
 
     def same(self, other: Look, *, settings: bool) -> bool:
-        """Whether another look found the same modules and code, and the same attributes if asked."""
-        alike = len(self._modules) == len(other._modules) and all(map(is_, self._modules, other._modules))
-        alike = alike and self._code == other._code
+        """Whether another look found the same modules in the same places and code, and settings if asked."""
+        alike = self._places == other._places and self._code == other._code
         return alike and (not settings or self._settings == other._settings)
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ..batching.packed_collate import Pooling
@@ -103,15 +104,30 @@ def is_paddable(model: PreTrainedModel, traits: Packable | str) -> bool:
     """
     named = _is_transformers_own(model) and type(model).__name__ in _PADDABLE
     tested = isinstance(traits, Packable) or reads_eos(model) or named
-    return tested and all(_is_plain(type(module)) for module in model.modules())
+    files = (type(model).__module__, "transformers.activations", OURS)
+    return tested and all(reads_tokens_alone(module, files) for module in model.modules())
 
 
-def _is_plain(kind: type) -> bool:
-    """Whether a module is transformers' or a layer of PyTorch's, or stands for one of those.
+_CONTAINERS: Final = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+_DROPOUTS: Final = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_POINTWISE: Final = (
+    nn.ReLU, nn.RReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
+    nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Softplus, nn.Softsign,
+    nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.Threshold,
+)  # fmt: skip
+_ALONE: Final = frozenset((nn.Linear, nn.Embedding, nn.Identity, *_CONTAINERS, *_DROPOUTS, *_POINTWISE))
+"""Layers of PyTorch that compute each token's numbers from that token's alone."""
 
-    Others may read a whole batch at once, as PyTorch's own quantised layers do.
+
+def reads_tokens_alone(module: nn.Module, files: tuple[str, ...]) -> bool:
+    """Whether a module is written in one of some files, or is a layer of PyTorch's that looks at one token.
+
+    Others may read a whole batch at once: a BatchNorm, a Softmax over rows, a TransformerEncoderLayer, layers
+    of another architecture, PyTorch's own quantised layers.
     """
-    return kind.__module__.startswith(("transformers.", "torch.nn.modules.", OURS))
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and type(module).__module__.startswith("torch."):
+        return len(module.normalized_shape) == 1
+    return type(module) in _ALONE or type(module).__module__.startswith(files)
 
 
 def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:
