@@ -9,7 +9,7 @@ READY := $(if $(PREINSTALLED),,$(VENV)/.ready)
 PEERS := $(if $(PREINSTALLED),,$(VENV)/.peers)
 PYTEST := $(RUN) -m pytest
 BENCH = $(PYTEST) perf_tests -p perf_tests.progress -q --no-header --benchmark-columns=median,stddev,rounds \
-	--benchmark-quiet --report-dir bench-report
+	--benchmark-quiet --gate-report bench-report
 PYTEST_ARGS ?=
 HOPPER_ARGS ?=
 CPU_ARGS ?=
@@ -59,20 +59,20 @@ hopper: $(READY) ## on a GPU: what is claimed for one, in stages of minutes (HOP
 	$(RUN) -m perf_tests.hopper --out hopper-report $(HOPPER_ARGS)
 
 gate: $(READY) ## judge this tree: against a revision (AGAINST=HEAD~1), or by the stored baseline (GATE_MARKER=cpu)
-	$(PYTEST) perf_tests -m "$(GATE_MARKER)" --report-dir gate-report $(PYTEST_ARGS) \
+	$(PYTEST) perf_tests -m "$(GATE_MARKER)" --gate-report gate-report $(PYTEST_ARGS) \
 		$(if $(AGAINST),--against "$(AGAINST)") --benchmark-compare
 
 gate-check: $(READY) ## is the gate itself right? Runs it on unchanged code and on code made 5% slower
 	$(RUN) -m perf_tests.gate_check live .cache/gate-check/unchanged.jsonl --count $(GATE_CHECKS)
-	$(RUN) -m perf_tests.gate_check live .cache/gate-check/slower.jsonl --count $(GATE_CHECKS) --fault slow:0.05
+	$(RUN) -m perf_tests.gate_check live .cache/gate-check/slower.jsonl --count $(GATE_CHECKS) --slower 0.05
 
 baseline: $(READY) ## store this commit's timings, medians of SESSIONS=3 fresh processes, in BASELINE_DIR
 	rm -rf $(SESSION_DIR)
 	for session in $$(seq $(SESSIONS)); do \
-		$(PYTEST) perf_tests -m "$(GATE_MARKER)" $(PYTEST_ARGS) --baseline-dir $(BASELINE_DIR) \
-			--record-session $(SESSION_DIR)/$$session.json || exit 1; \
+		$(PYTEST) perf_tests -m "$(GATE_MARKER)" $(PYTEST_ARGS) --gate-baselines $(BASELINE_DIR) \
+			--gate-session $(SESSION_DIR)/$$session.json || exit 1; \
 	done
-	$(RUN) -m xenc.gate.stored.record $(SESSION_DIR)/*.json --baseline-dir $(BASELINE_DIR)
+	$(RUN) -m xenc.gate.stored.record $(SESSION_DIR)/*.json --gate-baselines $(BASELINE_DIR)
 
 lint: $(READY) ## ruff, mypy --strict, and the linters of workflows
 	$(RUN) -m ruff check .

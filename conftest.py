@@ -1,4 +1,4 @@
-"""Markers, options and Hypothesis profiles of both suites; the gate's hooks come from xenc.gate.plugin."""
+"""Markers, options and Hypothesis profiles of both suites; the gate's hooks come from xenc.gate."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # every model is made here or comes in a package
 
-pytest_plugins = ("xenc.gate.plugin", "xenc.gate.paired.plugin", "pytester")
+pytest_plugins = ("xenc.gate", "pytester")
 
 _SLOW_MODELS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("default", deadline=None, suppress_health_check=_SLOW_MODELS, print_blob=True)

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase
 import xenc
 from correctness_tests import checkpoints, small_functions
 from perf_tests import models
+from xenc.gate import exact
 
 BATCH_SIZE = 4
 
@@ -21,6 +22,14 @@ BATCH_SIZE = 4
 @pytest.fixture(scope="session")
 def tiny() -> Path:
     return models.tiny_bert()
+
+
+@pytest.fixture
+def suites_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate also knows the facts that only the performance suite has."""
+    from perf_tests import scored
+
+    monkeypatch.setattr(exact, "FACTS", {**exact.FACTS, **scored.FACTS})
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ COMMANDS = {
     for name, text in TEXTS.items()
     for block in blocks(text, "sh")
     for line in block.splitlines()
-    if line.strip()
+    if line.strip() and not line.startswith("pytest perf -m cpu")  # gate/test_another_project.py runs those
 }
 
 
@@ -81,7 +81,7 @@ def pytest_collects(words: list[str], folder: Path) -> None:
     """An unknown option is pytest's status 4, a suite that cannot be imported 2; the gate's 1 is expected."""
     here = Path(__file__).relative_to(ROOT).as_posix()
     arguments = [here if word == "correctness_tests" else word for word in words[1:]]
-    status = pytest.main([*arguments, "--collect-only", "-qq", "--report-dir", str(folder)])
+    status = pytest.main([*arguments, "--collect-only", "-qq", "--gate-report", str(folder)])
     assert status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 

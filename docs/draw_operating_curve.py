@@ -26,7 +26,7 @@ DRAWS = 300
 def main() -> None:
     """Draw the picture and print its numbers."""
     processes = read(RECORDED)
-    rules = paired_request("cpu", None).rules
+    rules = paired_request("cpu").rules
     names = list(rules)
     estimates = Estimates(processes, rules)
     draw = random.Random("operating curve")
@@ -60,7 +60,7 @@ def _draw(seen: Sequence[float], flagged: Sequence[float], processes: int) -> No
     axes.plot(percent, [100 * rate for rate in seen], "o-", color="#1f6feb", label="xenc, --against REF")
     axes.plot(percent, [100 * rate for rate in flagged], "s--", color="#9aa4af",
               label="pytest-benchmark, --benchmark-compare-fail=median:5%")  # fmt: skip
-    rule = next(iter(paired_request("cpu", None).rules.values()))
+    rule = next(iter(paired_request("cpu").rules.values()))
     axes.axvspan(0, 100 * rule.margin, color="#1a7f37", alpha=0.08, lw=0)
     axes.axvline(100 * rule.must_see, color="#cf222e", lw=1, ls=":")
     axes.annotate("tolerated", (50 * rule.margin, 50), rotation=90, ha="center", fontsize=8)

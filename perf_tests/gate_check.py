@@ -2,8 +2,8 @@
 
     python -m perf_tests.gate_check record FILE --count 30           processes, to be replayed
     python -m perf_tests.gate_check live FILE --count 20             whole gates on unchanged code
-    python -m perf_tests.gate_check live FILE --count 20 --fault slow:0.05
-    python -m perf_tests.gate_check live FILE --count 1 --fault slow:0.02 --device cuda --only seed-packed
+    python -m perf_tests.gate_check live FILE --count 20 --slower 0.05
+    python -m perf_tests.gate_check live FILE --count 1 --slower 0.02 --device cuda --only seed-packed
 
 Each line of FILE is one of them; as many are added as are missing.
 """
@@ -16,20 +16,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perf_tests.against import paired_request
+from perf_tests.against import PAIRED, REPOSITORY, paired_request
 from perf_tests.replays import pack, upper_bound
-from xenc.errors import XencError
+from xenc.gate.errors import GateError
 from xenc.gate.paired.campaign import LOCK, Campaign
 from xenc.gate.paired.revision import two_revisions
 from xenc.gate.paired.session import PairedRequest, measure_paired, measure_process
 from xenc.gate.paired.verdicts import PairedVerdicts
 from xenc.gate.verdict import Verdict
-
-REPOSITORY = Path(__file__).parent.parent
 
 REDUCED = "sentence-pairs-packed-eager"
 """The configuration of a live run on a CPU: nothing to compile, so it takes two minutes."""
@@ -38,27 +35,26 @@ REDUCED = "sentence-pairs-packed-eager"
 def record(request: PairedRequest, number: int) -> dict[str, Any]:
     """One process with the working tree's commit on both sides, without explanations."""
     with (
-        two_revisions("HEAD", REPOSITORY) as revisions,
+        two_revisions("HEAD", REPOSITORY, request.package) as revisions,
         Campaign(request.command, timeout_s=request.timeout_s, lock=LOCK) as campaign,
     ):
         return pack(measure_process(campaign, request, revisions.base, revisions.base, number=number + 1))
 
 
-def live(request: PairedRequest, only: str | None) -> dict[str, Any]:
-    """One whole run, of one configuration or of all, and what it said."""
-    few = replace(request, rules={name: rule for name, rule in request.rules.items() if only in (None, name)})
+def live(request: PairedRequest) -> dict[str, Any]:
+    """One whole run, and what it said."""
     started = time.monotonic()
     try:
-        verdicts = measure_paired(few, "HEAD", REPOSITORY, say=print).verdicts
-    except XencError as error:
-        return {"fault": request.fault, "verdicts": {}, "error": str(error)}
-    return told(request.fault, verdicts, time.monotonic() - started)
+        verdicts = measure_paired(request, "HEAD", REPOSITORY, say=print).verdicts
+    except GateError as error:
+        return {"slower": request.slower, "verdicts": {}, "error": str(error)}
+    return told(request.slower, verdicts, time.monotonic() - started)
 
 
-def told(fault: str | None, verdicts: PairedVerdicts, seconds: float) -> dict[str, Any]:
+def told(slower: float, verdicts: PairedVerdicts, seconds: float) -> dict[str, Any]:
     """What a whole run said."""
     return {
-        "fault": fault,
+        "slower": slower,
         "seconds": round(seconds),
         "processes": verdicts.processes,
         "verdicts": {name: [each.verdict, each.reason] for name, each in verdicts.configurations.items()},
@@ -112,17 +108,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--fault", default=None)
+    parser.add_argument("--slower", type=float, default=0.0)
     parser.add_argument("--only", default=None, help=f"of `live`: one configuration; on a CPU {REDUCED}")
     chosen = parser.parse_args(arguments)
-    request = paired_request(chosen.device, chosen.fault)
-    only = chosen.only or (REDUCED if chosen.device == "cpu" else None)
-    if only not in (None, *request.rules):
-        parser.error(f"--only {only}: choose one of {', '.join(request.rules)}")
+    names = [each.name for each in PAIRED[chosen.device]]
+    if chosen.only not in (None, *names):
+        parser.error(f"--only {chosen.only}: choose one of {', '.join(names)}")
+    reduced = REDUCED if chosen.what == "live" and chosen.device == "cpu" else None
+    only = chosen.only or reduced
+    request = paired_request(chosen.device, chosen.slower, names=() if only is None else (only,))
     if chosen.what == "record":
         repeat(chosen.file, chosen.count, lambda number: record(request, number))
     else:
-        print(tally(repeat(chosen.file, chosen.count, lambda _: live(request, only))))
+        print(tally(repeat(chosen.file, chosen.count, lambda _: live(request))))
 
 
 if __name__ == "__main__":

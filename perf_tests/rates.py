@@ -47,7 +47,7 @@ def rates(
     flops = [workload_flops(encoder(device, dtype), each) for each in counts]
     return {
         "pairs_per_round": workload.pairs_per_round,
-        "round_tokens": tokens,
+        "round_sizes": tokens,
         "pairs_per_s": _median_rate([len(pairs) for pairs in rounds], seconds),
         "tokens_per_s": _median_rate(tokens, seconds),
         "mfu": _median_rate(flops, seconds) / peak.flops_per_s,

@@ -5,18 +5,17 @@ Of that revision it uses only the public interface and `pipeline.forward`, to ti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from perf_tests.against import PAIRED, PairedConfiguration
+from perf_tests.against import CHECKPOINTS, PairedConfiguration
 from perf_tests.device_clock import DeviceClock, Forward
 from perf_tests.device_thread import on_device_thread
-from perf_tests.extra_work import ExtraWork
 from perf_tests.scorers import DTYPES, check_runs_as
-from xenc.compiling.watch import CompileReport, watch_compiles
 from xenc.profiling.kernels import name_compiled_kernels
 
 
@@ -31,10 +30,9 @@ class ReadyModel:
         named_kernels: let a profiler see the CPU's compiled kernels, at a small cost.
 
     Attributes:
+        name: of the configuration.
         model: the revision's CrossEncoder.
         shares_weights: whether it shares tensors.
-        warmup: what compiled in the warm-up.
-        extra: device work added to each request on purpose.
     """
 
     def __init__(
@@ -42,28 +40,28 @@ class ReadyModel:
         package: ModuleType, configuration: PairedConfiguration, device: str, *,
         weights: torch.nn.Module | None = None, named_kernels: bool = False,
     ) -> None:  # fmt: skip
-        self.device = device
-        self.extra: ExtraWork | None = None
+        self.device, self.name = device, configuration.name
+        self._job: Callable[[], object] | None = None
         self._clock = DeviceClock(device)
         execution = replace(package.PRESETS[configuration.preset], **configuration.changes)
         self.model = package.CrossEncoder(
-            str(PAIRED[device].checkpoint()), device=device, max_length=configuration.workload.max_length,
+            str(CHECKPOINTS[device]()), device=device, max_length=configuration.workload.max_length,
             model_kwargs={"dtype": DTYPES[device]}, execution=execution,
         )  # fmt: skip
         check_runs_as(self.model, execution, configuration.preset)
         self.shares_weights = weights is not None and share_weights(self.model.model, weights)
         if named_kernels and device == "cpu":
             on_device_thread(self.model)(name_compiled_kernels)
-        with watch_compiles() as watch:
-            self.model.warmup(configuration.workload.batch_size)
-        self.warmup: CompileReport = watch.report
+        self.model.warmup(configuration.workload.batch_size)
         self.model.pipeline.forward = self._clock.timed(self._loaded(self.model.pipeline.forward))
 
     def begin(self) -> None:
-        """Set the clock to zero; the next forward pass carries the extra work, if there is any."""
+        """Set the clock to zero."""
         self._clock.begin()
-        if self.extra is not None:
-            self.extra.begin_block()
+
+    def load(self, job: Callable[[], object]) -> None:
+        """Let the next forward pass do this job too."""
+        self._job = job
 
     def device_seconds(self) -> float:
         """Seconds of forward passes since `begin`; see `DeviceClock`."""
@@ -71,8 +69,9 @@ class ReadyModel:
 
     def _loaded(self, forward: Forward) -> Forward:
         def loaded(batch: Any) -> torch.Tensor:
-            if self.extra is not None:
-                self.extra.run_if_due()
+            job, self._job = self._job, None
+            if job is not None:
+                job()
             return forward(batch)
 
         return loaded

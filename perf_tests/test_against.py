@@ -1,49 +1,54 @@
-"""Head against the revision of `--against`, in the same processes; each item reports one configuration."""
+"""Head against the revision of `--against`, in the same processes: a test for each configuration."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from perf_tests.against import PAIRED
-from perf_tests.replayed_clock import ReplayedClock
-from xenc.errors import XencError
-from xenc.gate.paired.plugin import PairedPlugin, not_measured
-from xenc.gate.plugin import JUDGEMENT
-
-CLOCK = ReplayedClock()
-
-MARKERS = {"cpu": pytest.mark.cpu, "cuda": pytest.mark.gpu}
+from perf_tests.against import MARKERS, PAIRED, PairedConfiguration
+from perf_tests.device_thread import on_device_thread
+from perf_tests.peers.peer import predicted
+from perf_tests.ready_models import ReadyModel
+from perf_tests.scored import facts_of, stage_seconds
+from perf_tests.workloads import Pair
+from xenc.gate.fixture import Gate
 
 CONFIGURATIONS = [
     pytest.param(
-        device, configuration.name, marks=MARKERS[device], id=f"{MARKERS[device].name}-{configuration.name}"
+        configuration,
+        marks=getattr(pytest.mark, MARKERS[device]),
+        id=f"{MARKERS[device]}-{configuration.name}",
     )
-    for device, paired in PAIRED.items()
-    for configuration in paired.configurations
+    for device, configurations in PAIRED.items()
+    for configuration in configurations
 ]
 
 
 @pytest.mark.paired
-@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # the verdict says that
-@pytest.mark.benchmark(timer=CLOCK)
-@pytest.mark.parametrize(("device", "configuration"), CONFIGURATIONS)
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_against(
-    benchmark: Any, request: pytest.FixtureRequest, paired: PairedPlugin, device: str, configuration: str
+    gate: Gate,
+    configuration: PairedConfiguration,
+    ready_model: Callable[[Gate, PairedConfiguration], ReadyModel],
 ) -> None:
-    """pytest-benchmark gets the head's blocks; the verdict is about pairs of them and the base's."""
-    try:
-        run = paired.run(device)
-    except XencError as error:
-        request.node.stash[JUDGEMENT] = not_measured(error)
-        return
-    found = [result["configurations"][configuration] for result in run.results]
-    blocks = [block for process in found for block in process["blocks"]]
-    CLOCK.replay(benchmark, [block["wall_s"] for block in blocks if block["arm"] == "head"])
-    benchmark.extra_info.update(
-        base_commit=run.base_commit,
-        base_seconds=[block["wall_s"] for block in blocks if block["arm"] == "base"],
-        **found[0]["facts"]["head"],
+    ready = ready_model(gate, configuration)
+    workload = configuration.workload
+
+    def run(pairs: list[Pair]) -> Any:
+        ready.begin()
+        return predicted(ready.model, pairs, workload.batch_size)
+
+    exact = configuration.exact_on.round(0)
+    gate.measure(
+        run,
+        [workload.round(number) for number in range(configuration.palindromes)],
+        warmup=lambda: None,  # the model is warm; a fault must show afterwards
+        exact_on=[exact],
+        facts=lambda: facts_of(ready, run, exact, workload, explains=gate.explains),
+        stages=lambda rounds: stage_seconds(ready, run, rounds),
+        device_seconds=ready.device_seconds,
+        load=ready.load,
+        on_device=on_device_thread(ready.model),
     )
-    request.node.stash[JUDGEMENT] = run.verdicts.configurations[configuration]

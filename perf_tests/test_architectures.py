@@ -17,11 +17,12 @@ from correctness_tests import t5_checkpoints
 from perf_tests import causal_model, workloads
 from perf_tests.configurations import DEVICES
 from perf_tests.peers.peer import predicted
+from perf_tests.scored import exact as counted
 from perf_tests.scorers import DTYPES
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder, Execution, FirstStep
 from xenc.gate.exact import compile_counts
-from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
+from xenc.gate.measuring.rounds import Timing, synchronised_seconds, time_rounds
 
 ROUNDS = 7
 BATCH_SIZE = 16
@@ -82,6 +83,7 @@ def measure(
         waste=model.last_report.waste, output_error=float(np.abs(found - exact).max()),
         output_tolerance=1e-4 if device == "cpu" else 0.1 * float(np.abs(exact).max()),
     )  # fmt: skip
+    benchmark.extra_info.update(exact=counted(benchmark.extra_info))
     return timing
 
 
@@ -97,7 +99,7 @@ def measure_t5(benchmark: Any, device: str, ready: tuple[CrossEncoder, Answer], 
     measure(
         benchmark, device, model, ours, theirs, rounds, **row, workload=BRIEF.name,
         workload_fingerprint=BRIEF.fingerprint,
-        round_tokens=[sum(model.pipeline.tokenize(pairs).counts) for pairs in rounds],
+        round_sizes=[sum(model.pipeline.tokenize(pairs).counts) for pairs in rounds],
     )  # fmt: skip
 
 

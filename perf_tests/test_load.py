@@ -27,7 +27,7 @@ from perf_tests.scorers import DTYPES, OutputError, Scorer, Scorers, checkpoint,
 from perf_tests.workloads import Pair, Workload
 from xenc import watch_compiles
 from xenc.gate.exact import compile_counts
-from xenc.gate.measure import synchronised_seconds
+from xenc.gate.measuring.rounds import synchronised_seconds
 
 LOCKED = "locked predict"
 BOUNDED = "packed, bounded"

@@ -10,11 +10,12 @@ import pytest
 
 from perf_tests.configurations import ROUNDS, Configuration, configurations, missing_for
 from perf_tests.rates import encoder, identity, rates
+from perf_tests.scored import exact
 from perf_tests.scorers import DTYPES, Scorer, Scorers, checkpoint, output_error
 from perf_tests.workloads import Pair
 from xenc import PRESETS, ExecutionError
 from xenc.gate.exact import compile_counts
-from xenc.gate.measure import Timing, synchronised_seconds, time_rounds
+from xenc.gate.measuring.rounds import Timing, synchronised_seconds, time_rounds
 from xenc.profiling.flops import gemm_seconds_per_token
 
 
@@ -56,6 +57,7 @@ def test_predict(
         **compile_counts(timing.compiles),
         **throughput(configuration, scorer, timing, rounds),
     )
+    benchmark.extra_info["exact"] = exact(benchmark.extra_info)
     profile(scorer, rounds[0])
 
 

@@ -16,7 +16,7 @@ from perf_tests.configurations import DEVICES, Configuration
 from perf_tests.scorers import Scorer, Scorers, laid_out
 from perf_tests.workloads import Pair
 from xenc.gate.exact import compile_counts
-from xenc.gate.measure import synchronised_seconds, time_rounds
+from xenc.gate.measuring.rounds import synchronised_seconds, time_rounds
 
 MARGIN = 0.4
 """Requests last milliseconds: on a shared machine only a changed algorithm shows."""
@@ -60,7 +60,7 @@ def test_requests_of_random_sizes(benchmark: Any, scorers: Scorers, device: str)
     rounds = [generator.choices(pairs, k=generator.randint(1, most)) for _ in range(500)]
     scorer = packed(scorers, device)
     tokens = [sum(scorer.model.pipeline.tokenize(round_).counts) for round_ in rounds]
-    seconds = record(benchmark, scorer, rounds, round_tokens=tokens)
+    seconds = record(benchmark, scorer, rounds, round_sizes=tokens)
     if seconds:
         slope, at_zero = statistics.linear_regression(tokens, seconds)
         benchmark.extra_info.update(

@@ -18,8 +18,8 @@ from perf_tests.cpu.run import Run
 from perf_tests.cpu.setting import CASE_WORKLOADS, Setting
 from perf_tests.progress import NAME
 from perf_tests.rates import identity, rates
-from perf_tests.replayed_clock import ReplayedClock
 from perf_tests.workloads import Workload
+from xenc.gate.measuring.replayed_clock import ReplayedClock
 
 CLOCK = ReplayedClock()
 

@@ -13,7 +13,7 @@ from perf_tests.workloads import ON_CPU, Workload
 from xenc.batching.padded_collate import Collator
 from xenc.batching.padded_plan import bucket_lengths, plan_batches
 from xenc.gate.exact import compile_counts
-from xenc.gate.measure import synchronised_seconds, time_rounds
+from xenc.gate.measuring.rounds import synchronised_seconds, time_rounds
 from xenc.text.tokens import TokenizedPairs, tokenize
 
 pytestmark = [pytest.mark.cpu, pytest.mark.slow, pytest.mark.benchmark(timer=synchronised_seconds)]

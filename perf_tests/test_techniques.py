@@ -16,12 +16,13 @@ from torch._inductor.utils import fresh_cache
 from perf_tests import models, rates, relevance
 from perf_tests.configurations import REFERENCE
 from perf_tests.ranking import kendall_tau, rank_quality, tau_floor
+from perf_tests.scored import exact
 from perf_tests.scorers import DTYPES, OutputError, Scorer, oracle_logits, output_error, warmed_up
 from perf_tests.techniques import ROUNDS, Technique, lacking, techniques, why_not, workload
 from perf_tests.workloads import Pair
 from xenc import DEFAULT_MODEL, PRESETS, CrossEncoder, Execution, ExecutionError, NotInstalledError
 from xenc.gate.exact import compile_counts
-from xenc.gate.measure import synchronised_seconds, time_rounds
+from xenc.gate.measuring.rounds import synchronised_seconds, time_rounds
 
 RANKED = "precision"
 """The chapter whose techniques compute in another precision."""
@@ -51,7 +52,7 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
     benchmark.extra_info.update(
         graphs=scorer.graphs,
         warmup_s=scorer.warmup_s,
-        round_tokens=[sum(scorer.model.pipeline.tokenize(pairs).counts) for pairs in rounds],
+        round_sizes=[sum(scorer.model.pipeline.tokenize(pairs).counts) for pairs in rounds],
         reference_seconds=timing.reference_seconds,
         **compile_counts(timing.compiles),
         **answers(scorer, rounds[0], device, technique),
@@ -66,6 +67,7 @@ def test_technique(benchmark: Any, technique: Technique, device: str) -> None:
         benchmark.extra_info.update(facts)
     if scorer.wastes:
         benchmark.extra_info.update(waste=statistics.median(scorer.wastes[-ROUNDS:]))
+    benchmark.extra_info.update(exact=exact(benchmark.extra_info))
 
 
 def slack(facts: Mapping[str, float]) -> float:

@@ -1,7 +1,6 @@
 """xenc: cross-encoder inference that does not recompile after warm-up."""
 
 from .errors import (
-    BaselineError,
     CompileError,
     ExecutionError,
     ModelError,
@@ -26,7 +25,6 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_MODEL",
     "PRESETS",
-    "BaselineError",
     "CompileError",
     "CompileReport",
     "CrossEncoder",

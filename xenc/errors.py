@@ -52,10 +52,6 @@ class NonFiniteScoreError(XencError, ArithmeticError):
     """Some pairs' logits are NaN."""
 
 
-class BaselineError(XencError, ValueError):
-    """A stored baseline cannot be read."""
-
-
 def first_line(said: object) -> str:
     """The first line of an error or of a reason given by PyTorch, to be quoted in a message."""
     return next(iter(str(said).strip().splitlines()), "no reason given")

@@ -67,6 +67,7 @@ def test_quality_is_judged_query_by_query():
     assert (quality.kendall_floor, quality.ndcg, quality.exact_ndcg) == (1, 1, 1)
 
 
+@pytest.mark.usefixtures("suites_facts")
 def test_a_ranking_that_does_not_hold_or_has_only_ties_fails_the_gate():
     assert broken_laws(rank_quality(EXACT, EXACT, TWO, tolerance=0.1).facts()) == []
     tau, loss = broken_laws(rank_quality(-EXACT, EXACT, TWO, tolerance=0.1).facts())

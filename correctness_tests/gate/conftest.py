@@ -58,8 +58,8 @@ def commit(pytester: pytest.Pytester) -> Callable[[], str]:
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, commit: Callable[[], str]):
-    pytester.makeconftest('pytest_plugins = ("xenc.gate.plugin",)')
-    pytester.makeini("[pytest]\nmarkers =\n cpu: cpu\n gpu: gpu")
+    pytester.makeconftest('pytest_plugins = ("xenc.gate",)')
+    pytester.makeini("[pytest]\naddopts = --strict-markers --strict-config")
     pytester.path.joinpath(".gitignore").write_text("__pycache__/\n")
 
     def write(
@@ -73,7 +73,7 @@ def suite(pytester: pytest.Pytester, commit: Callable[[], str]):
 
 
 @pytest.fixture
-def gate(pytester: pytest.Pytester):
+def run_gate(pytester: pytest.Pytester):
     def run(*arguments: str, marker: str = "cpu") -> tuple[int, str, dict[str, str]]:
         """Exit status, output, and JUnit's failure message of each test."""
         junit = pytester.path / "junit.xml"
@@ -89,8 +89,8 @@ def gate(pytester: pytest.Pytester):
 
 
 @pytest.fixture
-def recorded(suite, gate, pytester) -> Path:
-    status, output, _ = gate("--record-baseline")
+def recorded(suite, run_gate, pytester) -> Path:
+    status, output, _ = run_gate("--gate-record")
     assert status == 0, output
     (path,) = (pytester.path / ".benchmarks").glob("*.json")
     return path
@@ -102,19 +102,25 @@ class Against:
     def __init__(self, pytester: pytest.Pytester, commit: Callable[[], str], temporary: Path) -> None:
         self.path, self.temporary = pytester.path, temporary
         self._pytester, self._commit = pytester, commit
-        self.write(timeout_s=60)
+        self.settings()
+        self.pairs()
         for name, text in paired_suite.FILES.items():
             (self.path / name).write_text(text)
         self.head()
         self.git("tag", "base")
 
-    def write(self, *, timeout_s: float) -> None:
-        """The suite, whose measuring processes may take so long."""
-        (self.path / "conftest.py").write_text(paired_suite.CONFTEST.format(timeout_s=timeout_s))
+    def settings(self, *, package: str = "made", timeout_s: object = 60) -> None:
+        """What is measured, and how long a measuring process may take."""
+        text = paired_suite.INI.format(package=package, timeout_s=timeout_s)
+        (self.path / "pytest.ini").write_text(text)
+
+    def pairs(self, marks: str = paired_suite.PAIRED, body: str = paired_suite.NEVER) -> None:
+        """The tests that are measured on both revisions."""
+        (self.path / "test_pairs.py").write_text(paired_suite.PAIRS.format(marks=marks, body=body))
 
     def head(self, code: str = "", *, committed: bool = True) -> None:
         """A package that does what the base's does, and then `code`."""
-        package = self.path / "xenc"
+        package = self.path / "made"
         package.mkdir(exist_ok=True)
         (package / "__init__.py").write_text(paired_suite.PACKAGE + dedent(code))
         if committed:
@@ -149,7 +155,7 @@ class Against:
 
     def record(self) -> None:
         """Store a baseline of what is no pair."""
-        run = self._pytester.runpytest_inprocess("-m", "cpu", "--record-baseline", *NO_PLUGINS)
+        run = self._pytester.runpytest_inprocess("-m", "cpu", "--gate-record", *NO_PLUGINS)
         assert run.ret == 0
 
 
@@ -165,10 +171,10 @@ def against(pytester, commit, tmp_path_factory, monkeypatch) -> Against:
 
 
 @pytest.fixture
-def compare(against, gate):
+def compare(against, run_gate):
     """Runs the gate against the base."""
 
     def run(*arguments: str, ref: str = "base", marker: str = "cpu") -> tuple[int, str, dict[str, str]]:
-        return gate("--against", ref, *arguments, "--benchmark-compare", marker=marker)
+        return run_gate("--against", ref, *arguments, "--benchmark-compare", marker=marker)
 
     return run

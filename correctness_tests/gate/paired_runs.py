@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xenc.gate.paired.blocks import order
+from xenc.gate.measuring.blocks import order
 from xenc.gate.paired.rule import Rule
 from xenc.gate.paired.verdicts import judge_campaign
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-REPOSITORY = Path(__file__).parents[2]
-
 PACKAGE = """
 COSTS = {"first": 1.0, "second": 1.0, "third": 1.0}
 KERNELS = 100
@@ -33,7 +29,7 @@ def answer(content):
 
 
 def revision(arm):
-    return runpy.run_path(str(Path(asked[arm], "xenc", "__init__.py")))
+    return runpy.run_path(str(Path(asked[arm], "made", "__init__.py")))
 
 
 if asked["device"] == "cuda":
@@ -58,7 +54,7 @@ def facts(of):
 
 
 def configuration(name):
-    shift = 1 + head["BETWEEN"] * (-1) ** number
+    shift = (1 + head["BETWEEN"] * (-1) ** number) * (1 + asked["head_slower"])
     costs = {"base": base["COSTS"][name], "head": head["COSTS"][name] * shift}
     found = []
     if name == "first":
@@ -70,8 +66,8 @@ def configuration(name):
             "findings": {"base": base["FINDINGS"], "head": head["FINDINGS"]}}
 
 
-names = [] if asked["only_warm_up"] else asked["configurations"]
-found = {name: configuration(name) for name in names}
+names = [] if asked["only_warm_up"] else asked["names"]
+found = {node_id: configuration(node_id.partition("[")[2].removesuffix("]")) for node_id in names}
 answer({"machine": {"device": "a made-up machine"}, "configurations": found})
 """
 """A measuring process that computes what it would have measured."""
@@ -82,54 +78,41 @@ from pathlib import Path
 
 import pytest
 import torch
-from xenc.gate.paired.plugin import PAIRED, PAIRED_REQUEST
-from xenc.gate.paired.rule import Rule
-from xenc.gate.paired.session import PairedRequest
+from xenc.gate.plugin import COMMAND
 
-pytest_plugins = ("xenc.gate.plugin", "xenc.gate.paired.plugin")
-
-CONFIGURATIONS = {{"cpu": ("first", "second"), "cuda": ("third",)}}
-
-
-def requested(device):
-    return PairedRequest(
-        command=(sys.executable, str(Path(__file__).with_name("measuring.py"))),
-        device=device,
-        rules={{name: Rule(margin=0.01, must_see=0.05) for name in CONFIGURATIONS[device]}},
-        seeded=0.05,
-        timeout_s={timeout_s},
-    )
+pytest_plugins = ("xenc.gate",)
 
 
 def pytest_configure(config):
-    config.stash[PAIRED_REQUEST] = requested
+    config.stash[COMMAND] = (sys.executable, str(Path(__file__).with_name("measuring.py")))
 
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-
-
-@pytest.fixture(scope="session")
-def paired(request):
-    return request.config.pluginmanager.get_plugin(PAIRED)
 """
 
-_FEW = """
-from types import SimpleNamespace
+PAIRS = """
+import pytest
 
-PAIRED = {
-    device: SimpleNamespace(configurations=[SimpleNamespace(name=name) for name in names])
-    for device, names in {"cpu": ("first", "second"), "cuda": ("third",)}.items()
-}
+ONE_EACH = [
+    pytest.param("first", marks=pytest.mark.cpu),
+    pytest.param("second", marks=pytest.mark.cpu),
+    pytest.param("third", marks=pytest.mark.gpu),
+]
+
+
+{marks}
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_pair(gate, name):
+    {body}
 """
 
-_REAL = (REPOSITORY / "perf_tests" / "test_against.py").read_text()
+NEVER = 'raise AssertionError("this pytest measures nothing itself")'
+"""The body of the pairs."""
 
-IMPORT = "from perf_tests.against import PAIRED\n"
-
-ITEMS = _REAL.replace(IMPORT, _FEW)
-"""The performance suite's own items, on other configurations."""
+PAIRED = "@pytest.mark.paired"
+"""The marks of the pairs."""
 
 ORDINARY = """
 import pytest
@@ -148,14 +131,13 @@ def test_ordinary(benchmark):
 
 INI = """
 [pytest]
-addopts = --import-mode=importlib
-markers =
-    cpu: cpu
-    gpu: gpu
-    paired: paired
+addopts = --import-mode=importlib --strict-markers --strict-config
+pythonpath = .
+gate_package = {package}
+gate_timeout = {timeout_s}
 """
 
 FILES = {
-    "measuring.py": MEASURING, "test_against.py": ITEMS, "test_ordinary.py": ORDINARY, "pytest.ini": INI,
-    ".gitignore": "__pycache__/\npids\njunit.xml\nreport/\nsummary.md\n.benchmarks/\n",
+    "conftest.py": CONFTEST, "measuring.py": MEASURING, "test_ordinary.py": ORDINARY,
+    ".gitignore": "__pycache__/\npids\njunit.xml\nreport/\nsummary.md\nstored.json\n.benchmarks/\n",
 }  # fmt: skip

@@ -7,20 +7,15 @@ import json
 import pytest
 import torch
 
-from correctness_tests.gate import paired_suite
+from correctness_tests.gate.paired_suite import PAIRED
 
-FIRST, SECOND = "test_against[cpu-first]", "test_against[cpu-second]"
+FIRST, SECOND = "test_pair[first]", "test_pair[second]"
 SLOWER = 'COSTS["second"] = 1.2'
-
-
-def test_the_items_are_the_performance_suites_own():
-    assert paired_suite.IMPORT not in paired_suite.ITEMS
-    assert "PAIRED = {" in paired_suite.ITEMS
 
 
 def test_unchanged_code_passes_in_terminal_summary_report_and_picture(against, compare, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(against.path / "summary.md"))
-    status, output, failures = compare("--report-dir", "report")
+    status, output, failures = compare("--gate-report", "report")
     assert status == 0, output
     assert failures == {FIRST: "", SECOND: ""}
     assert "gate GREEN: 2 PASS" in output
@@ -46,8 +41,8 @@ RECOMPILED = "RECOMPILES = 1\nFINDINGS = 'recompiled: a guard of the head'"
 @pytest.mark.parametrize(
     ("code", "first", "second", "said", "processes"),
     [
-        (SLOWER, "", "REGRESSED: wall time 2", "second REGRESSED, 20.0% slower", 5),
-        ('COSTS["second"] = 0.8', "", "", "record a new baseline with `make baseline`", 5),
+        (SLOWER, "", "REGRESSED: wall time 2", "NOT GREEN: test_pair[second] REGRESSED, 20.0% slower", 5),
+        ('COSTS["second"] = 0.8', "", "", "record a new baseline (`--gate-record`)", 5),
         ("KERNELS = 101", *["REGRESSED: kernels: 100 -> 101"] * 2, "kernels: 100 -> 101", 5),
         (RECOMPILED, *["REGRESSED: recompiles: 0 -> 1, and none is allowed"] * 2, "a guard of the head", 5),
         ("SEEDED = 0.0", *["NOT MEASURED: the controls failed"] * 2, "**Controls FAILED**: ", 8),
@@ -74,7 +69,9 @@ def test_growth_may_be_accepted_and_a_file_that_cannot_be_used_stops_the_measure
     against, compare, kernels
 ):
     against.head("KERNELS = 101")
-    accepted = {name: {"kernels": kernels, "reason": "a mask"} for name in ("first", "second")}
+    accepted = {
+        f"test_pairs.py::{name}": {"kernels": kernels, "reason": "a mask"} for name in (FIRST, SECOND)
+    }
     (against.path / ".benchmarks").mkdir(exist_ok=True)
     (against.path / ".benchmarks" / "accepted.json").write_text(json.dumps({"cpu": accepted}))
     status, output, failures = compare()
@@ -85,22 +82,22 @@ def test_growth_may_be_accepted_and_a_file_that_cannot_be_used_stops_the_measure
     assert len(against.pids) == (5 if kernels else 0)
 
 
-def test_uncommitted_changes_are_compared_and_named_but_not_recorded(against, compare, gate):
+def test_uncommitted_changes_are_compared_and_named_but_not_recorded(against, compare, run_gate):
     against.head(SLOWER, committed=False)
     before = against.state()
     status, output, failures = compare()
     assert status == 1
     assert "REGRESSED" in failures[SECOND]
-    assert "with uncommitted changes in xenc/__init__.py" in output
-    status, output, _ = gate("--record-baseline")
+    assert "with uncommitted changes in made/__init__.py" in output
+    status, output, _ = run_gate("--gate-record")
     assert status == pytest.ExitCode.USAGE_ERROR
     assert "commit or stash the changes" in output
     assert against.state() == before
 
 
-def test_without_against_paired_tests_are_deselected_and_not_missed(against, gate):
-    for option in ("--record-baseline", "--benchmark-compare"):
-        status, output, failures = gate(option)
+def test_without_against_paired_tests_are_deselected_and_not_missed(against, run_gate):
+    for option in ("--gate-record", "--benchmark-compare"):
+        status, output, failures = run_gate(option)
         assert status == 0, output
         assert set(failures) == {"test_ordinary"}
     assert against.pids == []
@@ -108,39 +105,68 @@ def test_without_against_paired_tests_are_deselected_and_not_missed(against, gat
 
 @pytest.mark.parametrize(
     ("selected", "tally", "processes"),
-    [("first", "1 PASS, 1 REGRESSED", 5), ("ordinary", "1 NOT MEASURED", 0)],
-    ids=["a regression counts though its test is deselected", "without a paired test nothing is measured"],
+    [("first", "1 NOT MEASURED, 1 PASS", 5), ("ordinary", "1 NOT MEASURED", 0)],
+    ids=["what is left out is not measured", "without a pair nothing is measured"],
 )
 def test_deselecting_turns_nothing_green(against, compare, selected, tally, processes):
     against.head(SLOWER)
     status, output, failures = compare("-k", selected)
     assert status == 1
-    assert failures.get(FIRST, "") == ""
+    assert failures.pop(FIRST, "") == ""
+    (message,) = failures.values()
+    assert "NOT MEASURED: " in message
     assert f"gate NOT GREEN: {tally}" in output
     assert len(against.pids) == processes
+    if processes:
+        assert set(failures) == {SECOND}
+        assert "this run left it out; the gate needs a full run" in message
+        assert "**NOT GREEN: 1 test was left out; what was measured is green**" in output
+        assert "20.0% slower" not in output
+
+
+def test_tests_of_a_device_that_is_not_measured_are_not_missed(against, compare):
+    status, output, failures = compare("--deselect", "test_pairs.py::test_pair[third]")
+    assert status == 0, output
+    assert set(failures) == {FIRST, SECOND}
+
+
+@pytest.mark.parametrize(
+    ("slower", "second"),
+    [("1.02", "PASS"), ("1.2", "REGRESSED")],
+    ids=["tolerated", "beyond"],
+)
+def test_a_tests_marker_sets_what_is_tolerated(against, compare, slower, second):
+    against.pairs(f"{PAIRED}\n@pytest.mark.gate(margin=0.06, must_see=0.1)")
+    against.head(f'COSTS["second"] = {slower}')
+    status, output, failures = compare()
+    assert status == (second == "REGRESSED"), output
+    assert failures[FIRST] == ""
+    assert failures[SECOND] == "" if second == "PASS" else "(margin 6.0%, " in failures[SECOND]
+
+
+def test_the_head_may_be_slowed_on_purpose_and_the_report_says_so(against, compare):
+    status, output, failures = compare("--gate-slower", "0.2")
+    assert status == 1
+    assert all("REGRESSED: wall time 20.0% slower" in message for message in failures.values())
+    assert "The head contains a deliberate fault: 20% slower." in output
+
+
+def test_the_heads_seconds_are_stored_beside_the_bases_whatever_else_marks_the_test(against, compare):
+    against.pairs(f"{PAIRED}\n@pytest.mark.benchmark(group='mine')")
+    assert compare("--benchmark-json", "stored.json")[0] == 0
+    benchmarks = json.loads((against.path / "stored.json").read_text())["benchmarks"]
+    assert [each["name"] for each in benchmarks] == [FIRST, SECOND]
+    for each in benchmarks:
+        head, base = each["stats"]["data"], each["extra_info"]["base_seconds"]
+        assert len(head) == len(base) == 5 * 16
+        assert [*head, *base] == pytest.approx([0.011] * len([*head, *base]), rel=0.01)
+        assert each["group"] == "mine"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_pairs_on_a_gpu_without_a_gpu_are_not_measured(against, compare):
     status, output, failures = compare(marker="gpu")
     assert status == 1
-    assert "NOT MEASURED: no CUDA device" in failures["test_against[gpu-third]"]
+    assert "NOT MEASURED: no CUDA device" in failures["test_pair[third]"]
     assert "During handling" not in output
     assert "gate NOT GREEN: 1 NOT MEASURED" in output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--against", "base"), "needs --benchmark-compare"),
-        (("--against", "base", "--record-baseline"), "needs --benchmark-compare"),
-        (("--accept-unpaired", "why", "--benchmark-compare"), "needs --against REF"),
-        (("--against", "base", "--accept-unpaired", " ", "--benchmark-compare"), "needs a reason"),
-    ],
-    ids=["no comparison", "a recording", "no revision", "a blank reason"],
-)
-def test_options_that_make_no_sense_are_refused(against, gate, arguments, said):
-    status, output, _ = gate(*arguments)
-    assert status == pytest.ExitCode.USAGE_ERROR
-    assert said in output
-    assert against.pids == []

@@ -16,7 +16,9 @@ from correctness_tests.gate.test_campaign import alive, eventually
 from xenc.gate.paired.campaign import Campaign
 
 HANGING = "import time\ntime.sleep(600)"
+REPOSITORY = Path(__file__).parents[2]
 NO_IMPORT = "import no_such_module"
+PAIRS = {"test_pair[first]", "test_pair[second]"}
 
 
 def assert_no_traceback(output):
@@ -45,13 +47,33 @@ def stopped(against, compare):
     return run
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"package": ""}, "write gate_package = NAME into pytest's settings"),
+        ({"package": "nowhere"}, "has no nowhere/"),
+    ],
+)
+@pytest.mark.parametrize("accepted", [False, True], ids=["", "accepted unpaired"])
+def test_settings_that_are_missing_or_wrong_are_named(against, stopped, compare, settings, said, accepted):
+    against.settings(**settings)
+    if not accepted:
+        assert said in stopped()
+    else:
+        status, output, _ = compare("--accept-unpaired", "why not")
+        assert status == pytest.ExitCode.USAGE_ERROR
+        assert said in output
+        assert_no_traceback(output)
+    assert against.pids == []
+
+
 @pytest.mark.parametrize("ref", ["nothing-like-it", "--upload-pack=x", "", "empty"])
 def test_a_revision_that_is_none_or_lacks_the_package_is_not_measured(against, stopped, ref):
-    against.git("rm", "-r", "--quiet", "xenc")
+    against.git("rm", "-r", "--quiet", "made")
     against.git("commit", "--quiet", "-m", "x")
     against.git("tag", "empty")
     against.head()
-    said = "has no xenc/: choose one that has it" if ref == "empty" else "commit"
+    said = "has no made/: choose one that has it" if ref == "empty" else "commit"
     assert said in stopped(f"--against={ref}")
     assert against.pids == []
 
@@ -62,6 +84,13 @@ def test_a_revision_that_cannot_be_imported_is_not_measured(against, stopped):
     assert "the base revision cannot be imported (No module named 'no_such_module')" in output
     assert "--accept-unpaired REASON" in output
     assert len(against.pids) == 1
+
+
+def test_a_measuring_process_of_its_own_is_pytest_again_with_the_same_settings(against, stopped, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    (against.path / "conftest.py").write_text('pytest_plugins = ("xenc.gate",)')
+    against.pairs(body="gate.measure(gate.package.later, [0])")
+    assert "the base revision cannot run test_pair[first]: AttributeError: module 'made_base'" in stopped()
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -83,10 +112,33 @@ def test_with_an_accepted_reason_the_stored_baseline_judges_instead(against, com
     assert len(against.pids) == 1
 
 
+MEASURED = "{marks}\n@pytest.mark.cpu\ndef test_at_once(gate):\n    gate.measure(sum, [[1, 2]])\n"
+
+
+@pytest.mark.parametrize("marks", ["import pytest", "import pytest\n@pytest.mark.benchmark(group='mine')"])
+def test_a_test_that_is_no_pair_alone_is_then_measured_at_once(against, compare, marks):
+    against.base(NO_IMPORT)
+    (against.path / "test_measured.py").write_text(MEASURED.format(marks=marks))
+    status, output, failures = compare("--accept-unpaired", "the base needs an old torch")
+    assert status == 1
+    assert set(failures) == {"test_at_once", "test_ordinary"}
+    assert "NEW: this device has no baseline" in failures["test_at_once"]
+    assert "gate NOT GREEN: 2 NEW" in output
+
+
+def test_what_the_run_leaves_out_is_then_missed_as_in_any_comparison(against, compare):
+    against.base(NO_IMPORT)
+    against.record()
+    (against.path / "test_measured.py").write_text(MEASURED.format(marks="import pytest"))
+    status, _, failures = compare("--accept-unpaired", "why not", "-k", "not ordinary")
+    assert status == 1
+    assert "NOT MEASURED: it is in the baseline, but this run left it out" in failures["test_ordinary"]
+
+
 def test_an_accepted_reason_that_was_not_needed_is_reported(against, compare):
     status, output, failures = compare("--accept-unpaired", "why not")
     assert status == 0, output
-    assert set(failures) == {"test_against[cpu-first]", "test_against[cpu-second]"}
+    assert set(failures) == PAIRS
     assert "--accept-unpaired was not needed" in output
     assert len(against.pids) == 1 + 5
 
@@ -105,15 +157,16 @@ def test_an_accepted_reason_does_not_excuse_a_missing_revision(against, compare)
         ("import os; print('the disk is on fire', flush=True); os._exit(0)", "ended without a result"),
         (
             "import json, os, sys; print('the disk is on fire', flush=True)\n"
-            "open(sys.argv[2], 'w').write(json.dumps({'configurations': {'first': {}}})); os._exit(0)",
-            "a measuring process left out second",
+            "found = {'configurations': {'test_pairs.py::test_pair[first]': {}}}\n"
+            "open(sys.argv[2], 'w').write(json.dumps(found)); os._exit(0)",
+            "a measuring process left out test_pairs.py::test_pair[second]",
         ),
         (HANGING, "hung, and was killed after 1 s"),
     ],
-    ids=["exits", "no result", "a configuration is missing", "hangs"],
+    ids=["exits", "no result", "a test is missing", "hangs"],
 )
 def test_a_measuring_process_that_fails_is_reported_and_not_repeated(against, stopped, code, said):
-    against.write(timeout_s=1 if code == HANGING else 60)
+    against.settings(timeout_s=1 if code == HANGING else 60)
     against.head(code)
     output = stopped()
     assert said in output
@@ -154,8 +207,8 @@ def test_ctrl_c_ends_the_run_and_all_it_started(against, pytester):
 
 
 UNWRITABLE = {
-    "the report": ("--report-dir", "test_ordinary.py"),
-    "a report below a file": ("--report-dir", "test_ordinary.py/below"),
+    "the report": ("--gate-report", "test_ordinary.py"),
+    "a report below a file": ("--gate-report", "test_ordinary.py/below"),
     "the step summary": (),
 }
 
@@ -167,15 +220,15 @@ def test_a_run_whose_report_or_summary_cannot_be_written_is_not_green(against, c
         monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/dev/full")
     status, output, failures = compare(*UNWRITABLE[what])
     assert status == 1
-    assert failures == {"test_against[cpu-first]": "", "test_against[cpu-second]": ""}
+    assert failures == dict.fromkeys(PAIRS, "")
     assert "gate NOT GREEN: 2 PASS; " in output
     assert f"the {'step summary' if what == 'the step summary' else 'report'} cannot be written" in output
     assert_no_traceback(output)
     assert len(against.pids) == 5
 
 
-def test_a_report_that_cannot_be_written_fails_a_run_that_judges_nothing(against, gate):
-    status, output, _ = gate("--report-dir", "test_ordinary.py")
+def test_a_report_that_cannot_be_written_fails_a_run_that_judges_nothing(against, run_gate):
+    status, output, _ = run_gate("--gate-report", "test_ordinary.py")
     assert status == 1
     assert "the report cannot be written" in output
 

@@ -19,7 +19,8 @@ import pytest
 
 import xenc
 from correctness_tests.waiting import until
-from xenc.gate.paired.campaign import LOCK, Campaign, CampaignError, write_result
+from xenc.gate.errors import CampaignError
+from xenc.gate.paired.campaign import LOCK, Campaign, write_result
 
 WITHOUT_TORCH = f"""
 import json, os, signal, subprocess, sys, time, types

@@ -6,13 +6,19 @@ import math
 
 import pytest
 
+from perf_tests import scored
 from xenc.compiling.watch import CompileReport
-from xenc.gate.exact import FACTS, Rule, broken_laws, changed_facts, compile_counts
+from xenc.gate import exact
+from xenc.gate.exact import Rule, broken_laws, changed_facts, compile_counts
+
+pytestmark = pytest.mark.usefixtures("suites_facts")
+
+FACTS = {**exact.FACTS, **scored.FACTS}
 
 BASE = {
     "graphs": 1, "recompiles": 0, "graph_breaks": 0, "eager_fallbacks": 0, "cudagraph_recordings": 0,
-    "cudagraph_skips": 0, "kernels": 210, "padded_share": 0.017, "peak_bytes": 105_300_000,
-    "output_error": 1e-6, "output_tolerance": 1e-4,
+    "cudagraph_skips": 0, "kernels": 210, "python_calls": 40, "padded_share": 0.017,
+    "peak_bytes": 105_300_000, "output_error": 1e-6, "output_tolerance": 1e-4,
     "kendall_tau": 0.99, "kendall_floor": 0.95, "ndcg_loss": 0.001, "ndcg_tolerance": 0.01,
 }  # fmt: skip
 
@@ -86,9 +92,27 @@ def test_a_fact_that_the_head_lacks_is_unmeasured(name):
     assert changed_facts(without, BASE).unmeasured == (line,)
 
 
-def test_an_unknown_fact_is_an_error():
-    with pytest.raises(ValueError, match="kernel_launches"):
-        changed_facts({"kernel_launches": 3}, {})
+@pytest.mark.parametrize(
+    ("head", "base", "accepted", "lines"),
+    [
+        (4, 3, {}, {"worse": ("cache misses: 3 -> 4",)}),
+        (0.5, 0.25, {}, {"worse": ("cache misses: 0.25 -> 0.5",)}),
+        (2, 3, {}, {"better": ("cache misses: 3 -> 2",)}),
+        (3, 3, {}, {}),
+        (4, 3, {"cache_misses": 4}, {"notes": ("cache misses: 3 -> 4, accepted",)}),
+        (5, 3, {"cache_misses": 4}, {"worse": ("cache misses: 3 -> 5",)}),
+        (None, 3, {}, {"unmeasured": ("cache misses: 3 -> none",)}),
+        (math.nan, 3, {}, {"unmeasured": ("cache misses: 3 -> nan",)}),
+        (3, None, {}, {"notes": ("cache misses: none -> 3, not measured on the base",)}),
+    ],
+)
+def test_a_count_of_the_tests_own_may_not_grow(head, base, accepted, lines):
+    assert found({"cache_misses": head}, {"cache_misses": base}, accepted) == lines
+
+
+def test_a_bound_is_no_fact_of_its_own_and_a_count_of_ones_own_breaks_nothing_without_a_base():
+    assert found({"kendall_floor": 0.9, "output_tolerance": 1e-3}) == {}
+    assert broken_laws({"cache_misses": 9, "unheard_of": "text"}) == []
 
 
 @pytest.mark.parametrize(

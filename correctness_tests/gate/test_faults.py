@@ -17,7 +17,7 @@ from correctness_tests.small_functions import double, static
 from perf_tests.faults import inject
 from xenc import CrossEncoder, watch_compiles
 from xenc.compiling.watch import cached_graphs
-from xenc.gate.paired.growth import grown_kernels
+from xenc.gate.paired.growth import grown_calls
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
 
@@ -93,7 +93,7 @@ def test_kernel_and_memory_add_one_kernel_a_batch_or_so_many_bytes_for_the_same_
     assert all(map(torch.equal, logits, expected))
     assert head.kernel_count == base.kernel_count + kernels * batches
     assert head.peak_bytes == base.peak_bytes + held
-    grown = grown_kernels(head.kernels, base.kernels)
+    grown = grown_calls(head.kernels, base.kernels)
     assert not kernels or grown[0].startswith(f"appeared: aten::neg x{batches} (")
 
 

@@ -18,17 +18,18 @@ from correctness_tests.gate.paired_runs import RULE, made_results
 from correctness_tests.gate.test_campaign import PATIENCE_S, WITHOUT_TORCH, alive, all_end, eventually
 from perf_tests.gate_check import told
 from perf_tests.hopper.gate_at_once import FOLDER, GateAtOnce
-from xenc.gate.paired.campaign import Campaign, CampaignError
-from xenc.gate.paired.session import PairedRequest, UnpairableError
+from xenc.gate.errors import CampaignError, UnpairableError
+from xenc.gate.paired.campaign import Campaign
+from xenc.gate.paired.session import PairedRequest
 from xenc.gate.paired.verdicts import judge_campaign
 
 NAME = "seed-packed"
 PROCESSES = RULE.looks[0]
-SLOW = "slow:0.05"
+SLOW = RULE.must_see
 
 START = f"""
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from perf_tests.gate_turns import Turns
+from xenc.gate.measuring.turns import Turns
 turns = Turns()
 request, result = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
 number = request["number"]
@@ -42,10 +43,10 @@ note("started")
 
 MEASURE = """
 def measure(turn):
-    note(f"begins {turn['fault']}")
+    note(f"begins {turn['head_slower']}")
     time.sleep(0.03)
-    note(f"ends {turn['fault']}")
-    return json.loads(Path("RESULTS").read_text())[str(turn["fault"])][number]
+    note(f"ends {turn['head_slower']}")
+    return json.loads(Path("RESULTS").read_text())[str(turn["head_slower"])][number]
 
 note("warm")
 turns.take(request, result, measure)
@@ -57,7 +58,7 @@ Path("JOURNAL").with_name(f"child-{number}").write_text(str(started.pid))
 """
 
 RESULTS = {
-    "None": made_results(names=(NAME,)),
+    0.0: made_results(names=(NAME,)),
     SLOW: made_results({NAME: 0.07}, names=(NAME,), seed=1),
 }
 
@@ -103,7 +104,7 @@ def gate(script, tmp_path):
 
     def start(warm_up: str = "", measure: str = MEASURE) -> Played:
         request = PairedRequest(
-            command=script(warm_up, measure), device="cpu", rules={NAME: RULE}, seeded=RULE.must_see,
+            command=script(warm_up, measure), device="cpu", package="xenc", rules={NAME: RULE},
             timeout_s=PATIENCE_S,
         )  # fmt: skip
         played = Played(request, repository, os.environ, lock=tmp_path / "lock")
@@ -131,8 +132,8 @@ def test_all_warm_up_before_any_measures_and_they_measure_one_at_a_time(gate):
     done = [(what, number) for what, number, _ in played.journal]
     assert {what for what, _ in done[: 2 * PROCESSES]} == {"started", "warm"}
     assert done[2 * PROCESSES :] == [
-        (f"{what} {fault}", number)
-        for fault in (None, SLOW) for number in range(PROCESSES) for what in ("begins", "ends")
+        (f"{what} {slower}", number)
+        for slower in RESULTS for number in range(PROCESSES) for what in ("begins", "ends")
     ]  # fmt: skip
     assert len(set(played.pids)) == PROCESSES
 
@@ -153,11 +154,11 @@ def test_both_passes_are_judged_as_in_a_normal_run(gate):
     played.wait_ready(PATIENCE_S)
     found = played.measure(said.append)
     expected = {
-        fault: told(None if fault == "None" else fault, judge_campaign(results, {NAME: RULE}), 0.0)
-        for fault, results in RESULTS.items()
+        slower: told(slower, judge_campaign(results, {NAME: RULE}), 0.0)
+        for slower, results in RESULTS.items()
     }
     slowed = found.pop("slowed")
-    assert found | {"seconds": 0} == expected["None"]
+    assert found | {"seconds": 0} == expected[0.0]
     assert slowed | {"seconds": 0} == expected[SLOW]
     assert [each["verdicts"][NAME][0] for each in (found, slowed)] == ["PASS", "REGRESSED"]
     assert list(played.results.values()) == list(RESULTS.values())
@@ -202,20 +203,21 @@ def test_a_process_that_fails_to_warm_up_is_named_and_the_others_are_killed(gate
 
 
 @pytest.mark.parametrize(
-    ("fault", "found"), [(None, ["unchanged code"]), (SLOW, ["unchanged code", "slowed code"])]
+    ("slower", "found"), [(0.0, ["unchanged code"]), (SLOW, ["unchanged code", "slowed code"])]
 )
-def test_a_process_that_dies_in_its_turn_costs_that_pass_alone(gate, fault, found):
+def test_a_process_that_dies_in_its_turn_costs_that_pass_alone(gate, slower, found):
     dies = MEASURE.replace(
-        "    time.sleep", f"    if (turn['fault'], number) == ({fault!r}, 1): os.abort()\n    time.sleep"
+        "    time.sleep",
+        f"    if (turn['head_slower'], number) == ({slower}, 1): os.abort()\n    time.sleep",
     )
     played = gate(measure=dies)
     played.wait_ready(PATIENCE_S)
     result = played.measure(lambda line: None)
-    broken = result if fault is None else result["slowed"]
+    broken = result if not slower else result["slowed"]
     assert "measuring process 1 was killed by SIGABRT" in broken["error"]
     assert broken["verdicts"] == {}
     assert list(played.results) == found
-    assert fault is None or result["verdicts"][NAME][0] == "PASS"
+    assert not slower or result["verdicts"][NAME][0] == "PASS"
     assert not any(map(alive, played.pids))
 
 
@@ -259,7 +261,7 @@ def test_nothing_survives_close_and_until_then_no_other_gate_measures(gate, tmp_
 
 def test_a_process_that_waits_ends_with_its_parent(script, tmp_path):
     asked, pids = tmp_path / "REQUEST.json", tmp_path / "child-0"
-    asked.write_text(json.dumps({"number": 0, "turns": [{"fault": None}]}))
+    asked.write_text(json.dumps({"number": 0, "turns": [{"head_slower": 0.0}]}))
     command = [*script(WITH_A_CHILD), str(asked), str(tmp_path / "RESULT.json")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     eventually((tmp_path / "READY").exists)

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from perf_tests.device_thread import on_device_thread
 from xenc import watch_compiles
-from xenc.gate.paired.growth import grown_kernels
+from xenc.gate.paired.growth import grown_calls
 from xenc.profiling.kernels import name_compiled_kernels, profile_pass
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
@@ -55,7 +55,7 @@ def test_kernels_are_the_operators_that_compute_and_one_more_is_counted_and_name
     assert all(seconds > 0 for _, seconds in base.kernels.values())
     head = profile_pass(lambda: encoder().mul(1), device="cpu")
     assert head.kernel_count == 6
-    assert grown_kernels(head.kernels, base.kernels)[0].startswith("appeared: aten::mul x1 (")
+    assert grown_calls(head.kernels, base.kernels)[0].startswith("appeared: aten::mul x1 (")
 
 
 def test_peak_memory_is_exact_to_the_byte():
@@ -150,7 +150,7 @@ def test_inductors_kernels_are_counted_on_the_thread_that_was_told_to_name_them(
     (fused,) = [name for name in profiled.kernels if "cpp_fused" in name]
     assert profiled.kernel_count == 2
     renumbered = {fused.replace("graph_0", "graph_7").replace("_0", "_3"): profiled.kernels[fused]}
-    assert grown_kernels(renumbered, profiled.kernels) == ()
+    assert grown_calls(renumbered, profiled.kernels) == ()
 
 
 def test_a_failed_pass_leaves_no_profiler_behind():

@@ -9,9 +9,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from xenc.gate import machine, measure
-from xenc.gate.machine import Machine
-from xenc.gate.measure import relative_spread, time_rounds
+from xenc.gate.measuring import machine, rounds
+from xenc.gate.measuring.machine import Machine
+from xenc.gate.measuring.rounds import time_rounds
+from xenc.gate.record import relative_spread
 
 UUID = "5a1e"
 
@@ -163,7 +164,7 @@ def test_rounds_are_timed_in_order_and_the_reference_just_before_each_outside_it
     monkeypatch, with_reference
 ):
     clock, ran = Clock(), []
-    monkeypatch.setattr(measure, "synchronised_seconds", clock)
+    monkeypatch.setattr(rounds, "synchronised_seconds", clock)
 
     def spends(name, factor):
         def run(cost: float) -> None:
@@ -199,8 +200,8 @@ def test_the_timer_waits_for_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append("synchronised"))
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: float(len(waited)))
-    assert measure.synchronised_seconds() == 1.0
+    monkeypatch.setattr(rounds.time, "perf_counter", lambda: float(len(waited)))
+    assert rounds.synchronised_seconds() == 1.0
 
 
 def test_spread_is_relative_to_the_median():

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 import torch
 
-from perf_tests.against import ON_CPU, paired_request
-from perf_tests.arms import Arm
+from perf_tests.against import PAIRED, REPOSITORY, node_of, paired_request
 from perf_tests.hopper.waiting_process import WaitingProcess
 from perf_tests.ready_models import share_weights
-from xenc.compiling.watch import watch_compiles
+from perf_tests.scored import facts_of
 from xenc.gate.paired.campaign import Campaign
 from xenc.gate.paired.revision import snapshot
 from xenc.gate.paired.rule import change_in_process
-from xenc.gate.paired.session import PairedRequest, measure_process, process_request
+from xenc.gate.paired.session import measure_process, process_request
 from xenc.gate.paired.verdicts import judge_campaign
 from xenc.gate.verdict import Verdict
 
-CONFIGURATION = ON_CPU.configurations[0]
-REPOSITORY = Path(__file__).parents[2]
+CONFIGURATION = PAIRED["cpu"][0]
 
 
 def linear(dtype=torch.float32, features=3):
@@ -60,31 +56,23 @@ def test_equal_weights_are_shared_and_weights_that_differ_stay_as_they_are(ours,
     assert ours.weight.dtype == before.dtype
 
 
-def empty_report():
-    with watch_compiles() as watch:
-        pass
-    return watch.report
+def ready(*, compile_mode=None, graphs=None):
+    model = Mock()
+    model.pipeline.compiled = None if graphs is None else Mock(graphs=graphs)
+    model.execution.compile_mode = compile_mode
+    return Mock(model=model, device="cpu")
 
 
-def arm(*, compile_mode=None, graphs=None, device_s=0.1):
-    ready = Mock(device="cpu", warmup=empty_report(), **{"device_seconds.return_value": device_s})
-    ready.model.pipeline.compiled = None if graphs is None else Mock(graphs=graphs)
-    ready.model.execution.compile_mode = compile_mode
-    return Arm(ready, CONFIGURATION)
+def graphs_of(model):
+    return facts_of(model, lambda pairs: None, [], CONFIGURATION.workload, explains=False)["graphs"]
 
 
 def test_graphs_are_counted_and_only_a_compiled_execution_needs_one():
-    assert arm(compile_mode="default", graphs=2).facts()["graphs"] == 2
-    assert arm().facts()["graphs"] == 0
+    assert graphs_of(ready(compile_mode="default", graphs=2)) == 2
+    assert graphs_of(ready()) == 0
     for graphs in (0, None):
         with pytest.raises(RuntimeError, match="no graph: is Dynamo disabled"):
-            arm(compile_mode="default", graphs=graphs).facts()
-
-
-def test_a_block_that_never_reached_the_forward_pass_is_no_block():
-    assert arm().run([("a", "b")]) == 0.1
-    with pytest.raises(RuntimeError, match="never reached"):
-        arm(device_s=0.0).run([("a", "b")])
+            graphs_of(ready(compile_mode="default", graphs=graphs))
 
 
 PLAIN = ("sentence-pairs-sdpa-sorted", "sentence-pairs-packed-eager")
@@ -103,23 +91,24 @@ def revisions(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def measured(revisions, monkeypatch):
+def measured(revisions, monkeypatch, tmp_path):
     """Runs one process; by configuration, facts of head and base, those that differ, and the judgement."""
 
     def run(fault, names=PLAIN):
-        request = PairedRequest(
-            command=(sys.executable, "-m", "perf_tests.measuring"), device="cpu",
-            rules=dict.fromkeys(names, ON_CPU.rule), seeded=0.05, timeout_s=600, fault=fault,
-        )  # fmt: skip
-        monkeypatch.chdir(REPOSITORY)
-        with Campaign(request.command, timeout_s=request.timeout_s, lock=None) as campaign:
+        request = paired_request("cpu", names=names)
+        faults = () if fault is None else ("--fault", fault)
+        *command, process = request.command
+        monkeypatch.chdir(tmp_path)  # a process finds its suite from anywhere
+        with Campaign((*command, *faults, process), timeout_s=600, lock=None) as campaign:
             result = measure_process(campaign, request, *revisions, number=0)
         judged = judge_campaign([result], request.rules).configurations
         for name in names:
-            facts = result["configurations"][name]["facts"]
-            head, base = facts["head"], facts["base"]
+            found = result["configurations"][node_of("cpu", name)]
+            head, base = (found["facts"][side] for side in ("head", "base"))
             assert set(head) == set(base)
-            yield name, head, base, {fact for fact in base if head[fact] != base[fact]}, judged[name]
+            assert not [kernel for kernel in found["kernels"]["head"] if "xenc_head" in kernel]
+            differing = {fact for fact in base if head[fact] != base[fact]}
+            yield name, head, base, differing, judged[node_of("cpu", name)]
 
     return run
 
@@ -137,16 +126,16 @@ def test_without_a_fault_the_facts_are_the_same(measured):
 
 @pytest.mark.slow
 def test_a_warm_process_measures_in_turns_and_a_slowness_ends_with_its_turn(revisions, tmp_path):
-    name = PLAIN[1]
-    request = replace(paired_request("cpu", None), rules={name: ON_CPU.rule})
-    faults = ("slow:0.5", None)
-    asked = process_request(request, *revisions, number=1) | {"turns": [{"fault": each} for each in faults]}
+    request = paired_request("cpu", names=PLAIN[1:])
+    (name,) = request.rules
+    turns = [{"head_slower": 0.5}, {"head_slower": 0.0}]
+    asked = process_request(request, *revisions, number=1) | {"turns": turns}
     process = WaitingProcess("it", request.command, asked, tmp_path / "process", os.environ)
     try:
         while not process.ready:
             process.check()
             time.sleep(0.1)
-        results = [process.turn(number, 300) for number in range(len(faults))]
+        results = [process.turn(number, 300) for number in range(len(turns))]
     finally:
         process.close()
     slowed, unchanged = [
@@ -194,4 +183,4 @@ def test_graphs_that_fall_to_eager_or_compile_again_are_the_heads(measured, faul
         assert judgement.verdict is Verdict.REGRESSED
         line = f"{fact.replace('_', ' ')}: 0 -> {head[fact]}, and none is allowed"
         assert line in judgement.exact
-        assert any(note in each for each in judgement.notes)
+        assert any(note in each for each in judgement.findings)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from xenc.gate.paired import blocks as paired
-from xenc.gate.paired.blocks import Block, order, run_blocks
+from xenc.gate.measuring import blocks as paired
+from xenc.gate.measuring.blocks import Block, order, run_blocks
 
 ARMS = ("base", "head", "same")
 

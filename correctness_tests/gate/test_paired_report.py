@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from correctness_tests.gate.paired_runs import CONFIGURATIONS, RUNS, made_results, made_verdicts, set_facts
-from xenc.gate.paired.report import headline, paired_markdown
+from xenc.gate.paired.report import headline, label, paired_chapter
+from xenc.gate.paired.revision import Revisions
 from xenc.gate.paired.verdicts import Control, PairedVerdicts
 from xenc.gate.verdict import Judgement, Verdict
 
@@ -21,9 +23,15 @@ def of_run(name, **facts):
     return made_verdicts(results)
 
 
-def told(verdicts, **changes):
-    given = {"base": BASE, "head": HEAD, "dirty": (), "machine": {}, **changes}
-    return paired_markdown(verdicts, **given)
+def chapter(verdicts, *, dirty=(), same_code=False, machine=None, **given):
+    revisions = Revisions(
+        base_commit=BASE, head_commit=HEAD, dirty=dirty, same_code=same_code, base=Path(), head=Path()
+    )
+    return paired_chapter(verdicts, revisions, machine or {}, **given)
+
+
+def told(verdicts, **given):
+    return chapter(verdicts, **given).markdown
 
 
 def single(verdict, reason="", exact=(), name="seed-packed"):
@@ -49,7 +57,7 @@ FASTER = "GREEN: 3 PASS, 1 IMPROVED; skewed-packed IMPROVED, 12.1% faster (wall 
     [
         ("pass", "GREEN: 4 PASS", ""),
         ("regressed", "NOT GREEN: seed-packed REGRESSED, 7.0% slower (wall time)", ""),
-        ("improved", FASTER, "record a new baseline with `make baseline`"),
+        ("improved", FASTER, "record a new baseline (`--gate-record`)"),
         ("inconclusive", NOISY, "wall time between -10.9% and +18.2%: too noisy to decide"),
         ("failed", "NOT GREEN: the controls failed, so times are not judged", ""),
     ],
@@ -58,7 +66,7 @@ def test_the_first_line_is_the_verdict_on_the_run_and_a_note_says_what_to_do(run
     markdown = told(of_run(run))
     assert markdown.splitlines()[0] == f"**{first}**"
     assert note in markdown
-    assert ("`make baseline`" in markdown) == (run == "improved")
+    assert ("--gate-record" in markdown) == (run == "improved")
 
 
 @pytest.mark.parametrize("verdict", list(Verdict))
@@ -106,6 +114,7 @@ def test_a_row_holds_both_times_and_the_detectable_slowdowns():
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("suites_facts")
 def test_changes_of_exact_facts_stand_in_the_row_worse_or_better():
     results = made_results()
     set_facts(results, "seed-packed", graphs=2)
@@ -125,15 +134,48 @@ def test_a_regression_names_stage_and_kernels_and_a_kernels_template_survives_ma
                 "head": {"void copy<4, float>": [3, 0.001], "mm": [3, 0.02]},
                 "base": {"mm": [3, 0.02]},
             },
+            "functions": {"head": {}, "base": {}},
         }
     verdicts = made_verdicts(results)
-    assert verdicts.configurations["skewed-packed"].notes == ()
+    assert verdicts.configurations["skewed-packed"].causes == ()
     stage = "stage forward: 60.0 ms -> 66.0 ms (+10.0%), 100% of the growth"
     kernel = "kernel appeared: void copy<4, float> x3 (1.0 ms)"
-    assert verdicts.configurations["seed-packed"].notes == (stage, kernel)
+    assert verdicts.configurations["seed-packed"].causes == (stage, kernel)
     notes = [line for line in told(verdicts).splitlines() if line.startswith("- ")]
     assert notes == [f"- seed-packed: {stage}", f"- seed-packed: `{kernel}`"]
     assert "stage" not in row_of(told(verdicts), "seed-packed")
+
+
+def test_without_kernels_a_regression_names_functions():
+    results = made_results(**RUNS["regressed"])
+    results[0]["configurations"]["seed-packed"] |= {
+        "stages": {"head": {}, "base": {}},
+        "kernels": {"head": {}, "base": {}},
+        "functions": {"head": {"a/b.py:sort": [4, 0.001]}, "base": {"a/b.py:sort": [1, 0.001]}},
+    }
+    verdicts = made_verdicts(results)
+    assert verdicts.configurations["seed-packed"].causes == ("function more often: a/b.py:sort 1 -> 4",)
+    assert "- seed-packed: function more often: a/b.py:sort 1 -> 4" in told(verdicts)
+
+
+def test_a_finding_is_a_note_on_one_line():
+    markdown = told(of_run("pass", recompiles=1, finding="recompiled:\n  size mismatch"))
+    assert "- seed-packed: recompiled: size mismatch\n" in markdown
+
+
+def test_a_test_is_called_by_its_node_id_without_the_file():
+    markdown = told(single(Verdict.REGRESSED, name="perf/test_a.py::TestIt::test_a[x::y]"))
+    assert "NOT GREEN: TestIt::test_a[x::y] REGRESSED" in markdown
+    assert row_of(markdown, "TestIt::test_a[x::y]")
+    assert "perf" not in markdown
+    assert label("seed-packed") == "seed-packed"
+
+
+def test_what_was_left_out_makes_a_green_run_red_and_no_other_any_less_red():
+    assert headline(of_run("pass"), 2) == "NOT GREEN: 2 tests were left out; what was measured is green"
+    assert told(of_run("improved"), left_out=1).startswith("**NOT GREEN: 1 test was left out")
+    assert headline(of_run("regressed"), 2) == headline(of_run("regressed"))
+    assert headline(of_run("failed"), 2) == headline(of_run("failed"))
 
 
 def test_pipes_and_line_ends_do_not_break_the_table():
@@ -151,8 +193,8 @@ def test_the_report_names_commits_uncommitted_files_equal_code_and_a_deliberate_
     assert "uncommitted" not in told(verdicts)
     assert "same code" not in told(verdicts)
     assert "Both are the same code" in told(verdicts, same_code=True)
-    broken = told(verdicts, same_code=True, fault="slow:0.05")
-    assert "contains a deliberate fault: slow:0.05" in broken
+    broken = told(verdicts, same_code=True, faults=["5% slower", "kernel"])
+    assert "contains a deliberate fault: 5% slower, kernel." in broken
     assert "same code" not in broken
 
 
@@ -165,6 +207,14 @@ def test_the_machine_is_folded_and_may_have_no_facts():
     assert "`device a <fast> GPU, load before 0.512346, CPU seconds (own 2.5, stolen 0.1)" in folded
     assert "SM clocks in MHz 1700 to 1980, throttled by none, unheard_of None`" in folded
     assert "<details>" not in told(of_run("pass"))
+
+
+def test_in_the_terminal_the_machine_stands_in_its_own_line_as_it_is():
+    found = chapter(of_run("pass"), machine={"device": "a <fast> GPU"})
+    assert found.text == found.body + "\nThe machine: device a <fast> GPU\n"
+    assert found.markdown.startswith(found.body)
+    without = chapter(of_run("pass"))
+    assert without.text == without.markdown == without.body
 
 
 def test_times_that_are_not_usable_are_dashes():

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xenc.gate.paired.blocks import order
-from xenc.gate.paired.rule import POWER, Rule, UnreachableError, change_in_process, judge_changes
+from xenc.gate.errors import UnreachableError
+from xenc.gate.measuring.blocks import order
+from xenc.gate.paired.rule import POWER, Rule, change_in_process, judge_changes
 from xenc.gate.verdict import Verdict
 
 RULE = Rule(margin=0.01, must_see=0.05)

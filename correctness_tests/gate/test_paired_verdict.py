@@ -90,6 +90,7 @@ def test_the_deliberate_slowdown_is_compared_with_the_twin_in_the_same_palindrom
     ],
 )
 @pytest.mark.parametrize("process", [0, 4])
+@pytest.mark.usefixtures("suites_facts")
 def test_a_broken_fact_in_one_process_is_regressed_with_both_values_and_its_finding(process, fact, line):
     results = results_of()
     set_facts(results, SECOND, kendall_tau=0.99, kendall_floor=0.95)
@@ -100,7 +101,7 @@ def test_a_broken_fact_in_one_process_is_regressed_with_both_values_and_its_find
     judgement = verdicts.configurations[SECOND]
     assert judgement.exact == (line,)
     assert judgement.reason.startswith(line)
-    assert "[0] size mismatch at index 1" in judgement.notes
+    assert judgement.findings == ("[0] size mismatch at index 1",)
 
 
 def test_an_accepted_count_passes_with_a_note_on_its_configuration_alone():
@@ -109,7 +110,9 @@ def test_an_accepted_count_passes_with_a_note_on_its_configuration_alone():
         set_facts(results, name, kernels=211)
     verdicts = judged(results, accepted={SECOND: {"kernels": 211}})
     assert words(verdicts) == all_but(Verdict.REGRESSED, [FIRST])
-    assert verdicts.configurations[SECOND].notes == ("kernels: 210 -> 211, accepted",)
+    assert verdicts.configurations[SECOND].changed == ("kernels: 210 -> 211, accepted",)
+    assert verdicts.configurations[FIRST].exact == ("kernels: 210 -> 211",)
+    assert verdicts.configurations[FIRST].changed == ()
 
 
 def test_a_fact_that_the_head_lacks_is_not_measured_but_one_process_is_enough():

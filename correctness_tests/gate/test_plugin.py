@@ -6,9 +6,12 @@ import json
 
 import pytest
 
+from xenc.gate import publish, report
+
 FIRST, SECOND = "test_sum[first]", "test_sum[second]"
 COMPILED = ("recompiles", "graph_breaks", "eager_fallbacks", "cudagraph_skips")
 TOLERANCE = {"output_tolerance": 0.1}
+FACTS = {"exact": {"graphs": 1, "padded_share": 0.1}}
 WHY = {"compile_findings": "recompiled: a guard's reason"}
 
 
@@ -38,10 +41,10 @@ class Nan(float):
     ],
 )  # fmt: skip
 def test_each_benchmark_gets_its_verdict_in_junit_and_in_the_last_line(
-    recorded, gate, suite, changes, arguments, word, said
+    recorded, run_gate, suite, changes, arguments, word, said
 ):
     suite(**changes)
-    status, output, failures = gate(*arguments, "--benchmark-compare")
+    status, output, failures = run_gate(*arguments, "--benchmark-compare")
     green = word in ("PASS", "IMPROVED")
     assert status == (0 if green else 1), output
     assert f"gate {'GREEN' if green else 'NOT GREEN'}: 2 {word}" in output
@@ -51,9 +54,9 @@ def test_each_benchmark_gets_its_verdict_in_junit_and_in_the_last_line(
 
 
 @pytest.mark.parametrize("key", COMPILED)
-def test_what_compiled_in_the_timed_region_fails_a_run_that_judges_nothing(gate, suite, key):
+def test_what_compiled_in_the_timed_region_fails_a_run_that_judges_nothing(run_gate, suite, key):
     suite(**{key: 1, **WHY})
-    status, _, failures = gate()
+    status, _, failures = run_gate()
     assert status == 1
     assert all("REGRESSED" in message and "guard's reason" in message for message in failures.values())
 
@@ -61,8 +64,9 @@ def test_what_compiled_in_the_timed_region_fails_a_run_that_judges_nothing(gate,
 @pytest.mark.parametrize(
     ("stored", "head", "said"),
     [
-        ({"graphs": 1, "waste": 0.1}, {"work": 1, "graphs": 2, "waste": 0.1}, "REGRESSED: graphs: 1 -> 2"),
-        ({"graphs": 1, "waste": 0.1}, {"waste": 0.1}, "NOT MEASURED: in the baseline, but not measured"),
+        (FACTS, {"work": 1, "exact": {"graphs": 2, "padded_share": 0.1}}, "REGRESSED: graphs: 1 -> 2"),
+        (FACTS, {"exact": {"graphs": 1, "padded_share": 0.2}}, "REGRESSED: padded share: 0.1 -> 0.2"),
+        (FACTS, {"exact": {"padded_share": 0.1}}, "NOT MEASURED: in the baseline, but not measured"),
         *(
             ({key: "old"}, {key: "new"}, f"INCOMPARABLE: {key} is new, the baseline's is old")
             for key in ("workload_fingerprint", "dtype", "model")
@@ -70,12 +74,12 @@ def test_what_compiled_in_the_timed_region_fails_a_run_that_judges_nothing(gate,
     ],
 )
 def test_facts_and_protocol_are_compared_with_the_baselines_whatever_the_times(
-    suite, gate, stored, head, said
+    suite, run_gate, stored, head, said
 ):
     suite(**stored)
-    assert gate("--record-baseline")[0] == 0
+    assert run_gate("--gate-record")[0] == 0
     suite(**head)
-    status, _, failures = gate("--benchmark-compare")
+    status, _, failures = run_gate("--benchmark-compare")
     assert status == 1
     assert all(said in message for message in failures.values())
 
@@ -90,10 +94,10 @@ def test_facts_and_protocol_are_compared_with_the_baselines_whatever_the_times(
     ids=["new", "removed", "deselected"],
 )
 def test_a_benchmark_that_only_one_side_has_fails_under_its_own_name(
-    recorded, gate, suite, names, arguments, name, word
+    recorded, run_gate, suite, names, arguments, name, word
 ):
     suite(names=names)
-    status, _, failures = gate(*arguments, "--benchmark-compare")
+    status, _, failures = run_gate(*arguments, "--benchmark-compare")
     assert status == 1
     assert [test for test, message in failures.items() if message] == [f"test_sum[{name}]"]
     assert word in failures[f"test_sum[{name}]"]
@@ -108,19 +112,19 @@ def test_a_benchmark_that_only_one_side_has_fails_under_its_own_name(
     ],
 )
 def test_another_device_or_schema_is_incomparable_and_other_versions_are_named(
-    recorded, gate, damage, word, named
+    recorded, run_gate, damage, word, named
 ):
     recorded.write_text(json.dumps({**json.loads(recorded.read_text()), **damage}))
-    status, output, failures = gate("--benchmark-compare")
+    status, output, failures = run_gate("--benchmark-compare")
     assert status == (0 if word == "PASS" else 1)
     assert f"2 {word}" in output
     assert named in output
     assert all(named in message for message in failures.values() if message)
 
 
-def test_a_truncated_baseline_stops_the_run(recorded, gate):
+def test_a_truncated_baseline_stops_the_run(recorded, run_gate):
     recorded.write_text(recorded.read_text()[:80])
-    status, output, _ = gate("--benchmark-compare")
+    status, output, _ = run_gate("--benchmark-compare")
     assert status == pytest.ExitCode.USAGE_ERROR
     assert "not complete JSON" in output
 
@@ -130,56 +134,73 @@ def test_a_truncated_baseline_stops_the_run(recorded, gate):
     [(("--collect-only",), "cpu"), (("-k", "nothing"), "cpu"), ((), "gpu")],
     ids=["collected only", "nothing by name", "nothing by marker"],
 )
-def test_a_run_that_measures_nothing_is_not_green(recorded, gate, arguments, marker):
-    status, output, failures = gate(*arguments, "--benchmark-compare", marker=marker)
+def test_a_run_that_measures_nothing_is_not_green(recorded, run_gate, arguments, marker):
+    status, output, failures = run_gate(*arguments, "--benchmark-compare", marker=marker)
     assert status != 0
     assert "gate NOT GREEN" in output
     assert all("NOT MEASURED" in message for message in failures.values())
     assert marker == "cpu" or "no benchmark was selected" in output
 
 
-def test_an_expected_failure_does_not_turn_a_regression_green(recorded, gate, suite, pytester):
+def test_an_expected_failure_does_not_turn_a_regression_green(recorded, run_gate, suite, pytester):
     suite(work=8)
     test = pytester.path / "test_timed.py"
     test.write_text(test.read_text().replace("@pytest.mark.cpu", "@pytest.mark.xfail\n@pytest.mark.cpu"))
-    status, output, _ = gate("--benchmark-compare")
+    status, output, _ = run_gate("--benchmark-compare")
     assert status == 1
     assert "NOT GREEN: 2 REGRESSED" in output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--record-baseline", "--benchmark-compare"), "either judged or stored"),
-        (("--record-baseline", "--record-session=s.json"), "either judged or stored"),
-        (("--record-session=s.json", "--benchmark-compare"), "either judged or stored"),
-        *(
-            (("--benchmark-compare", swallowed), f"{swallowed}: no such baseline")
-            for swallowed in ("0001", "nothing.json")
-        ),
-        (("--benchmark-compare", "test_timed.py"), "--benchmark-compare took test_timed.py as its value"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(recorded, gate, arguments, said):
-    status, output, _ = gate(*arguments)
-    assert status == pytest.ExitCode.USAGE_ERROR
-    assert said in output
-
-
-def test_a_named_baseline_is_used_and_never_written(recorded, gate, suite, pytester):
+def test_a_named_baseline_is_used_and_never_written(recorded, run_gate, suite, pytester):
     elsewhere = recorded.rename(pytester.path / "mine.json")
     before = elsewhere.read_text()
     suite(work=1)
-    assert gate("--benchmark-compare")[0] == 1
-    assert gate(f"--benchmark-compare={elsewhere}", "--benchmark-autosave")[0] == 0
+    assert run_gate("--benchmark-compare")[0] == 1
+    assert run_gate(f"--benchmark-compare={elsewhere}", "--benchmark-autosave")[0] == 0
     assert elsewhere.read_text() == before
 
 
-def test_the_verdicts_reach_the_step_summary_and_the_report(recorded, gate, pytester, monkeypatch):
+def test_the_verdicts_reach_the_step_summary_and_the_report(recorded, run_gate, pytester, monkeypatch):
     before, summary = recorded.read_text(), pytester.path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    gate("--report-dir", "gate-report", "--benchmark-autosave", "--benchmark-compare")
+    run_gate("--gate-report", "gate-report", "--benchmark-autosave", "--benchmark-compare")
     assert "| PASS" in summary.read_text()
     content = json.loads((pytester.path / "gate-report" / "report.json").read_text())
     assert [verdict for verdict, _ in content["verdicts"].values()] == ["PASS", "PASS"]
     assert recorded.read_text() == before
+
+
+SHOWING = """
+from xenc.gate.report import PICTURES, Table, show_first
+
+pytest_plugins = ("xenc.gate",)
+
+def draw(path, records, caption):
+    path.write_text(f"{len(records)} on {caption}")
+    return True
+
+def pytest_configure():
+    first = lambda record: "first" in record.name
+    show_first([Table(title="sums", takes=first, row=lambda record: {"sum": record.label})])
+    PICTURES.update({"sums.txt": draw, "none.txt": lambda *_: False})
+"""
+
+
+def test_a_suites_own_tables_and_pictures_are_shown(suite, run_gate, pytester, monkeypatch):
+    monkeypatch.setattr(report, "TABLES", report.TABLES[-1:])
+    monkeypatch.setattr(publish, "PICTURES", {})
+    monkeypatch.setattr(report, "PICTURES", publish.PICTURES)
+    pytester.makeconftest(SHOWING)
+    status, output, _ = run_gate("--gate-report", "out", "--benchmark-quiet")
+    assert status == 0
+    own, generic = output.index("= sums ="), output.index("= timings =")
+    assert own < output.index("| test_sum[first] |") < generic < output.index("| test_sum[second] |")
+    written = pytester.path / "out"
+    assert {path.name for path in written.iterdir()} == {"report.md", "report.json", "sums.txt"}
+    assert (written / "sums.txt").read_text().startswith("2 on device ")
+    title, *tables = (written / "report.md").read_text().strip().split("\n\n")
+    assert title.startswith("# Benchmarks on device ")
+    assert len(tables) == 2
+    assert all(table in output for table in tables)
+    assert str(written.relative_to(pytester.path) / "sums.txt") in output
+    assert "none.txt" not in output

@@ -32,7 +32,7 @@ def record(tmp_path, capsys):
     """`python -m xenc.gate.stored.record` on files: its exit status and what it printed."""
 
     def run(*paths):
-        status = main([*map(str, paths), "--baseline-dir", str(tmp_path / "stored")])
+        status = main([*map(str, paths), "--gate-baselines", str(tmp_path / "stored")])
         printed = capsys.readouterr()
         return status, printed.out + printed.err
 
@@ -153,50 +153,52 @@ def test_a_damaged_baseline_is_replaced_and_another_devices_is_not(merge, stored
     assert read_baseline(stored).device == "A-CPU"
 
 
-def test_sessions_are_written_then_merged_then_judged_by(suite, gate, pytester, capsys):
+def test_sessions_are_written_then_merged_then_judged_by(suite, run_gate, pytester, capsys):
     for number in range(2):
-        status, output, _ = gate("--record-session", f"{number}.json")
+        status, output, _ = run_gate("--gate-session", f"{number}.json")
         assert status == 0, output
         assert f"wrote 2 benchmarks to the session {number}.json" in output
     assert not list(pytester.path.glob(".benchmarks/*.json"))
     assert main(["0.json", "1.json"]) == 0
-    status, output, _ = gate("--benchmark-compare")
+    status, output, _ = run_gate("--benchmark-compare")
     assert status == 0, output
     assert "baseline of 2 sessions" in output
 
 
-WAYS = pytest.mark.parametrize("how", [["--record-baseline"], ["--record-session", "s.json"]])
+WAYS = pytest.mark.parametrize("how", [["--gate-record"], ["--gate-session", "s.json"]])
 
 
 @WAYS
 @pytest.mark.parametrize("what", ["test_timed.py", "test_new.py", ".git"], ids=["changed", "new", "no git"])
 def test_a_tree_that_is_no_clean_revision_is_refused_before_anything_is_measured(
-    suite, gate, pytester, how, what
+    suite, run_gate, pytester, how, what
 ):
     with pytester.path.joinpath("test_timed.py" if what == ".git" else what).open("a") as file:
         file.write("\nraise SystemExit('it ran')\n")
     if what == ".git":
         pytester.path.joinpath(".git").rename(pytester.path / "not.git")
-    status, output, _ = gate(*how)
+    status, output, _ = run_gate(*how)
     assert status == pytest.ExitCode.USAGE_ERROR
     assert ("no git revision" if what == ".git" else "commit or stash") in output
     assert "it ran" not in output
     assert not list(pytester.path.rglob("*.json"))
 
 
-def test_a_changed_baseline_does_not_make_a_tree_dirty_and_recording_prints_the_table(recorded, gate, suite):
+def test_a_changed_baseline_does_not_make_a_tree_dirty_and_recording_prints_the_table(
+    recorded, run_gate, suite
+):
     suite(work=8)  # commits the baseline too
     recorded.write_text(recorded.read_text() + "\n")
-    status, output, _ = gate("--record-baseline")
+    status, output, _ = run_gate("--gate-record")
     assert status == 0
     assert "+100.0%" in output
 
 
-def test_a_tree_that_changes_during_the_measurement_is_not_recorded(suite, gate, pytester, commit):
+def test_a_tree_that_changes_during_the_measurement_is_not_recorded(suite, run_gate, pytester, commit):
     test = pytester.path / "test_timed.py"
     test.write_text(test.read_text() + "\n    open('new.py', 'w').close()\n")
     commit()
-    status, output, _ = gate("--record-baseline")
+    status, output, _ = run_gate("--gate-record")
     assert status == 1
     assert "the checkout changed during the measurement" in output
     assert not list(pytester.path.glob(".benchmarks/*.json"))
@@ -204,12 +206,12 @@ def test_a_tree_that_changes_during_the_measurement_is_not_recorded(suite, gate,
 
 @WAYS
 def test_a_full_disk_ends_the_run_red_with_one_line_and_the_old_baseline(
-    recorded, gate, pytester, monkeypatch, how
+    recorded, run_gate, pytester, monkeypatch, how
 ):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     before = recorded.read_text()
     monkeypatch.setattr("xenc.gate.whole_file.os.fsync", mock.Mock(side_effect=full))
-    status, output, _ = gate(*how)
+    status, output, _ = run_gate(*how)
     assert status == 1
     assert "cannot be written (No space left on device)" in output
     assert "Traceback" not in output
@@ -221,7 +223,7 @@ def test_a_full_disk_ends_the_run_red_with_one_line_and_the_old_baseline(
 
 SKIPPING = """
 import pytest
-pytest_plugins = ("xenc.gate.plugin",)
+pytest_plugins = ("xenc.gate",)
 def pytest_runtest_setup(item):
     if {name!r} in item.nodeid:
         pytest.skip("not today")
@@ -240,12 +242,12 @@ def pytest_runtest_setup(item):
     ids=["failed", "partial", "one skipped", "disabled", "all skipped"],
 )
 def test_a_run_that_fails_or_leaves_something_out_never_becomes_the_baseline(
-    recorded, gate, suite, pytester, changes, skipped, arguments, why
+    recorded, run_gate, suite, pytester, changes, skipped, arguments, why
 ):
     before = recorded.read_text()
     pytester.makeconftest(SKIPPING.format(name=skipped))
     suite(**changes)
-    status, output, _ = gate(*arguments, "--record-baseline")
+    status, output, _ = run_gate(*arguments, "--gate-record")
     assert status == 1
     assert f"baseline NOT recorded: {why}" in output
     assert recorded.read_text() == before

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from correctness_tests.gate.paired_runs import CONFIGURATIONS, made_results
-from perf_tests.against import ON_CPU, PAIRED, paired_request
+from perf_tests.against import PAIRED, paired_request
 from perf_tests.replays import compare_medians, pack, read, replay, slowed, unpack, upper_bound
+from xenc.gate import marks as gate_marks
 from xenc.gate.paired import verdicts as paired_verdict
 from xenc.gate.paired.rule import Rule, change_in_process
 from xenc.gate.paired.verdicts import judge_campaign
 from xenc.gate.verdict import Verdict
 
 RECORDED = Path(__file__).parent / "recorded-cpu.jsonl.gz"
-RULES = {each.name: ON_CPU.rule for each in ON_CPU.configurations}
+RULES = paired_request("cpu").rules
+ON_CPU = gate_marks.RULES["cpu"]
 EVERY_ARM = ("base", "head", "same", "slowed")
 UNCHANGED = 473
 """Replays without more than one false alarm show a rate below one in a hundred, at 95%."""
@@ -79,7 +81,7 @@ def with_outlier(result, arm, place):
 
 
 def test_the_recording_is_of_what_is_measured_now(processes):
-    assert len(processes) >= 2 * ON_CPU.rule.looks[-1]
+    assert len(processes) >= 2 * ON_CPU.looks[-1]
     for process in processes:
         assert set(process["configurations"]) == set(RULES)
 
@@ -95,9 +97,7 @@ def test_unchanged_code_is_hardly_ever_regressed_and_mostly_green(processes):
 @real
 def test_five_percent_on_any_one_configuration_is_regressed_on_it(processes):
     names = list(RULES)
-    slower = {
-        name: [slowed(process, {name: ON_CPU.rule.must_see}) for process in processes] for name in names
-    }
+    slower = {name: [slowed(process, {name: ON_CPU.must_see}) for process in processes] for name in names}
     draw = random.Random(2)
     missed = []
     for number in range(SLOWER):
@@ -112,7 +112,7 @@ def test_five_percent_on_any_one_configuration_is_regressed_on_it(processes):
 @pytest.mark.parametrize("disturbance", ["half the margin", "drift", "outlier"])
 def test_what_is_no_regression_stays_green(processes, disturbance):
     disturbed = {
-        "half the margin": lambda number, each: slowed(each, dict.fromkeys(RULES, ON_CPU.rule.margin / 2)),
+        "half the margin": lambda number, each: slowed(each, dict.fromkeys(RULES, ON_CPU.margin / 2)),
         "drift": lambda number, each: slowed(each, dict.fromkeys(RULES, 0.2 * (number % 2)), EVERY_ARM),
         "outlier": lambda number, each: with_outlier(each, ("base", "head")[number % 2], 37 * number),
     }[disturbance]
@@ -133,7 +133,7 @@ def test_a_recorded_process_is_read_back_block_by_block_with_facts_that_break_no
     assert [blocks_in(result) for result in read(path)] == [blocks_in(result) for result in results]
     judged = judge_campaign([unpack(pack(result)) for result in results], MADE_RULES)
     assert words(judged) == {Verdict.PASS}
-    assert all(each.exact == each.notes == () for each in judged.configurations.values())
+    assert all(each.exact == each.remarks == () for each in judged.configurations.values())
     assert judged.timed == judge_campaign(results, MADE_RULES).timed
 
 
@@ -181,4 +181,4 @@ def test_the_upper_bound_of_a_rate_is_clopper_and_pearsons(events, trials, bound
 
 @pytest.mark.parametrize("device", sorted(PAIRED))
 def test_what_is_measured_can_be_judged(device):
-    paired_request(device, None).check()
+    paired_request(device).check()

@@ -1,4 +1,4 @@
-"""Tables, files and the picture of a run."""
+"""Tables and files of a run, of any suite."""
 
 from __future__ import annotations
 
@@ -6,79 +6,106 @@ import json
 
 import pytest
 
-from xenc.gate.picture import draw
+from correctness_tests.markdown import rows_of
+from xenc.gate import report
 from xenc.gate.report import (
+    Overview,
     Record,
-    load_table,
+    Table,
     markdown_table,
-    run_table,
+    show_first,
     speedup,
-    stage_table,
-    technique_table,
+    tables_of,
+    verdict_table,
     write_report,
 )
 from xenc.gate.verdict import Judgement, Verdict
 
 
-def record(configuration, seconds, **info):
-    described = {
-        "workload": "seed", "reference": "eager", "configuration": configuration, "pairs_per_round": 10,
-        "round_tokens": [100] * len(seconds), **info,
+def record(name, seconds, **info):
+    return Record(name=f"t.py::{name}", device="cpu", seconds=tuple(seconds), info=info)
+
+
+PLAIN = record("test_sort[1]", [0.001, 0.002, 0.003])
+FAST = record(
+    "test_fast", [1.0, 1.0, 3.0], reference_seconds=[2.0, 1.5, 9.0], reference="plain", label="fast",
+    recompiles=0, graphs=2, kernels=None,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def only_the_gates_own(monkeypatch):
+    monkeypatch.setattr(report, "TABLES", report.TABLES[-1:])
+
+
+def test_any_benchmark_has_a_row_of_what_was_measured_of_it():
+    plain, fast = rows_of(tables_of([PLAIN, FAST])["timings"])
+    assert plain == {
+        "benchmark": "test_sort[1]", "median ms": "2.00", "spread": "50.0% (!)", "n": "3", "speed-up": "",
+        "recompiles": "", "graphs": "",
     }  # fmt: skip
-    return Record(name=f"t.py::test[{configuration}]", device="cpu", seconds=tuple(seconds), info=described)
-
-
-FAST = {"reference_seconds": [2.0, 1.5, 9.0], "waste": 0.05, "graphs": 1, "recompiles": 0, "pairs_per_s": 10}
-
-
-@pytest.fixture
-def records():
-    return [
-        record("eager", [2.0, 4.0, 6.0], waste=0.25, graphs=0, recompiles=0, pairs_per_s=2.5),
-        record("fast", [1.0, 1.0, 3.0], **FAST),
-        record("eager", [9.0, 9.0, 9.0], workload="other"),
-    ]
-
-
-def test_the_table_shows_every_column_the_median_speed_up_and_flags_a_wide_spread(records):
-    assert [speedup(each) for each in records[:2]] == [None, 2]
-    header, _, eager, fast, _ = run_table(records).splitlines()
-    for column in ("configuration", "pairs/s", "tokens/s", "waste", "vs eager", "graphs", "recompiles"):
-        assert column in header
-    assert "25.0%" in eager
-    assert "2.00x" in fast
-    assert "x |" not in eager
-    assert "(!)" in fast
-    assert record("x", [1.0, 2.0, 3.0], round_tokens=[10, 20, 30]).spread == 0
-
-
-WHEN = {"chapter": "layout", "when": "always"}
-NOT_INSTALLED = "not installed: pip install it"
+    assert fast == plain | {
+        "benchmark": "fast", "median ms": "1,000.00", "spread": "115.5% (!)", "speed-up": "2.00x over plain",
+        "recompiles": "0", "graphs": "2",
+    }  # fmt: skip
+    assert speedup(PLAIN) is None
 
 
 @pytest.mark.parametrize(
-    ("technique", "shown"),
+    ("measured", "shown"),
     [
         (
-            record(
-                "fast", [1.0, 1.0, 3.0], **FAST, **WHEN, output_error=2e-7, warmup_s=1.25, kendall_tau=1.0
-            ),
-            ("fast", "2.00x", "eager", "1.2", "2e-07", "1.0000", "always"),
+            record("test_it", [1.0, 1.0], peak_bytes=1_234_567_890, kernels=7),
+            {"kernels": "7", "peak MB": "1,234.6"},
         ),
-        (record("absent", [], not_measured=NOT_INSTALLED, **WHEN), (f"| {NOT_INSTALLED} |",)),
-        (record("int8", [1.0], not_ranked=NOT_INSTALLED, **WHEN), (f"| {NOT_INSTALLED} |",)),
-        (
-            record("int8", [1.0], output_error=2.0, ranked_error=0.125, ndcg=0.9, ndcg_loss=-0.01, **WHEN),
-            ("| 0.1 ", "0.900 (+0.010)"),
-        ),
+        (record("test_it", [1.0], exact={"kernels": 7, "graphs": 1}), {"kernels": "7", "graphs": "1"}),
+        (record("test_it", [1.0], reference_seconds=[2.0]), {"speed-up": "2.00x"}),
+        (record("test_it", [2e-6]), {"median ms": "0.002"}),
+        (record("test_it", [1.0, 2.0, 3.0], round_sizes=[10, 20, 30]), {"spread": "0.0%"}),
     ],
-    ids=["measured", "not measured", "not ranked", "the error of the ranked model"],
+    ids=[
+        "kernels and memory",
+        "exact",
+        "a reference without a name",
+        "microseconds",
+        "rounds of unequal size",
+    ],
 )
-def test_a_technique_has_a_row_in_its_own_table(technique, shown):
-    header, _, row = technique_table([technique, record("eager", [2.0])]).splitlines()
-    assert "speed-up" in header
-    assert all(text in row for text in shown)
-    assert run_table([technique]) == ""
+def test_a_column_is_there_if_it_has_a_value_in_some_row(measured, shown):
+    (row,) = rows_of(tables_of([measured])["timings"])
+    assert set(row) == {"benchmark", "median ms", "spread", "n", *shown}
+    assert {name: row[name] for name in shown} == shown
+
+
+def test_a_benchmark_that_took_no_time_has_a_row_too():
+    assert rows_of(tables_of([record("test_it", [])])["timings"]) == [{"benchmark": "test_it", "n": "0"}]
+
+
+OWN = Table(
+    title="own", takes=lambda each: "own" in each.info, row=lambda each: {"who": each.label, "more": ""}
+)
+ALL = Overview(title="all", markdown=lambda records: f"{len(records)} of them" if records else "")
+
+
+def test_a_record_is_in_the_first_table_that_takes_it_and_in_every_overview():
+    late = Table(title="late", takes=OWN.takes, row=OWN.row)
+    show_first([OWN, ALL, late])
+    mine = record("test_mine", [1.0], own=1)
+    shown = tables_of([PLAIN, mine])
+    assert list(shown) == ["own", "all", "timings"]
+    assert rows_of(shown["own"]) == [{"who": "test_mine", "more": ""}]
+    assert shown["all"] == "2 of them"
+    assert [row["benchmark"] for row in rows_of(shown["timings"])] == ["test_sort[1]"]
+    assert list(tables_of([mine])) == ["own", "all"]
+    assert tables_of([]) == {}
+
+
+def test_tables_shown_first_twice_are_there_once():
+    show_first([OWN, ALL])
+    again = Table(title="own", takes=OWN.takes, row=OWN.row)
+    show_first([again, ALL])
+    assert [table.title for table in report.TABLES] == ["own", "all", "timings"]
+    assert report.TABLES[0] is again
 
 
 def test_rows_align_and_pipes_are_escaped():
@@ -87,47 +114,27 @@ def test_rows_align_and_pipes_are_escaped():
     assert "x\\|y" in lines[2]
 
 
-def test_a_benchmark_without_configuration_is_a_stage():
-    stage = Record(name="t.py::test_sort", device="cpu", seconds=(0.001, 0.001), info={})
-    assert "test_sort" in stage_table([stage])
-    assert run_table([stage]) == ""
+def test_a_verdict_has_a_row_with_its_grounds_in_one_line_and_all_that_is_known():
+    judgement = Judgement(
+        verdict=Verdict.REGRESSED, reason="10% slower", exact=("kernels: 1 -> 2",),
+        changed=("graphs: 2 -> 1",), causes=("stage a: 1 ms -> 2 ms",),
+        findings=("recompiled:\n  a size",), notes=("beware",),
+    )  # fmt: skip
+    assert rows_of(verdict_table({"perf/t.py::test_a": judgement})) == [{
+        "verdict": "REGRESSED", "benchmark": "t.py::test_a",
+        "reason": "10% slower; stage a: 1 ms -> 2 ms; graphs: 2 -> 1; recompiled: a size; beware",
+    }]  # fmt: skip
+    assert verdict_table({}) == ""
 
 
-def under_load(**info):
-    seen = {
-        "server": "packed", "clients": 8, "offered_share": 1.3, "offered_pairs_per_s": 130.0,
-        "answered_pairs_per_s": 99.5, "requests": 70, "p50_s": 0.1, "p90_s": 0.25, "p99_s": 2.0,
-        "refused": 3, "behind_s": 0.5, "recompiles": 0, **info,
-    }  # fmt: skip
-    return Record(name="t.py::test_load[packed]", device="cpu", seconds=(7.0,), info=seen)
-
-
-def test_a_service_under_load_has_a_row_in_its_own_table(records):
-    served = under_load()
-    header, _, row = load_table([*records, served]).splitlines()
-    columns = [cell.strip() for cell in header.strip("|").split("|")]
-    cells = dict(zip(columns, (cell.strip() for cell in row.strip("|").split("|")), strict=True))
-    assert cells["offered"] == "1.3x, 130 pairs/s"
-    shown = [cells[name] for name in ("p50 ms", "p99 ms", "refused", "behind s")]
-    assert shown == ["100", "2,000", "3", "0.5"]
-    assert run_table([served]) == stage_table([served]) == load_table(records) == ""
-    assert "traced" in load_table([under_load(traced=True)])
-    assert "too few requests" in load_table([under_load(p99_s=None)])
-    assert "too few requests" not in load_table([served])
-
-
-def test_the_report_holds_samples_and_verdicts(tmp_path, records):
-    judged = {records[1].name: Judgement(verdict=Verdict.REGRESSED, reason="10% slower")}
-    written = write_report(tmp_path / "report", records, {"device": "a CPU"}, judged)
+def test_the_report_holds_samples_tables_and_verdicts(tmp_path):
+    judged = {FAST.name: Judgement(verdict=Verdict.REGRESSED, reason="10% slower")}
+    written = write_report(tmp_path / "report", [PLAIN, FAST], {"device": "a CPU", "torch": "2"}, judged)
     assert {path.name for path in written} == {"report.md", "report.json"}
-    assert "REGRESSED" in written[0].read_text()
+    title, table, verdicts = written[0].read_text().split("\n\n")
+    assert title == "# Benchmarks on device a CPU, torch 2"
+    assert table == tables_of([PLAIN, FAST])["timings"]
+    assert "REGRESSED" in verdicts
     content = json.loads(written[1].read_text())
     assert content["benchmarks"][1]["seconds"] == [1.0, 1.0, 3.0]
     assert content["benchmarks"][1]["speedup"] == 2
-
-
-def test_the_picture_is_a_png_and_needs_something_to_show(tmp_path, records):
-    pytest.importorskip("matplotlib")
-    assert draw(tmp_path / "run.png", records, "a CPU")
-    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
-    assert not draw(tmp_path / "none.png", [], "a CPU")

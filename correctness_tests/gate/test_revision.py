@@ -18,8 +18,8 @@ from transformers.masking_utils import AttentionMaskInterface
 
 import xenc
 from correctness_tests.gate.conftest import commit_all, git
+from xenc.gate.errors import RevisionError
 from xenc.gate.paired.revision import (
-    RevisionError,
     changed_files,
     extract,
     import_package,
@@ -28,7 +28,7 @@ from xenc.gate.paired.revision import (
     two_revisions,
 )
 
-INITIAL, VALUE = "xenc/__init__.py", "xenc/value.py"
+INITIAL, VALUE = "made/__init__.py", "made/value.py"
 PAIRS = [("a", "b " * words) for words in (1, 20, 5)]
 
 
@@ -61,7 +61,7 @@ def repository(tmp_path) -> Path:
 def unchanged_modules() -> Iterator[None]:
     before = set(sys.modules)
     yield
-    for name in [name for name in sys.modules if name.startswith("xenc_") and name not in before]:
+    for name in [name for name in sys.modules if name.startswith(("made_", "xenc_")) and name not in before]:
         del sys.modules[name]
 
 
@@ -112,17 +112,17 @@ def test_a_checkout_of_another_user_is_read(repository, monkeypatch):
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     with pytest.raises(subprocess.CalledProcessError, match="128"):
         git(repository, "rev-parse", "HEAD")
-    with two_revisions("HEAD~1", repository) as revisions:
+    with two_revisions("HEAD~1", repository, "made") as revisions:
         assert (revisions.base / INITIAL).is_file()
 
 
-@pytest.mark.parametrize("files", [{"README": "a"}, {"xenc": "a file"}, {"xenc/README": "a"}])
+@pytest.mark.parametrize("files", [{"README": "a"}, {"made": "a file"}, {"made/README": "a"}])
 def test_a_revision_or_folder_without_the_package_is_named(repository, tmp_path, files):
     made = commit(repository, files)
-    with pytest.raises(RevisionError, match=f"commit {made} has no xenc/"):
-        extract(made, repository, "xenc", tmp_path / "base")
-    with pytest.raises(RevisionError, match=f"{repository} has no xenc/"):
-        snapshot(repository / "xenc", tmp_path / "head")
+    with pytest.raises(RevisionError, match=f"commit {made} has no made/"):
+        extract(made, repository, "made", tmp_path / "base")
+    with pytest.raises(RevisionError, match=f"{repository} has no made/"):
+        snapshot(repository / "made", tmp_path / "head")
 
 
 def test_a_commit_whose_files_are_lost_is_named(repository, tmp_path):
@@ -130,63 +130,76 @@ def test_a_commit_whose_files_are_lost_is_named(repository, tmp_path):
     blob = git(repository, "rev-parse", f"HEAD:{VALUE}")
     (repository / ".git/objects" / blob[:2] / blob[2:]).unlink()
     with pytest.raises(RevisionError, match=f"commit {made} cannot be read.*fetch"):
-        extract(made, repository, "xenc", tmp_path / "base")
+        extract(made, repository, "made", tmp_path / "base")
 
 
 def test_a_copy_that_cannot_be_written_or_links_out_of_its_folder_is_an_error(repository, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(RevisionError, match=r"cannot be copied to .*taken"):
-        extract(resolve("HEAD", repository), repository, "xenc", tmp_path / "taken")
+        extract(resolve("HEAD", repository), repository, "made", tmp_path / "taken")
     with pytest.raises(RevisionError, match=r"cannot be copied to .*taken"):
-        snapshot(repository / "xenc", tmp_path / "taken")
-    (repository / "xenc/out").symlink_to("/etc")
+        snapshot(repository / "made", tmp_path / "taken")
+    (repository / "made/out").symlink_to("/etc")
     commit_all(repository)
     with pytest.raises(RevisionError, match="cannot be copied"):
-        extract(resolve("HEAD", repository), repository, "xenc", tmp_path / "base")
+        extract(resolve("HEAD", repository), repository, "made", tmp_path / "base")
 
 
 def test_a_snapshot_has_uncommitted_changes_and_no_caches(repository, tmp_path):
     (repository / VALUE).write_text("VALUE = 3\n")
-    (repository / "xenc/new.py").write_text("")
-    (repository / "xenc/__pycache__").mkdir()
-    (repository / "xenc/.#value.py").symlink_to("an editor's lock")
-    snapshot(repository / "xenc", tmp_path / "head")
-    names = {file.name for file in (tmp_path / "head/xenc").iterdir()}
+    (repository / "made/new.py").write_text("")
+    (repository / "made/__pycache__").mkdir()
+    (repository / "made/.#value.py").symlink_to("an editor's lock")
+    snapshot(repository / "made", tmp_path / "head")
+    names = {file.name for file in (tmp_path / "head/made").iterdir()}
     assert names == {"__init__.py", "value.py", "new.py"}
     assert (tmp_path / "head" / VALUE).read_text() == "VALUE = 3\n"
 
 
 def test_changed_files_of_the_package_are_named(repository):
-    assert changed_files(repository) == ()
+    assert changed_files(repository, "made") == ()
     (repository / "README").write_text("not of the package")
-    (repository / "xenc/inner").mkdir()
-    (repository / "xenc/inner/new ü.py").write_text("")
-    git(repository, "mv", VALUE, "xenc/renamed.py")
-    assert changed_files(repository) == ("xenc/inner/new ü.py", "xenc/renamed.py", VALUE)
+    (repository / "made/inner").mkdir()
+    (repository / "made/inner/new ü.py").write_text("")
+    git(repository, "mv", VALUE, "made/renamed.py")
+    assert changed_files(repository, "made") == ("made/inner/new ü.py", "made/renamed.py", VALUE)
 
 
 def test_two_revisions_are_copied_side_by_side_and_runs_at_once_share_nothing(repository):
-    with two_revisions("HEAD", repository) as other:
+    with two_revisions("HEAD", repository, "made") as other:
         assert other.same_code
         (repository / VALUE).write_text("VALUE = 3\n")
-        with two_revisions("HEAD~1", repository) as revisions:
+        with two_revisions("HEAD~1", repository, "made") as revisions:
             assert revisions.base_commit == resolve("HEAD~1", repository)
             assert revisions.head_commit == resolve("HEAD", repository)
             assert revisions.dirty == (VALUE,)
             assert not revisions.same_code
             assert len(str(revisions.base)) == len(str(revisions.head))
             copied = {file.relative_to(revisions.base).as_posix() for file in revisions.base.rglob("*")}
-            assert copied == {"xenc", INITIAL, VALUE}
-            assert import_package(revisions.base, "xenc_base").VALUE == 1
-            assert import_package(revisions.head, "xenc_head").VALUE == 3
-            assert import_package(other.base, "xenc_other").VALUE == 2
-            with pytest.raises(RevisionError, match="xenc_base is already imported"):
-                import_package(revisions.base, "xenc_base")
+            assert copied == {"made", INITIAL, VALUE}
+            assert import_package(revisions.base, "made_base", "made").VALUE == 1
+            assert import_package(revisions.head, "made_head", "made").VALUE == 3
+            assert import_package(other.base, "made_other", "made").VALUE == 2
+            with pytest.raises(RevisionError, match="made_base is already imported"):
+                import_package(revisions.base, "made_base", "made")
+
+
+def test_a_package_below_src_is_found_and_only_its_changes_count(repository):
+    for value in (1, 2):
+        commit(repository, {f"src/{INITIAL}": f"VALUE = {value}\n", VALUE: "not this one"})
+    (repository / VALUE).unlink()
+    (repository / "made").rmdir()
+    (repository / f"src/{VALUE}").write_text("new")
+    with two_revisions("HEAD~1", repository, "made") as revisions:
+        assert revisions.dirty == (f"src/{VALUE}",)
+        assert import_package(revisions.base, "made_base", "made").VALUE == 1
+        assert import_package(revisions.head, "made_head", "made").VALUE == 2
+        assert {file.name for file in revisions.base.rglob("*.py")} == {"__init__.py"}
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit, ValueError])
 def test_the_copies_are_removed_however_it_ends(repository, ending):
-    with pytest.raises(ending), two_revisions("HEAD~1", repository) as revisions:  # noqa: PT012
+    with pytest.raises(ending), two_revisions("HEAD~1", repository, "made") as revisions:  # noqa: PT012
         folder = revisions.base.parent
         assert folder.is_dir()
         raise ending
@@ -201,7 +214,7 @@ def test_nothing_is_written_to_the_repository(repository):
         return {str(file): (file.stat().st_mtime_ns, file.stat().st_size) for file in files}
 
     before = state()
-    with two_revisions("HEAD~1", repository):
+    with two_revisions("HEAD~1", repository, "made"):
         assert state() == before
     assert state() == before
 
@@ -209,31 +222,35 @@ def test_nothing_is_written_to_the_repository(repository):
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("def broken(:", r"xenc_base \(SyntaxError: .*line 1"),
-        ("import no_such_module", r"xenc_base \(ModuleNotFoundError: No module named 'no_such_module'"),
-        ("raise SystemExit('not today')", r"xenc_base \(SystemExit: not today"),
-        ("raise ValueError('two\\nlines')", r"xenc_base \(ValueError: two lines"),
+        ("def broken(:", r"made_base \(SyntaxError: .*line 1"),
+        ("import no_such_module", r"made_base \(ModuleNotFoundError: No module named 'no_such_module'"),
+        ("raise SystemExit('not today')", r"made_base \(SystemExit: not today"),
+        ("raise ValueError('two\\nlines')", r"made_base \(ValueError: two lines"),
         *(
-            (text, r"second.py imports xenc by name")
-            for text in ("import xenc.first", "from xenc import first", "def f():\n    import xenc")
+            (f"{before}{named}", rf"second.py, line {line}: `{named}` would import .*: import relatively")
+            for before, named, line in (
+                ("", "import made.first", 1),
+                ("", "from made import first", 1),
+                ("def f():\n    ", "import made", 2),
+            )
         ),
     ],
 )
 def test_a_revision_that_fails_to_import_or_imports_another_says_why_in_one_line(tmp_path, text, cause):
-    (tmp_path / "xenc").mkdir()
+    (tmp_path / "made").mkdir()
     for name, content in (("__init__", "from . import first, second\n"), ("first", ""), ("second", text)):
-        (tmp_path / "xenc" / f"{name}.py").write_text(content)
+        (tmp_path / "made" / f"{name}.py").write_text(content)
     with pytest.raises(RevisionError, match=cause) as raised:
-        import_package(tmp_path, "xenc_base")
+        import_package(tmp_path, "made_base", "made")
     assert "\n" not in str(raised.value)
-    assert [name for name in sys.modules if name.startswith("xenc_base")] == []
+    assert [name for name in sys.modules if name.startswith("made_base")] == []
 
 
 @pytest.fixture
 def copies(tmp_path) -> Iterator[list[ModuleType]]:
     """xenc twice; transformers forget their attention functions afterwards."""
     snapshot(Path(xenc.__file__).parent, tmp_path)
-    yield [import_package(tmp_path, name) for name in ("xenc_one", "xenc_two")]
+    yield [import_package(tmp_path, name, "xenc") for name in ("xenc_one", "xenc_two")]
     for name in ("xenc_one_packed", "xenc_two_packed"):
         AttentionInterface._global_mapping.pop(name)
         AttentionMaskInterface._global_mapping.pop(name)

@@ -7,33 +7,36 @@ from types import SimpleNamespace
 
 import pytest
 
-from perf_tests.explain import stage_seconds
-from xenc.gate.paired.growth import grown_kernels, grown_stage
+from perf_tests.scored import stage_seconds
+from xenc.gate.paired.growth import grown_calls, grown_stage
 from xenc.serving.spans import STAGES
 
 
-def arm(pipeline):
-    """A revision that scores by collating and nothing else."""
+def seconds_of(pipeline, rounds):
+    """The stages of a revision that scores by collating and nothing else."""
 
-    def logits(pairs):
+    def run(pairs):
         if pairs != "old":
             with pipeline.span("collate"):
                 pass
 
-    return SimpleNamespace(model=SimpleNamespace(pipeline=pipeline), device="cpu", logits=logits)
+    ready = SimpleNamespace(model=SimpleNamespace(pipeline=pipeline), device="cpu")
+    return stage_seconds(ready, run, rounds)
 
 
 def test_a_pipeline_is_measured_by_its_spans_and_keeps_its_own():
     pipeline = SimpleNamespace(span=nullcontext)
-    assert stage_seconds(arm(pipeline), ["a", "b"]).keys() == {"collate"}
+    assert seconds_of(pipeline, ["a", "b"]).keys() == {"collate"}
     assert vars(pipeline) == {"span": nullcontext}
 
 
 def test_a_revision_without_spans_is_not_measured_and_says_so():
     pipeline = SimpleNamespace()
-    found = stage_seconds(arm(pipeline), ["old"])
+    found = seconds_of(pipeline, ["old"])
     assert (found, vars(pipeline)) == ({}, {})
-    assert grown_stage({"forward": 1.0}, found) == "not measured: base has no spans"
+    assert grown_stage({"forward": 1.0}, found) == "not measured: base has no stages"
+    assert grown_stage(found, {"forward": 1.0}) == "not measured: head has no stages"
+    assert grown_stage(found, found) is None
 
 
 SAME = dict.fromkeys(STAGES, 0.5)
@@ -62,36 +65,32 @@ def test_the_stage_on_both_sides_that_grew_most_is_named_with_its_share(head, ba
     assert grown_stage(head, base) == line
 
 
-def test_grown_kernels_are_named_new_ones_first_and_only_the_few_that_slowed_most():
+def test_grown_calls_are_named_new_ones_first_and_only_the_few_that_slowed_most():
     base = {"aten::mm": (12, 0.5), "aten::add": (3, 0.0031), "aten::gone": (9, 1.0), "aten::same": (1, 0.2)}
     head = {"aten::mm": (24, 0.4), "aten::add": (3, 0.0044), "aten::new": (2, 0.0013), "aten::same": (1, 0.2)}
-    assert grown_kernels(head, base) == (
+    assert grown_calls(head, base) == (
         "appeared: aten::new x2 (1.3 ms)",
         "more often: aten::mm 12 -> 24",
         "slower: aten::add 3.1 ms -> 4.4 ms",
     )
-    slower = grown_kernels({f"k{n}": (1, 1.0 + n) for n in range(9)}, {f"k{n}": (1, 1.0) for n in range(9)})
+    slower = grown_calls({f"k{n}": (1, 1.0 + n) for n in range(9)}, {f"k{n}": (1, 1.0) for n in range(9)})
     assert [line.split()[1] for line in slower] == ["k8", "k7", "k6"]
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        ("xenc_head::packed_attention", "xenc_base::packed_attention"),
-        ("xenc_same::packed_attention", "xenc::packed_attention"),
-        ("xenc_head_kernels::linear", "xenc_base_kernels::linear"),
-        ("xenc_slowed_kernels::attention", "xenc_kernels::attention"),
         ("triton_poi_fused_add_3", "triton_poi_fused_add_12"),
         ("graph_4_cpp_fused_add_7", "cpp_fused_add_0"),
     ],
 )
-def test_two_revisions_names_of_one_kernel_match(ours, theirs):
-    assert grown_kernels({ours: (1, 1.0)}, {theirs: (1, 1.0)}) == ()
+def test_two_numbers_of_one_kernel_match(ours, theirs):
+    assert grown_calls({ours: (1, 1.0)}, {theirs: (1, 1.0)}) == ()
 
 
 def test_names_that_match_add_up_and_numbers_of_other_kernels_are_part_of_their_names():
     base = {"triton_add_0": (1, 1.0), "triton_add_1": (2, 1.0), "gemm_128": (1, 1.0)}
-    assert grown_kernels({"triton_add_5": (4, 1.0), "gemm_64": (1, 1.0)}, base) == (
+    assert grown_calls({"triton_add_5": (4, 1.0), "gemm_64": (1, 1.0)}, base) == (
         "appeared: gemm_64 x1 (1000.0 ms)",
         "more often: triton_add 3 -> 4",
     )

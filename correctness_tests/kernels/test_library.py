@@ -258,7 +258,7 @@ import xenc
 from xenc.kernels.library import library
 folder, checkpoint, pairs = Path(sys.argv[1]), *json.loads(sys.argv[2])
 snapshot(Path(xenc.__file__).parent, folder)
-copies = [import_package(folder, name) for name in ("xenc_one", "xenc_two")]
+copies = [import_package(folder, name, "xenc") for name in ("xenc_one", "xenc_two")]
 scores, missing = [], []
 for copy in (xenc, *copies):
     model = copy.CrossEncoder(checkpoint, device="cpu", execution=copy.Execution(products="xenc", compile_mode=None))

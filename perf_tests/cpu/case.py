@@ -8,8 +8,8 @@ from typing import Final
 
 from perf_tests.cpu.machine import in_words
 from perf_tests.cpu.rows import XENC
-from xenc.gate.measure import FLAGGED_SPREAD, relative_spread
-from xenc.gate.report import Record
+from xenc.gate.record import relative_spread
+from xenc.gate.report import FLAGGED_SPREAD, Record
 from xenc.profiling.report import table
 
 OURS: Final = f"{XENC} packed"

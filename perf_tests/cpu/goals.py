@@ -15,7 +15,7 @@ from perf_tests.cpu.results import Results
 from perf_tests.cpu.rows import ONNXRUNTIME, OPENVINO, ST, XENC
 from perf_tests.side_by_side.goal import Found, Goal
 from perf_tests.side_by_side.turns import Timed, ratios
-from xenc.gate.measure import relative_spread
+from xenc.gate.record import relative_spread
 
 INT8: Final = ("int8 + float32", "int8 + bfloat16")
 

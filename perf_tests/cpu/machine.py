@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from xenc.gate.machine import Machine, device_name, versions
+from xenc.gate.measuring.machine import Machine, device_name, versions
 
 FLAGS: Final = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8",

@@ -10,7 +10,7 @@ from perf_tests.cpu.results import Found, Results
 from perf_tests.cpu.rows import XENC
 from perf_tests.side_by_side.goal import goals_table
 from perf_tests.side_by_side.turns import Timed
-from xenc.gate.measure import FLAGGED_SPREAD
+from xenc.gate.report import FLAGGED_SPREAD
 from xenc.profiling.report import table
 
 _LEGEND: Final = (

@@ -24,7 +24,7 @@ from perf_tests.side_by_side.turns import Timed, time_in_turns
 from perf_tests.workloads import Pair, Workload
 from xenc import ExecutionError, NotInstalledError
 from xenc.errors import first_line
-from xenc.gate.machine import Machine
+from xenc.gate.measuring.machine import Machine
 from xenc.profiling.flops import gemm_seconds_per_token
 from xenc.profiling.kernel_names import ATTENTION, by_class
 from xenc.profiling.measure import profile_model

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from perf_tests.gate_check import in_words, told
 from perf_tests.hopper.waiting_process import POLL_S, WaitingProcess
-from xenc.errors import XencError
-from xenc.gate.paired.campaign import LOCK, Campaign, CampaignError
+from xenc.gate.errors import CampaignError, GateError
+from xenc.gate.paired.campaign import LOCK, Campaign
 from xenc.gate.paired.revision import two_revisions
 from xenc.gate.paired.session import PairedRequest, check_result, process_request
 from xenc.gate.paired.verdicts import Result, judge_campaign
@@ -32,10 +32,10 @@ class GateAtOnce:
     """A gate on the commit that is checked out, against itself.
 
     Args:
-        request: what to measure; its fault is not used.
+        request: what to measure; how much slower its head is does not matter.
         repository: its working tree is the head.
         environment: variables of the processes.
-        fault: of the head in the second pass; None for the control's.
+        slower: by how much the head is slower in the second pass; None for as much as the control.
         palindromes: of each configuration in a process, at most; None for as many as it has.
         lock: see `Campaign`; held from `start` to `close`.
 
@@ -45,11 +45,11 @@ class GateAtOnce:
 
     def __init__(
         self, request: PairedRequest, repository: Path, environment: Mapping[str, str],
-        *, fault: str | None = None, palindromes: int | None = None, lock: Path | None = LOCK,
+        *, slower: float | None = None, palindromes: int | None = None, lock: Path | None = LOCK,
     ) -> None:  # fmt: skip
         self._request, self._repository, self._environment = request, repository, environment
         self._lock = lock
-        self._faults = (None, fault or f"slow:{request.seeded:g}")
+        self._slower = (0.0, request.slowed if slower is None else slower)
         self._palindromes = palindromes
         self._processes: list[WaitingProcess] = []
         self._open = ExitStack()
@@ -62,9 +62,9 @@ class GateAtOnce:
             UnreachableError, RevisionError, CampaignError: see `measure_paired`.
         """
         self._request.check()
-        turns = [{"fault": None}, {"fault": self._faults[1], "explain": False}]
+        turns = [{"head_slower": 0.0}, {"head_slower": self._slower[1], "explain": False}]
         with ExitStack() as opened:
-            revisions = opened.enter_context(two_revisions("HEAD", self._repository))
+            revisions = opened.enter_context(two_revisions("HEAD", self._repository, self._request.package))
             opened.enter_context(Campaign((), timeout_s=self._request.timeout_s, lock=self._lock))
             made = tempfile.TemporaryDirectory(prefix=FOLDER, ignore_cleanup_errors=True)
             folder = Path(opened.enter_context(made))
@@ -126,7 +126,7 @@ class GateAtOnce:
         self._open.close()
 
     def _pass(self, turn: int, say: Callable[[str], object], deadline: float) -> dict[str, Any]:
-        began, fault = time.monotonic(), self._faults[turn]
+        began, slower = time.monotonic(), self._slower[turn]
         results = self.results.setdefault(PASSES[turn], [])
         try:
             for number, process in enumerate(self._processes):
@@ -135,10 +135,10 @@ class GateAtOnce:
                     waiting.check()
                 results.append(self._turn(process, turn, deadline - started))
                 say(f"{PASSES[turn]}, {process.name}: {time.monotonic() - started:.0f} s")
-            found = told(fault, judge_campaign(results, self._request.rules), time.monotonic() - began)
-        except XencError as error:
+            found = told(slower, judge_campaign(results, self._request.rules), time.monotonic() - began)
+        except GateError as error:
             self.close()
-            found = {"fault": fault, "verdicts": {}, "error": str(error)}
+            found = {"slower": slower, "verdicts": {}, "error": str(error)}
         for line in in_words(found):
             say(f"{PASSES[turn]}, {line}")
         return found

@@ -8,8 +8,7 @@ import os
 from dataclasses import replace
 from typing import Any, Final
 
-from perf_tests.against import PAIRED, paired_request
-from perf_tests.gate_check import REPOSITORY
+from perf_tests.against import CHECKPOINTS, REPOSITORY, paired_request
 from perf_tests.hopper.children import Ended, compiling_environment, run_all
 from perf_tests.hopper.gate_at_once import GateAtOnce
 from perf_tests.hopper.run import Run
@@ -46,14 +45,12 @@ def gate_stage(run: Run) -> None:
 
 def begin_gate(device: str) -> GateAtOnce:
     """A gate whose processes have started, on "cuda" or "cpu"; to be closed, as `finish_gate` does."""
-    PAIRED[device].checkpoint()  # made once, before several ask for it
-    request = paired_request(device, None)
-    rules = {CONFIGURATION[device]: request.rules[CONFIGURATION[device]]}
+    CHECKPOINTS[device]()  # made once, before several ask for it
+    request = paired_request(device, names=(CONFIGURATION[device],))
     # the control is slower than what is to be found: tokenizing may hide a little work from the wall clock
-    slowed = replace(request, rules=rules, seeded=CONTROL)
-    fault = f"slow:{request.seeded:g}"
+    slowed = replace(request, seeded=CONTROL)
     gate = GateAtOnce(
-        slowed, REPOSITORY, compiling_environment(), fault=fault, palindromes=PALINDROMES[device]
+        slowed, REPOSITORY, compiling_environment(), slower=request.slowed, palindromes=PALINDROMES[device]
     )
     gate.start()
     return gate
@@ -97,11 +94,11 @@ def _baseline(run: Run) -> None:
     session, folder = run.out / "session.json", run.out / "baseline"
     _command(run, "baseline", run.left, (
         "-m", "pytest", "perf_tests/test_predict.py", "-q", "-m", "gpu", "-k", BASELINE_ROWS,
-        "--baseline-dir", str(folder), "--record-session", str(session),
+        "--gate-baselines", str(folder), "--gate-session", str(session),
     ))  # fmt: skip
     if session.exists():
         _command(run, "record", 60.0, (
-            "-m", "xenc.gate.stored.record", str(session), "--baseline-dir", str(folder),
+            "-m", "xenc.gate.stored.record", str(session), "--gate-baselines", str(folder),
         ))  # fmt: skip
 
 

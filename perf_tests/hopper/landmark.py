@@ -13,7 +13,8 @@ from perf_tests import workloads
 from perf_tests.hopper.setting import Setting
 from perf_tests.scorers import laid_out
 from xenc import CrossEncoder
-from xenc.gate.measure import relative_spread, synchronised_seconds
+from xenc.gate.measuring.rounds import synchronised_seconds
+from xenc.gate.record import relative_spread
 from xenc.profiling.flops import device_peak, workload_flops
 
 

@@ -30,7 +30,7 @@ from perf_tests.hopper.modular_contestants import (
 )
 from perf_tests.peers.peer import MAX_LENGTH
 from perf_tests.side_by_side.turns import Timed, ratio, time_in_turns
-from xenc.gate.measure import relative_spread
+from xenc.gate.record import relative_spread
 from xenc.profiling.report import table
 from xenc.text.tokens import tokenize
 

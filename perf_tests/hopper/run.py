@@ -11,7 +11,7 @@ from perf_tests.hopper.results import Results
 from perf_tests.hopper.rows import Row
 from perf_tests.hopper.setting import Setting
 from perf_tests.side_by_side.steps import Steps
-from xenc.gate.machine import Machine
+from xenc.gate.measuring.machine import Machine
 
 
 class Run(Steps):

@@ -1,4 +1,4 @@
-"""A measuring process that warms up and then waits for its turns: the parent's side of `gate_turns`."""
+"""A measuring process that warms up and then waits for its turns: the parent's side of `turns`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from perf_tests.gate_turns import ready_file, turn_file
-from xenc.gate.paired.campaign import CampaignError, end_process, ending, last_lines, read_result
+from xenc.gate.errors import CampaignError
+from xenc.gate.measuring.turns import ready_file, turn_file
+from xenc.gate.paired.campaign import end_process, ending, last_lines, read_result
 from xenc.gate.paired.session import check_result
 
 POLL_S: Final = 0.02

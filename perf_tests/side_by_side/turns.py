@@ -14,7 +14,8 @@ from perf_tests.workloads import Pair
 from xenc.compiling.watch import watch_compiles
 from xenc.errors import first_line
 from xenc.gate.exact import compile_counts
-from xenc.gate.measure import relative_spread, synchronised_seconds
+from xenc.gate.measuring.rounds import synchronised_seconds
+from xenc.gate.record import relative_spread
 
 PRIMED_ON: Final = 64
 """Pairs that a contestant scores before each turn, to refill its buffers and the device's caches."""

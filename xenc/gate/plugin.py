@@ -1,112 +1,128 @@
-"""The gate's pytest hooks. A conftest.py loads them, not an entry point.
-
-`--benchmark-compare` is pytest-benchmark's option. The gate takes it over, because pytest-benchmark compares
-with the run stored last, and passes when nothing was measured.
-"""
+"""The gate's pytest hooks."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ..errors import BaselineError
+from .errors import BaselineError, GateError, UnpairableError
 from .exact import broken_laws
+from .fixture import GATE, Gate, gate, measures_at_once, package_named
+from .marks import MARKERS, device_of, is_benchmark, leave_out, rule_of, uses_gate
+from .measuring.process import MeasuringProcess, command_of
+from .measuring.replayed_clock import ReplayedClock
+from .measuring.rounds import synchronised_seconds
+from .options import Options, add_options, options_of
+from .paired.evidence import Paired
+from .paired.session import PairedRequest
 from .publish import publish
-from .report import TABLES, Record, verdict_table
+from .record import Record
+from .report import tables_of, verdict_table
 from .session import GateSession
 from .stored.checkout import clean_commit, commit_of
+from .stored.evidence import Stored
 from .stored.record import store_run
 from .verdict import Judgement, Verdict
 
-MEASURED_ON = {"cpu": "cpu", "gpu": "cuda"}
-"""Torch's device type of each marker."""
+__all__ = ["gate"]
 
-GATE = "xenc-gate-session"
-"""The name under which `GatePlugin` is registered."""
-
-JUDGEMENT = pytest.StashKey[Judgement]()
-"""Where a benchmark stores a verdict of its own. It is then not compared with the stored baseline."""
+COMMAND = pytest.StashKey[Sequence[str]]()
+"""Where a suite may store what starts a measuring process, in place of the pytest that is running."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the gate's options to pytest-benchmark's."""
-    group = parser.getgroup("xenc gate")
-    group.addoption(
-        "--record-baseline",
-        action="store_true",
-        help="store this run as the device's baseline of one session, if every test passes",
-    )
-    group.addoption(
-        "--record-session",
-        default=None,
-        metavar="FILE",
-        help="write this run to FILE, if every test passes; `python -m xenc.gate.stored.record` merges FILEs",
-    )
-    group.addoption("--baseline-dir", default=None, help="folder of the baselines (default: .benchmarks)")
-    group.addoption("--report-dir", default=None, help="write report.md, report.json and report.png here")
+    add_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Check the options, and take over --benchmark-compare before pytest-benchmark reads it."""
-    compare = getattr(config.option, "benchmark_compare", None) or None  # pytest-benchmark's default is []
-    if compare is not None:
-        config.option.benchmark_compare = []
-    if isinstance(compare, str) and not Path(compare).is_file():
-        raise pytest.UsageError(f"--benchmark-compare={compare}: no such baseline file. {_COMPARE_USAGE}")
-    if isinstance(compare, str) and not compare.endswith(".json"):
-        raise pytest.UsageError(f"--benchmark-compare took {compare} as its value. {_COMPARE_USAGE}")
-    recording = config.option.record_baseline or bool(config.option.record_session)
-    if (compare is not None and recording) or (
-        config.option.record_baseline and config.option.record_session
-    ):
-        raise pytest.UsageError(
-            "give only one of --benchmark-compare, --record-baseline, --record-session: "
-            "a run is either judged or stored."
-        )
-    directory = Path(config.option.baseline_dir or config.rootpath / ".benchmarks")
+    """Check the options, before pytest-benchmark reads its own, and register the plugin of this run."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    if config.option.gate_process:
+        request, result = map(Path, config.option.gate_process)
+        config.pluginmanager.register(MeasuringProcess(config, request, result), GATE)
+        return
+    options = options_of(config)
     try:
-        session = GateSession(directory, compare=compare, record=recording)
-        if recording:
+        named = Path(options.compare) if isinstance(options.compare, str) else None
+        stored = Stored(options.baselines, named=named, must_read=options.compare is not None)
+        session = GateSession(stored=stored, judging=options.compare is not None)
+        if options.storing:
             session.commit = clean_commit(config.rootpath)
     except BaselineError as error:
         raise pytest.UsageError(str(error)) from error
-    config.pluginmanager.register(GatePlugin(session), GATE)
-
-
-_COMPARE_USAGE = (
-    "Write --benchmark-compare last or as --benchmark-compare=FILE.json; without a value it takes this "
-    "device's file in .benchmarks/."
-)
-
-_FOLDED = re.compile(r"<details><summary>(.*?)</summary>\s*(.*?)\s*</details>\n*", re.DOTALL)
-"""A folded section of Markdown; the terminal shows it without the tags."""
+    plugin = GatePlugin(config, options, session)
+    if options.against is not None:
+        config.option.benchmark_quiet = True  # pytest-benchmark's table would show the head alone
+        config.addinivalue_line(
+            "filterwarnings", "ignore:Benchmark fixture was not used"
+        )  # the verdict says it
+    config.pluginmanager.register(plugin, GATE)
 
 
 class GatePlugin:
-    """The hooks that need the state of the run."""
+    """The hooks that need the state of the run.
 
-    def __init__(self, session: GateSession) -> None:
-        self.session = session
-        self._deselected: set[str] = set()
+    Attributes:
+        session: that state.
+        faults: what is done to the head on purpose, in words; a suite may add to it.
+    """
+
+    def __init__(self, config: pytest.Config, options: Options, session: GateSession) -> None:
+        self.session, self.faults = session, list[str]()
+        self._config, self._options = config, options
+        self._deselected: list[pytest.Item] = []
+        self._rules: dict[str, Any] = {}
+        self._clock = ReplayedClock()
+        if options.against is not None:
+            session.paired = Paired(
+                ref=options.against, repository=config.rootpath, baselines=options.baselines,
+                request=self._request, say=partial(say, config), report=options.report, faults=self.faults,
+            )  # fmt: skip
+
+    @property
+    def judges_or_stores(self) -> bool:
+        """Whether this run is judged, or stored to judge others."""
+        return self.session.judging or self._options.storing
+
+    def gate_for(self, item: pytest.Item, benchmark: Any, open_while_testing: ExitStack) -> Gate:
+        """The `gate` fixture of a test."""
+        device, package = device_of(item), self._config.getini("gate_package")
+        measured = measures_at_once(benchmark, device, package, open_while_testing)
+        return Gate(device, package_named(package), measured)
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """Remember which benchmarks -m, -k or --deselect left out."""
-        self._deselected.update(item.nodeid for item in items)
+        """Remember what -m, -k or --deselect left out."""
+        self._deselected += items
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(
         self, session: pytest.Session, items: list[pytest.Item]
     ) -> Generator[None, None, None]:
-        """Add a failing item for each baseline entry that this run will not measure."""
+        """Keep what can be judged; add a failing item for each test that will not be measured."""
         yield
+        if self.session.paired is not None:
+            self._prepare(self.session.paired, [item for item in items if uses_gate(item)])
+        paired = self.session.paired is not None
+        unwanted = [
+            item for item in items
+            if is_benchmark(item) and (not uses_gate(item) if paired else item.get_closest_marker("paired"))
+        ]  # fmt: skip
+        leave_out(self._config, items, unwanted)
+        for item in filter(uses_gate, items):
+            self._set_timer(item)
         selected = {item.nodeid: device_of(item) for item in items if is_benchmark(item)}
-        for name, judgement in self.session.expect(selected, self._deselected).items():
+        wanted = uses_gate if paired else is_benchmark
+        deselected = {item.nodeid: device_of(item) for item in self._deselected if wanted(item)}
+        for name, judgement in self.session.expect(selected, deselected).items():
             items.append(Unmeasured.of(session, name, judgement, self.session))
 
     @pytest.hookimpl(wrapper=True)
@@ -117,6 +133,19 @@ class GatePlugin:
         except pytest.skip.Exception as skipped:
             self._refuse_skip(item, skipped)
             raise
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
+        """With --against: measure in processes of their own instead of running the test here."""
+        if self.session.paired is None or not uses_gate(pyfuncitem):
+            return None
+        judgement, seconds = self.session.paired.judge(device_of(pyfuncitem), pyfuncitem.nodeid)
+        self.session.judged[pyfuncitem.nodeid] = judgement
+        benchmark: Any = pyfuncitem.funcargs["benchmark"]
+        if "head" in seconds:  # for pytest-benchmark's storage
+            self._clock.replay(benchmark, seconds["head"])
+            benchmark.extra_info["base_seconds"] = seconds["base"]
+        return True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -130,38 +159,86 @@ class GatePlugin:
             self._judge(item)
         return result
 
-    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the tables and the gate's summary."""
-        records, judged = self.session.records, self.session.judged
-        for title, table_of in TABLES.items():
-            if (table := table_of(records)) and not self.session.comparing:
-                _print_table(terminalreporter, title, table)
-        if self.session.comparing:
-            shown = self.session.chapters or [verdict_table(judged) or "no benchmark was judged"]
+        session = self.session
+        if session.judging:
+            shown = [chapter.text for chapter in session.chapters]
+            shown = shown or [verdict_table(session.judged) or "no benchmark was judged"]
             _print_table(terminalreporter, "gate", "\n".join(shown))
-            terminalreporter.write_line(self.session.summary())
-        elif self.session.failures:
-            terminalreporter.write_line("; ".join(self.session.failures))
-        for line in self.session.messages:
+            terminalreporter.write_line(session.summary())
+        else:
+            for title, table in tables_of(session.records).items():
+                _print_table(terminalreporter, title, table)
+            if session.failures:
+                terminalreporter.write_line("; ".join(session.failures))
+        for line in session.messages:
             terminalreporter.write_line(line)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Store the baseline, write the report, and turn exit status 0 into 1 if the gate is not green."""
-        config = session.config
         done = True
-        if self.session.recording:
+        if self._options.storing:
             done = store_run(
                 self.session,
                 passed=exitstatus == 0,
-                session_file=Path(file) if (file := config.option.record_session) else None,
-                commit_now=commit_of(config.rootpath),
+                session_file=self._options.session_file,
+                commit_now=commit_of(self._config.rootpath),
             )
-        publish(self.session, config.option.report_dir, os.environ.get("GITHUB_STEP_SUMMARY"))
-        if self.session.comparing:
+        if self.session.paired is not None:
+            self.session.messages += self.session.paired.messages
+            self.session.failures += self.session.paired.failures
+        publish(self.session, self._options.report, os.environ.get("GITHUB_STEP_SUMMARY"))
+        if self.session.judging:
             done = self.session.green
         if exitstatus == 0 and (not done or self.session.failures):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _prepare(self, paired: Paired, tests: Sequence[pytest.Item]) -> None:
+        """Note what is to be measured; if REF cannot run and that is accepted, go on without it."""
+        self._rules = {item.nodeid: rule_of(item) for item in tests}
+        for item in tests:
+            paired.tests.setdefault(device_of(item), []).append(item.nodeid)
+        reason = self._options.accept_unpaired
+        if reason is None:
+            return
+        try:
+            paired.try_out()
+        except UnpairableError as error:
+            self.session.messages.append(
+                f"NOT PAIRED: judged by the stored baseline alone, because {error}. Accepted: {reason}"
+            )
+            self.session.paired = None
+        except GateError as error:
+            raise pytest.UsageError(str(error)) from error
+        else:
+            self.session.messages.append("--accept-unpaired was not needed: both revisions run side by side")
+
+    def _set_timer(self, item: pytest.Item) -> None:
+        """Pytest-benchmark reads one marker alone, so the test's own is put into it."""
+        own = item.get_closest_marker("benchmark")
+        options = {"timer": synchronised_seconds, **(own.kwargs if own is not None else {})}
+        if self.session.paired is not None:
+            options["timer"] = self._clock
+        item.add_marker(pytest.mark.benchmark(**options), append=False)
+
+    def _request(self, device: str, names: Sequence[str]) -> PairedRequest:
+        config, ini = self._config, self._config.inipath
+        # pytest looks for its settings before it loads a plugin, beside the paths that it takes for tests
+        where = ("--rootdir", str(config.rootpath), *(("-c", str(ini)) if ini is not None else ()))
+        own = command_of((*where, *config.invocation_params.args))
+        package = self._config.getini("gate_package")
+        if not package:
+            raise GateError(
+                "--against needs the name of the package to copy: write gate_package = NAME into pytest's "
+                "settings (pytest.ini, or [tool.pytest.ini_options] of pyproject.toml)."
+            )
+        return PairedRequest(
+            command=self._config.stash.get(COMMAND, own), device=device, package=package,
+            rules={name: self._rules[name] for name in names},
+            timeout_s=self._options.timeout_s, slower=self._options.slower,
+        )  # fmt: skip
 
     def _judge(self, item: pytest.Item) -> None:
         fixture = getattr(item, "funcargs", {})["benchmark"]
@@ -170,22 +247,22 @@ class GatePlugin:
         broken = broken_laws(info)
         record = Record(name=item.nodeid, device=device_of(item), seconds=seconds, info=info)
         self.session.records.append(record)
-        judgement = self.session.judge(record, broken, item.stash.get(JUDGEMENT, None))
+        judgement = self.session.judged.get(item.nodeid) or self.session.judge(record, broken)
         if broken and judgement is None:
             pytest.fail(f"{Verdict.REGRESSED}: " + "; ".join(broken), pytrace=False)
         if judgement is not None and not judgement.verdict.green:
-            notes = "".join(f"\n{note}" for note in judgement.notes)
-            pytest.fail(f"{judgement.verdict}: {judgement.reason}{notes}", pytrace=False)
+            remarks = "".join(f"\n{remark}" for remark in judgement.remarks)
+            pytest.fail(f"{judgement.verdict}: {judgement.reason}{remarks}", pytrace=False)
 
     def _refuse_skip(self, item: pytest.Item, skipped: BaseException) -> None:
-        if self.session.comparing and is_benchmark(item):
+        if self.session.judging and is_benchmark(item):
             judgement = Judgement(verdict=Verdict.NOT_MEASURED, reason=str(skipped) or "skipped")
             self.session.judged[item.nodeid] = judgement
             raise pytest.fail.Exception(f"{judgement.verdict}: {judgement.reason}", pytrace=False) from None
 
 
 class Unmeasured(pytest.Item):
-    """A test that fails, in place of a benchmark that the baseline has and this run does not measure."""
+    """A test that fails, in place of a benchmark that should be measured and is not."""
 
     judgement: Judgement
     gate: GateSession
@@ -207,23 +284,19 @@ class Unmeasured(pytest.Item):
         return Path(self.nodeid.partition("::")[0]), None, self.name
 
 
-def leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: Sequence[pytest.Item]) -> None:
-    """Deselect items, as -m and -k do."""
-    if unwanted:
-        config.hook.pytest_deselected(items=unwanted)
-        items[:] = [item for item in items if item not in unwanted]
-
-
-def is_benchmark(item: pytest.Item) -> bool:
-    """Whether a test uses pytest-benchmark's fixture."""
-    return "benchmark" in getattr(item, "fixturenames", ())
-
-
-def device_of(item: pytest.Item) -> str:
-    """The device type of an item's marker; "cpu" without one."""
-    return next((device for marker, device in MEASURED_ON.items() if item.get_closest_marker(marker)), "cpu")
+def say(config: pytest.Config, line: str) -> None:
+    """Print a line at once, while pytest captures output."""
+    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    if terminal is None:
+        return
+    if capture is None:
+        terminal.write_line(line)
+        return
+    with capture.global_and_fixture_disabled():
+        terminal.write_line(line)
 
 
 def _print_table(terminalreporter: Any, title: str, table: str) -> None:
     terminalreporter.write_sep("=", title)
-    terminalreporter.write_line(_FOLDED.sub(r"\1: \2\n", table))
+    terminalreporter.write_line(table)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .machine import versions
-from .picture import draw, draw_requests
-from .report import verdict_table, write_report
-from .session import GateSession, devices
+from .measuring.machine import devices, versions
+from .report import PICTURES, verdict_table, write_report
+from .session import GateSession
 
 
-def publish(gate: GateSession, report_dir: str | None, summary: str | None) -> None:
+def publish(gate: GateSession, report_dir: Path | None, summary: str | None) -> None:
     """Write the report and the step summary. If one cannot be written, the gate is not green.
 
     Args:
@@ -20,7 +19,7 @@ def publish(gate: GateSession, report_dir: str | None, summary: str | None) -> N
     """
     wanted = (
         ("the report", report_dir if gate.records else None, _write_report),
-        ("the step summary", summary if gate.comparing else None, _append_summary),
+        ("the step summary", summary if gate.judging else None, _append_summary),
     )
     for what, path, write in wanted:
         if path:
@@ -38,16 +37,18 @@ def unwritten(what: str, error: OSError) -> str:
 def _write_report(gate: GateSession, folder: Path) -> None:
     measured = sorted({devices()[record.device] for record in gate.records})
     machine = {"device": " and ".join(measured), **versions()}
-    written = write_report(folder, gate.records, machine, gate.judged, chapters=gate.chapters)
+    written = write_report(
+        folder, gate.records, machine, gate.judged, chapters=[chapter.markdown for chapter in gate.chapters]
+    )
     caption = ", ".join(f"{name} {value}" for name, value in machine.items())
-    for name, make in (("report.png", draw), ("requests.png", draw_requests)):
-        if make(folder / name, gate.records, caption):
+    for name, draw in PICTURES.items():
+        if draw(folder / name, gate.records, caption):
             written.append(folder / name)
     gate.messages.append("wrote " + ", ".join(str(path) for path in written))
 
 
 def _append_summary(gate: GateSession, path: Path) -> None:
-    shown = gate.chapters or [verdict_table(gate.judged)]
+    shown = [chapter.markdown for chapter in gate.chapters] or [verdict_table(gate.judged)]
     notes = "\n".join(gate.messages)
     with path.open("a", encoding="utf-8") as file:
         file.write("\n\n".join(["## Performance gate", *shown, gate.summary(), notes]) + "\n")

@@ -9,97 +9,86 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .measure import FLAGGED_SPREAD, relative_spread
+from .record import Record
 from .verdict import Judgement
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """One benchmark of this run.
+class Table:
+    """A table with a row for each record that it takes; no later table of `TABLES` shows these.
 
     Attributes:
-        name: its pytest node id.
-        device: torch's type of the measured device, "cpu" or "cuda".
-        seconds: of each round, in order; empty if nothing was timed.
-        info: pytest-benchmark's `extra_info`.
+        title: shown above it in the terminal.
+        takes: whether a record belongs in it.
+        row: a record's cells by column, the same columns for each. None is an empty cell, and a column in
+            which every row has None is left out.
     """
 
-    name: str
-    device: str
-    seconds: tuple[float, ...]
-    info: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        """Its name in tables: the configuration, or else the test's name."""
-        return str(self.info.get("configuration", self.name.rpartition("::")[2]))
-
-    @property
-    def is_configuration(self) -> bool:
-        """Whether it belongs in the table of configurations: it has a configuration and no chapter."""
-        return "configuration" in self.info and "chapter" not in self.info
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation / median of the seconds per token: rounds of unequal size are not noise."""
-        tokens = self.info.get("round_tokens") or [1] * len(self.seconds)
-        return relative_spread([second / count for second, count in zip(self.seconds, tokens, strict=True)])
+    title: str
+    takes: Callable[[Record], bool]
+    row: Callable[[Record], Mapping[str, str | None]]
 
 
-def run_table(records: Sequence[Record]) -> str:
-    """The configurations as one Markdown table."""
-    rows = [_row(record) for record in records if record.is_configuration]
-    return markdown_table(rows) if rows else ""
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """What is shown of many records together, besides the row that each has in a table.
+
+    Attributes:
+        title: shown above it in the terminal.
+        markdown: all records of a run -> Markdown; the empty string if there is nothing to show.
+    """
+
+    title: str
+    markdown: Callable[[Sequence[Record]], str]
 
 
-def technique_table(records: Sequence[Record]) -> str:
-    """The techniques, all timed on one workload, as a Markdown table ordered by chapter."""
-    rows = [_technique_row(record) for record in records if "chapter" in record.info]
-    return markdown_table(rows) if rows else ""
+def benchmark_row(record: Record) -> dict[str, str | None]:
+    """What can be said of any benchmark."""
+    info, seconds = record.info, record.seconds
+    exact = {**info, **info.get("exact", {})}
+    counts = {name: exact.get(name) for name in ("recompiles", "graphs", "kernels")}
+    peak = exact.get("peak_bytes")
+    return {
+        "benchmark": record.label,
+        "median ms": _milliseconds(statistics.median(seconds)) if seconds else None,
+        "spread": flagged(record.spread) if seconds else None,
+        "n": str(len(seconds)),
+        "speed-up": _times_over(record),
+        **{name: None if count is None else str(count) for name, count in counts.items()},
+        "peak MB": None if peak is None else f"{peak / 1e6:,.1f}",
+    }
 
 
-def stage_table(records: Sequence[Record]) -> str:
-    """Benchmarks of single stages (those without a configuration) as a Markdown table."""
-    rows = [
-        {
-            "stage": record.label,
-            "median ms": f"{1000 * statistics.median(record.seconds):.2f}",
-            "spread": _flagged(record.spread),
-            "n": str(len(record.seconds)),
-        }
-        for record in records
-        if "configuration" not in record.info and "clients" not in record.info and record.seconds
-    ]
-    return markdown_table(rows) if rows else ""
+FLAGGED_SPREAD: Final = 0.05
+"""Reports mark a spread above this fraction."""
+
+TABLES: Final[list[Table | Overview]] = [Table(title="timings", takes=lambda _: True, row=benchmark_row)]
+"""What is shown of a run, in this order. `show_first` adds to it."""
+
+PICTURES: Final[dict[str, Callable[[Path, Sequence[Record], str], bool]]] = {}
+"""What is drawn into the report's folder, by file name; a suite adds its own.
+
+A function gets the path, the records and a caption that names the machine, and returns whether it drew.
+"""
 
 
-def load_table(records: Sequence[Record]) -> str:
-    """Services under load as a Markdown table. Latency counts from the time a request was due."""
-    rows = [
-        {
-            "clients": str(info["clients"]),
-            "offered": f"{info['offered_share']:.1f}x, {_number(info['offered_pairs_per_s'])} pairs/s",
-            "server": f"{info['server']}{' (traced)' if info.get('traced') else ''}",
-            "pairs/s": _number(info["answered_pairs_per_s"]),
-            **{f"p{percent} ms": _milliseconds(info[f"p{percent}_s"]) for percent in (50, 90, 99)},
-            "refused": str(info["refused"]),
-            "behind s": f"{info['behind_s']:.1f}",
-            "recompiles": str(info["recompiles"]),
-            "requests": str(info["requests"]),
-        }
-        for info in (record.info for record in records)
-        if "clients" in info
-    ]
-    return markdown_table(rows) if rows else ""
+def show_first(tables: Sequence[Table | Overview]) -> None:
+    """Put tables in front of `TABLES`, in place of those with the same titles: twice is the same as once."""
+    titles = {table.title for table in tables}
+    TABLES[:] = [*tables, *(table for table in TABLES if table.title not in titles)]
 
 
-TABLES: Final[dict[str, Callable[[Sequence[Record]], str]]] = {
-    "benchmarks": run_table,
-    "techniques": technique_table,
-    "stages": stage_table,
-    "load": load_table,
-}
-"""What is shown of a run, by title; a suite may add its own. A table without a row is empty."""
+def tables_of(records: Sequence[Record]) -> dict[str, str]:
+    """What `TABLES` show of records: title -> Markdown, without those that have nothing to show."""
+    left, shown = list(records), {}
+    for table in TABLES:
+        if isinstance(table, Overview):
+            shown[table.title] = table.markdown(records)
+            continue
+        rows = [table.row(record) for record in left if table.takes(record)]
+        left = [record for record in left if not table.takes(record)]
+        shown[table.title] = _without_empty_columns(rows) if rows else ""
+    return {title: markdown for title, markdown in shown.items() if markdown}
 
 
 def verdict_table(judged: Mapping[str, Judgement]) -> str:
@@ -108,7 +97,7 @@ def verdict_table(judged: Mapping[str, Judgement]) -> str:
         {
             "verdict": str(judgement.verdict),
             "benchmark": name.rpartition("/")[2],
-            "reason": " ".join("; ".join([judgement.reason, *judgement.notes]).split()),
+            "reason": " ".join("; ".join([judgement.reason, *judgement.remarks]).split()),
         }
         for name, judgement in judged.items()
     ]
@@ -142,8 +131,8 @@ def write_report(
     directory.mkdir(parents=True, exist_ok=True)
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     verdicts = "" if chapters else verdict_table(judged)
-    tables = [table(records) for table in TABLES.values()]
-    markdown = "\n\n".join(["# xenc on " + facts, *filter(None, [*chapters, *tables, verdicts])]) + "\n"
+    tables = tables_of(records).values()
+    markdown = "\n\n".join(filter(None, ["# Benchmarks on " + facts, *chapters, *tables, verdicts])) + "\n"
     (directory / "report.md").write_text(markdown, encoding="utf-8")
     content = {
         "machine": dict(machine),
@@ -163,62 +152,21 @@ def write_report(
     return [directory / "report.md", directory / "report.json"]
 
 
-def _row(record: Record) -> dict[str, str]:
-    info, times = record.info, speedup(record)
-    return {
-        "workload": str(info["workload"]),
-        "configuration": f"{record.label} ({info['not_measured']})"
-        if "not_measured" in info
-        else record.label,
-        "pairs/s": _number(info.get("pairs_per_s")),
-        "tokens/s": _number(info.get("tokens_per_s")),
-        "waste": f"{info['waste']:.1%}" if "waste" in info else "",
-        f"vs {info.get('reference', 'eager')}": f"{times:.2f}x" if times is not None else "",
-        "graphs": str(info.get("graphs", "")),
-        "recompiles": str(info.get("recompiles", "")),
-        "MFU": f"{info['mfu']:.0%}" if "mfu" in info else "",
-        "GEMM share": f"{info['gemm_share']:.0%}" if "gemm_share" in info else "",
-        "median s": f"{statistics.median(record.seconds):.3f}" if record.seconds else "",
-        "spread": _flagged(record.spread) if record.seconds else "",
-        "n": str(len(record.seconds)),
-    }
-
-
-def _technique_row(record: Record) -> dict[str, str]:
-    info, times = record.info, speedup(record)
-    return {
-        "choice of": str(info["chapter"]),
-        "technique": record.label,
-        "speed-up": str(info.get("not_measured", "")) if times is None else f"{times:.2f}x",
-        "over": str(info["reference"]) if times is not None else "",
-        "spread": _flagged(record.spread) if record.seconds else "",
-        "n": str(len(record.seconds)) if record.seconds else "",
-        "warm-up s": f"{info['warmup_s']:.1f}" if "warmup_s" in info else "",
-        "graphs": str(info.get("graphs", "")),
-        "recompiles": str(info.get("recompiles", "")),
-        "waste": f"{info['waste']:.1%}" if "waste" in info else "",
-        "error": _error(info),
-        "nDCG@10": f"{info['ndcg']:.3f} ({-info['ndcg_loss']:+.3f})"
-        if "ndcg" in info
-        else str(info.get("not_ranked", "")),
-        "Kendall tau": f"{info['kendall_tau']:.4f}" if "kendall_tau" in info else "",
-        "when to use it": str(info["when"]),
-    }
-
-
-def _error(info: Mapping[str, Any]) -> str:
-    """The error of the model whose ranking is judged, if any: the timed model may have random weights."""
-    error = info.get("ranked_error", info.get("output_error"))
-    return "" if error is None else f"{error:.1g}"
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "too few requests" if seconds is None else _number(1000 * seconds)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def _flagged(spread: float) -> str:
+def flagged(spread: float) -> str:
+    """A spread as text, with a mark if it is wide."""
     return f"{spread:.1%}{' (!)' if spread > FLAGGED_SPREAD else ''}"
+
+
+def _without_empty_columns(rows: Sequence[Mapping[str, str | None]]) -> str:
+    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    return markdown_table([{name: row[name] or "" for name in names} for row in rows])
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.2f}" if seconds >= 0.001 else f"{1000 * seconds:.3g}"
+
+
+def _times_over(record: Record) -> str | None:
+    times = speedup(record)
+    over = f" over {record.info['reference']}" if "reference" in record.info else ""
+    return None if times is None else f"{times:.2f}x{over}"

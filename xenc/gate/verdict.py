@@ -35,6 +35,9 @@ class Judgement:
         uncertainty: half the width of the confidence interval of log(ratio).
         detectable: the smallest slowdown that would have been called REGRESSED, as a fraction.
         exact: the exact facts that make it REGRESSED, one line each, old -> new.
+        changed: the other exact facts that changed: smaller ones, and growth that was accepted.
+        causes: what became slower: the stage, and kernels or functions.
+        findings: what compiled, in the compiler's words.
         notes: further remarks.
     """
 
@@ -44,4 +47,12 @@ class Judgement:
     uncertainty: float | None = None
     detectable: float | None = None
     exact: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """All that is known beside the reason."""
+        return (*self.causes, *self.changed, *self.findings, *self.notes)

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +25,7 @@ import torch._inductor.config
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from .kernel_names import INDUCTOR, added
-from .profile import PassProfile
+from .kernel_names import INDUCTOR, Kernels, added
 
 _NO_KERNEL: Final = re.compile(r"aten::(empty(_like|_strided)?|new_empty|resize_|_unsafe_view|detach_)")
 """Operators that only allocate or rename, though their schemas do not say so."""
@@ -37,12 +37,40 @@ _OWN: Final = re.compile(r"xenc\w*_kernels::((pooled_)?attention|linear)")
 """xenc's C++ kernels, of any revision; their copies of inputs belong to them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PassProfile:
+    """One pass, by torch.profiler; see `profile_pass`.
+
+    Attributes:
+        wall_s: seconds of the pass, with the profiler's own cost.
+        busy_s: seconds in which at least one kernel ran.
+        kernels: launches and seconds by name.
+        peak_bytes: the most bytes that the pass held at once. On CUDA: above what was held before, as the
+            allocator rounds; the memory of CUDA graphs was held before.
+        region_calls: calls of compiled regions from Python, on the thread that the profiler was started on.
+        cudagraph_launches: CUDA graphs replayed.
+    """
+
+    wall_s: float
+    busy_s: float
+    kernels: Kernels
+    peak_bytes: int
+    region_calls: int
+    cudagraph_launches: int
+
+    @property
+    def kernel_count(self) -> int:
+        """Launches of all kernels."""
+        return sum(count for count, _ in self.kernels.values())
+
+
 def profile_pass(
     run: Callable[[], object],
     *,
     device: str,
     on_device: Callable[[Callable[[], object]], object] = lambda job: job(),
     trace: Path | None = None,
+    needs_kernels: bool = True,
 ) -> PassProfile:
     """Run one warmed-up pass on "cpu" or "cuda" under the profiler; see `recording` for `on_device`.
 
@@ -50,7 +78,7 @@ def profile_pass(
     to write.
 
     Raises:
-        RuntimeError: the profiler saw no kernel.
+        RuntimeError: the profiler saw no kernel, and `needs_kernels`.
     """
     cuda = device == "cuda"
     if cuda:
@@ -70,7 +98,7 @@ def profile_pass(
     else:
         roots = results.experimental_event_tree()
         launches, peak_bytes = list(_operators(roots)), _peak_bytes(roots)
-    if not launches:
+    if not launches and needs_kernels:
         raise RuntimeError(
             "the profiler saw no kernel: does the pass run on another thread than on_device's?"
         )

@@ -9,34 +9,8 @@ from dataclasses import dataclass
 from ..execution import Execution
 from ..serving.request import PredictReport
 from .flops import Peak
-from .kernel_names import INDUCTOR, Kernels
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassProfile:
-    """One pass, by torch.profiler; see `kernels.profile_pass`.
-
-    Attributes:
-        wall_s: seconds of the pass, with the profiler's own cost.
-        busy_s: seconds in which at least one kernel ran.
-        kernels: launches and seconds by name.
-        peak_bytes: the most bytes that the pass held at once. On CUDA: above what was held before, as the
-            allocator rounds; the memory of CUDA graphs was held before.
-        region_calls: calls of compiled regions from Python, on the thread that the profiler was started on.
-        cudagraph_launches: CUDA graphs replayed.
-    """
-
-    wall_s: float
-    busy_s: float
-    kernels: Kernels
-    peak_bytes: int
-    region_calls: int
-    cudagraph_launches: int
-
-    @property
-    def kernel_count(self) -> int:
-        """Launches of all kernels."""
-        return sum(count for count, _ in self.kernels.values())
+from .kernel_names import INDUCTOR
+from .kernels import PassProfile
 
 
 @dataclass(frozen=True, kw_only=True)

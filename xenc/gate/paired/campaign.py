@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
-from ...errors import XencError
+from ..errors import CampaignError
 from ..whole_file import write_whole
 
 LOCK: Final = Path(tempfile.gettempdir()) / "xenc-gate.lock"
@@ -38,10 +38,6 @@ SHOWN_LINES: Final = 15
 """How many last lines of a failed process's output an error shows."""
 
 _FOLDER: Final = "xenc-gate-process-"
-
-
-class CampaignError(XencError, RuntimeError):
-    """A measuring process failed, or another gate is measuring on this machine."""
 
 
 class Campaign:

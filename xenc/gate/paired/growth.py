@@ -1,4 +1,4 @@
-"""Where the head became slower than the base: the stage and the kernels. Pure: no torch, no files."""
+"""Where the head became slower than the base: the stage, kernels, functions. Pure: no torch, no files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from ...profiling.kernel_names import INDUCTOR, Kernels, added
-from ...serving.spans import STAGES
 
 SLOWER_SHOWN: Final = 3
 """How many kernels at most are named only because they became slower."""
@@ -17,12 +16,14 @@ def grown_stage(head: Mapping[str, float], base: Mapping[str, float]) -> str | N
     """The stage whose seconds grew most, and its share of all growth, as text; None if no stage grew.
 
     Args:
-        head, base: seconds by stage; none of a revision whose pipeline has no spans, which is said. A stage
-            without a number on one side is not compared.
+        head, base: seconds by stage; none of a revision that marks no stages, which is said. A stage without
+            a number on one side is not compared.
     """
+    if not head and not base:
+        return None
     if not (head and base):
-        return f"not measured: {'base' if head else 'head'} has no spans"
-    growth = {stage: head[stage] - base[stage] for stage in STAGES if stage in head and stage in base}
+        return f"not measured: {'base' if head else 'head'} has no stages"
+    growth = {stage: head[stage] - base[stage] for stage in head if stage in base}
     grown = {stage: seconds for stage, seconds in growth.items() if seconds > 0}
     if not grown:
         return None
@@ -33,10 +34,10 @@ def grown_stage(head: Mapping[str, float], base: Mapping[str, float]) -> str | N
     return f"{most}: {1000 * old:.1f} ms -> {1000 * new:.1f} ms{relative}, {share:.0%} of the growth"
 
 
-def grown_kernels(head: Kernels, base: Kernels) -> tuple[str, ...]:
-    """One line for each kernel that only the head launches, launches more often, or that slowed most.
+def grown_calls(head: Kernels, base: Kernels) -> tuple[str, ...]:
+    """One line for each kernel or function that only the head has, calls more often, or that slowed most.
 
-    Revisions in the names of operators and numbers in the names of Inductor's kernels are removed first.
+    Numbers in the names of Inductor's kernels are removed first.
     """
     ours, theirs = _alike(head), _alike(base)
     appeared = [
@@ -61,7 +62,6 @@ def grown_kernels(head: Kernels, base: Kernels) -> tuple[str, ...]:
 
 def _alike(kernels: Kernels) -> dict[str, tuple[int, float]]:
     def alike(name: str) -> str:
-        name = re.sub(r"\bxenc_(base|head|same|slowed)(?=_|\b)", "xenc", name)
         return re.sub(r"^graph_\d+_|_\d+$", "", name) if INDUCTOR.match(name) else name
 
     return added((alike(name), count, seconds) for name, (count, seconds) in kernels.items())

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..report import markdown_table
@@ -13,14 +14,13 @@ from ..verdict import Judgement, Verdict
 from .rule import CHANNEL_NAMES, Channel
 
 if TYPE_CHECKING:
+    from .revision import Revisions
     from .verdicts import Control, PairedVerdicts
 
 _NAMED: Final = 3
-"""How many configurations, or files, one line names at most."""
+"""How many tests, or files, one line names at most."""
 
 _WORST_FIRST: Final = (Verdict.REGRESSED, Verdict.NOT_MEASURED, Verdict.INCONCLUSIVE)
-
-_EXACT: Final = re.compile(r"[\w ]+: \S+ -> .+")
 
 _FACTS: Final[Mapping[str, str]] = {
     "load_before": "load before",
@@ -33,37 +33,65 @@ _FACTS: Final[Mapping[str, str]] = {
 """Labels of facts of the machine whose keys are not words."""
 
 
-def paired_markdown(
-    verdicts: PairedVerdicts, *, base: str, head: str, dirty: Sequence[str], machine: Mapping[str, Any],
-    same_code: bool = False, fault: str | None = None,
-) -> str:  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """The report of a paired run.
+
+    Attributes:
+        body: Markdown.
+        machine: facts of the machine in one line; may be empty.
+    """
+
+    body: str
+    machine: str
+
+    @property
+    def markdown(self) -> str:
+        """For a file and a job's summary: the machine is folded."""
+        if not self.machine:
+            return self.body
+        machine = _quoted(self.machine)
+        return f"{self.body}\n<details><summary>The machine</summary>\n\n{machine}\n\n</details>\n"
+
+    @property
+    def text(self) -> str:
+        """For the terminal."""
+        return f"{self.body}\nThe machine: {self.machine}\n" if self.machine else self.body
+
+
+def paired_chapter(
+    verdicts: PairedVerdicts,
+    revisions: Revisions,
+    machine: Mapping[str, Any],
+    *,
+    faults: Sequence[str] = (),
+    left_out: int = 0,
+) -> Chapter:
     """The report of a paired run, for the terminal, a job's summary and a file.
 
     Args:
         verdicts: of the run.
-        base: the commit of the base; twelve digits are shown.
-        head: the commit that the head is based on.
-        dirty: files of the head with uncommitted changes.
+        revisions: what was compared.
         machine: facts of the machine, by name; may be empty.
-        same_code: whether base and head are equal.
-        fault: the fault that was deliberately put into the head; None for none.
+        faults: what was done to the head on purpose.
+        left_out: how many tests should have been measured and were not.
     """
-    changed = f", with uncommitted changes in {_some(dirty)}" if dirty else ""
-    compared = f"Head {head[:12]}{changed}, against base {base[:12]}; {verdicts.processes} processes."
-    if fault:
-        compared += f" The head contains a deliberate fault: {fault}."
-    elif same_code:
+    head, base = revisions.head_commit[:12], revisions.base_commit[:12]
+    changed = f", with uncommitted changes in {_some(revisions.dirty)}" if revisions.dirty else ""
+    compared = f"Head {head}{changed}, against base {base}; {verdicts.processes} processes."
+    if faults:
+        compared += f" The head contains a deliberate fault: {', '.join(faults)}."
+    elif revisions.same_code:
         compared += " **Both are the same code**: the result shows the noise of the machine, not a change."
     table = markdown_table(
         [_row(verdicts, name) for name in verdicts.configurations] or [{"verdict": "none"}]
     )
+    parts = [f"**{headline(verdicts, left_out)}**", compared, table, _controls(verdicts), _notes(verdicts)]
     facts = ", ".join(f"{_FACTS.get(name, name)} {_fact(value)}" for name, value in machine.items())
-    folded = f"<details><summary>The machine</summary>\n\n{_quoted(facts)}\n\n</details>" if facts else ""
-    parts = [f"**{headline(verdicts)}**", compared, table, _controls(verdicts), _notes(verdicts), folded]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    return Chapter(body="\n\n".join(filter(None, parts)) + "\n", machine=facts)
 
 
-def headline(verdicts: PairedVerdicts) -> str:
+def headline(verdicts: PairedVerdicts, left_out: int = 0) -> str:
     """The result of the whole run in one line: green or not, and why."""
     judged = verdicts.configurations
     counted = Counter(judgement.verdict for judgement in judged.values())
@@ -78,8 +106,16 @@ def headline(verdicts: PairedVerdicts) -> str:
     if bad:
         more = [f"{len(bad) - _NAMED} more"] if len(bad) > _NAMED else []
         return "NOT GREEN: " + "; ".join([*(_said(verdicts, name) for name in bad[:_NAMED]), *more])
+    if left_out:
+        tests = "1 test was" if left_out == 1 else f"{left_out} tests were"
+        return f"NOT GREEN: {tests} left out; what was measured is green"
     better = [_said(verdicts, name) for name in judged if judged[name].verdict is Verdict.IMPROVED]
     return "; ".join(["GREEN: " + ", ".join(f"{n} {verdict}" for verdict, n in counted.items()), *better])
+
+
+def label(name: str) -> str:
+    """What reports call a test: its node id without the file."""
+    return name.partition("::")[2] or name
 
 
 def controls_held(verdicts: PairedVerdicts) -> bool:
@@ -100,7 +136,7 @@ def telling(verdicts: PairedVerdicts, name: str) -> tuple[Channel, Judgement] | 
 def exact_changes(verdicts: PairedVerdicts, name: str) -> list[str]:
     """The exact facts that changed, one line each, old -> new: the worse, then the better."""
     judgement = verdicts.configurations[name]
-    return [*judgement.exact, *filter(_is_exact, judgement.notes)]
+    return [*judgement.exact, *judgement.changed]
 
 
 def change(judgement: Judgement | None) -> str:
@@ -114,7 +150,7 @@ def change(judgement: Judgement | None) -> str:
 def _said(verdicts: PairedVerdicts, name: str) -> str:
     """The part of the headline about one configuration."""
     judgement, told = verdicts.configurations[name], telling(verdicts, name)
-    parts = [f"{name} {judgement.verdict}"]
+    parts = [f"{label(name)} {judgement.verdict}"]
     if told and told[1].ratio is not None:
         channel = CHANNEL_NAMES[told[0]]
         if judgement.verdict is Verdict.INCONCLUSIVE:
@@ -130,7 +166,7 @@ def _row(verdicts: PairedVerdicts, name: str) -> dict[str, str]:
     timed = {channel: verdicts.timed.get((name, channel)) for channel in CHANNEL_NAMES}
     return {
         "verdict": str(judgement.verdict) if judgement.verdict.green else f"**{judgement.verdict}**",
-        "configuration": name,
+        "test": label(name),
         **{CHANNEL_NAMES[channel]: _cell(each, verdicts) for channel, each in timed.items()},
         "detectable slowdown (wall, device)": ", ".join(map(_seen, timed.values())),
         "changes of exact facts": _line("; ".join(exact_changes(verdicts, name))) or "none",
@@ -168,7 +204,7 @@ def _notes(verdicts: PairedVerdicts) -> str:
     judged = verdicts.configurations
     lines = [line for name in judged for line in _notes_on(verdicts, name)]
     if any(judgement.verdict is Verdict.IMPROVED for judgement in judged.values()):
-        lines.append("- To keep the improvement, record a new baseline with `make baseline` and commit it.")
+        lines.append("- To keep the improvement, record a new baseline (`--gate-record`) and commit it.")
     return "\n".join(lines)
 
 
@@ -176,13 +212,13 @@ def _notes_on(verdicts: PairedVerdicts, name: str) -> list[str]:
     judgement = verdicts.configurations[name]
     if judgement.verdict is Verdict.PASS:
         return []
-    said = [note for note in judgement.notes if not _is_exact(note)]
+    said = [*judgement.causes, *judgement.findings, *judgement.notes]
     undecided = {c: verdicts.timed.get((name, c)) for c in CHANNEL_NAMES}
     if judgement.verdict is Verdict.INCONCLUSIVE:
         said = [_undecided(c, t) for c, t in undecided.items() if t and t.verdict is judgement.verdict] + said
     elif not (judgement.verdict in (Verdict.REGRESSED, Verdict.IMPROVED) or not controls_held(verdicts)):
         said = [judgement.reason, *said]
-    return [f"- {name}: {_quoted(_line(note))}" for note in said]
+    return [f"- {label(name)}: {_quoted(_line(note))}" for note in said]
 
 
 def _undecided(channel: Channel, timed: Judgement) -> str:
@@ -194,11 +230,6 @@ def _undecided(channel: Channel, timed: Judgement) -> str:
 def _range(timed: Judgement) -> str:
     low, high = ((timed.ratio or 1) * math.exp(sign * (timed.uncertainty or 0)) - 1 for sign in (-1, 1))
     return f"between {low:+.1%} and {high:+.1%}"
-
-
-def _is_exact(note: str) -> bool:
-    attributed = note.startswith(("stage ", "kernel "))
-    return not attributed and "\n" not in note and _EXACT.fullmatch(note) is not None
 
 
 def _quoted(text: str) -> str:

@@ -23,16 +23,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from ...errors import XencError
+from ..errors import RevisionError
 from ..git import run_git
 
-PACKAGE: Final = "xenc"
-
 _IGNORED: Final = shutil.ignore_patterns("__pycache__", "*.pyc")
-
-
-class RevisionError(XencError, ValueError):
-    """A revision cannot be found, copied or imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +51,19 @@ class Revisions:
 
 
 @contextmanager
-def two_revisions(ref: str, repository: Path, package: str = PACKAGE) -> Iterator[Revisions]:
+def two_revisions(ref: str, repository: Path, package: str) -> Iterator[Revisions]:
     """Copy a revision and the working tree into a temporary folder, which is removed at the end.
 
     Args:
         ref: any name of a commit.
-        repository: the folder of a git working tree that contains the package.
+        repository: a folder of a git working tree that contains the package, or has it below src/.
         package: its name.
 
     Raises:
         RevisionError: one of them is not a commit, has no such package, or cannot be copied.
     """
+    if not (repository / package).is_dir() and (repository / "src" / package).is_dir():
+        repository = repository / "src"
     base_commit, head_commit = resolve(ref, repository), resolve("HEAD", repository)
     with tempfile.TemporaryDirectory(prefix="xenc-gate-", ignore_cleanup_errors=True) as folder:
         base, head = (Path(folder).resolve() / name for name in ("base", "head"))
@@ -147,7 +143,7 @@ def snapshot(package_dir: Path, into: Path) -> None:
         raise RevisionError(f"{package_dir} cannot be copied to {into} ({error}).") from error
 
 
-def changed_files(repository: Path, package: str = PACKAGE) -> tuple[str, ...]:
+def changed_files(repository: Path, package: str) -> tuple[str, ...]:
     """Files of a package that differ from the commit checked out, or are new; without ignored files.
 
     Raises:
@@ -165,7 +161,7 @@ def _contents(folder: Path) -> dict[Path, bytes]:
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.py")}
 
 
-def import_package(folder: Path, name: str, package: str = PACKAGE) -> ModuleType:
+def import_package(folder: Path, name: str, package: str) -> ModuleType:
     """Import `folder / package` under another name, beside other copies of it.
 
     Raises:
@@ -197,21 +193,28 @@ def import_package(folder: Path, name: str, package: str = PACKAGE) -> ModuleTyp
 
 
 def _refuse_imports_of_its_own_name(package_dir: Path) -> None:
-    """Refuse a copy that contains `import xenc`: it would silently import the installed revision."""
+    """Refuse a copy that imports itself by name: it would silently import the installed revision."""
     for file in sorted(package_dir.rglob("*.py")):
         try:
             nodes = list(ast.walk(ast.parse(file.read_bytes())))
         except (SyntaxError, ValueError):
             continue  # importing it will fail with this error
-        imported = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-        imported += [
-            node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
-        ]
-        if package_dir.name in {module.partition(".")[0] for module in imported}:
+        named = [node for node in nodes if package_dir.name in _packages_of(node)]
+        for node in sorted(named, key=lambda node: getattr(node, "lineno", 0)):
+            where = f"{file.relative_to(package_dir.parent)}, line {getattr(node, 'lineno', 0)}"
             raise RevisionError(
-                f"{file} imports {package_dir.name} by name, which may be another revision: "
-                "choose a revision that uses relative imports."
+                f"{where}: `{ast.unparse(node)}` would import another copy of {package_dir.name}: "
+                "import relatively (`from . import ...`), in both revisions."
             )
+
+
+def _packages_of(node: ast.AST) -> set[str]:
+    """The packages that a statement imports by name."""
+    if isinstance(node, ast.Import):
+        return {alias.name.partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return {(node.module or "").partition(".")[0]}
+    return set()
 
 
 def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

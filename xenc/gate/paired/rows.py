@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from ..verdict import Judgement, Verdict
-from .report import change, controls_held, exact_changes, telling
+from .report import change, controls_held, exact_changes, label, telling
 from .rule import CHANNEL_NAMES, Channel, Rule, change_in_process
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _configuration(
     else:
         detail = "" if controls_held(verdicts) else "the controls failed"
     return Row(
-        label=name,
+        label=label(name),
         rule=rule,
         timed={c: verdicts.timed[name, c] for c in CHANNEL_NAMES if (name, c) in verdicts.timed},
         dots=_dots(_blocks(results, name), "head", "base"),

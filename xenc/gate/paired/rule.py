@@ -38,7 +38,7 @@ from typing import Any, Final, Literal
 
 from scipy import optimize, stats
 
-from ...errors import XencError
+from ..errors import UnreachableError
 from ..verdict import Judgement, Verdict
 
 Channel = Literal["wall_s", "device_s"]
@@ -48,10 +48,6 @@ CHANNEL_NAMES: Final[Mapping[Channel, str]] = {"wall_s": "wall time", "device_s"
 
 POWER: Final = 0.95
 """The probability with which a detectable slowdown is called REGRESSED."""
-
-
-class UnreachableError(XencError):
-    """The rule could not call a slowdown of must_see REGRESSED."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import XencError
-from .campaign import LOCK, Campaign, CampaignError
+from ..errors import CampaignError, UnpairableError
+from .campaign import LOCK, Campaign
 from .revision import Revisions, two_revisions
 from .rule import Rule
 from .verdicts import PairedVerdicts, Result, comparisons, judge_campaign
-
-
-class UnpairableError(XencError):
-    """The base revision cannot run beside the head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,24 +22,31 @@ class PairedRequest:
     Attributes:
         command: starts a measuring process; the paths of request and result are appended.
         device: torch's device type, "cpu" or "cuda".
-        rules: the rule of each configuration, by name; all have the same looks.
-        seeded: the deliberate slowdown of the slowed control, as a fraction.
+        package: the name of the package of which there are two revisions.
+        rules: the rule of each test, by its node id; all have the same looks.
         timeout_s: seconds after which a measuring process is killed.
-        fault: the deliberate fault of the head; None for none.
+        slower: by how much the head is made slower on purpose, as a fraction.
+        seeded: the same of the slowed control; None for the first test's must_see.
     """
 
     command: Sequence[str]
     device: str
+    package: str
     rules: Mapping[str, Rule]
-    seeded: float
     timeout_s: float
-    fault: str | None = None
+    slower: float = 0.0
+    seeded: float | None = None
 
     @property
     def looks(self) -> tuple[int, ...]:
         """The numbers of processes after which the run is judged."""
         (looks,) = {rule.looks for rule in self.rules.values()}
         return looks
+
+    @property
+    def slowed(self) -> float:
+        """By how much the slowed control is slower, as a fraction."""
+        return next(iter(self.rules.values())).must_see if self.seeded is None else self.seeded
 
     def check(self) -> None:
         """Check that every rule can detect its must_see.
@@ -60,18 +63,12 @@ class PairedRun:
     """The results of a paired run.
 
     Attributes:
-        base_commit: 40 hex digits.
-        head_commit: the commit that is checked out.
-        dirty: files of the head that differ from `head_commit`.
-        same_code: whether base and head are equal.
+        revisions: what was compared; its folders are gone.
         results: one of each process.
         verdicts: on these results.
     """
 
-    base_commit: str
-    head_commit: str
-    dirty: tuple[str, ...]
-    same_code: bool
+    revisions: Revisions
     results: Sequence[Result]
     verdicts: PairedVerdicts
 
@@ -91,7 +88,7 @@ def measure_paired(
         request: what to measure.
         ref: the base revision.
         repository: its working tree is the head.
-        accepted: values that exact facts may grow to, by configuration.
+        accepted: values that exact facts may grow to, by test.
         say: called with a line of progress after each process.
         lock: see `Campaign`.
 
@@ -103,18 +100,11 @@ def measure_paired(
     """
     request.check()
     with (
-        two_revisions(ref, repository) as revisions,
+        two_revisions(ref, repository, request.package) as revisions,
         Campaign(request.command, timeout_s=request.timeout_s, lock=lock) as campaign,
     ):
         results, verdicts = _until_decided(campaign, request, revisions, accepted, say)
-        return PairedRun(
-            base_commit=revisions.base_commit,
-            head_commit=revisions.head_commit,
-            dirty=revisions.dirty,
-            same_code=revisions.same_code,
-            results=results,
-            verdicts=verdicts,
-        )
+        return PairedRun(revisions=revisions, results=results, verdicts=verdicts)
 
 
 def _until_decided(
@@ -148,7 +138,7 @@ def check_pairable(request: PairedRequest, ref: str, repository: Path, *, lock: 
         CampaignError: the process failed otherwise.
     """
     with (
-        two_revisions(ref, repository) as revisions,
+        two_revisions(ref, repository, request.package) as revisions,
         Campaign(request.command, timeout_s=request.timeout_s, lock=lock) as campaign,
     ):
         measure_process(campaign, request, revisions.base, revisions.head, number=1, only_warm_up=True)
@@ -182,19 +172,20 @@ def process_request(request: PairedRequest, base: Path, head: Path, *, number: i
     """What a measuring process reads; see `measure_process`."""
     return {
         "device": request.device,
+        "package": request.package,
         "base": str(base),
         "head": str(head),
-        "configurations": list(request.rules),
+        "names": list(request.rules),
         "only_warm_up": False,
-        "slowed": request.seeded,
-        "fault": request.fault,
+        "slowed": request.slowed,
+        "head_slower": request.slower,
         "number": number,
         "explain": number == 0,
     }
 
 
 def check_result(result: Result, names: Iterable[str]) -> None:
-    """Check that a process measured the configurations of these names.
+    """Check that a process measured the tests of these names.
 
     Raises:
         UnpairableError: the base cannot run beside the head.

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ..exact import badness, changed_facts
 from ..verdict import Judgement, Verdict
-from .growth import grown_kernels, grown_stage
+from .growth import grown_calls, grown_stage
 from .rule import CHANNEL_NAMES, Channel, Rule, change_in_process, judge_changes
 
 CHANNELS: Final = tuple(CHANNEL_NAMES)
@@ -157,7 +157,7 @@ def _judge_one(
     exact = changed_facts(_worst_facts(found, "head"), _worst_facts(found, "base"), accepted)
     slow = [each for each in timed.values() if each.verdict is Verdict.REGRESSED and not failed]
     reasons = "; ".join(each.reason for each in timed.values())
-    notes = (*exact.better, *exact.notes, *_findings(found))
+    known: dict[str, Any] = {"changed": (*exact.better, *exact.notes), "findings": _findings(found)}
     if exact.worse or slow:
         return Judgement(
             verdict=Verdict.REGRESSED,
@@ -165,21 +165,22 @@ def _judge_one(
             ratio=timed["device_s"].ratio,
             uncertainty=timed["device_s"].uncertainty,
             exact=exact.worse,
-            notes=(*_attribution(found), *notes),
+            causes=_causes(found),
+            **known,
         )
     if failed:
         return Judgement(
-            verdict=Verdict.NOT_MEASURED, reason="the controls failed: " + "; ".join(failed), notes=notes
+            verdict=Verdict.NOT_MEASURED, reason="the controls failed: " + "; ".join(failed), **known
         )
     if exact.unmeasured:
         reason = "measured on the base, but not on the head: " + ", ".join(exact.unmeasured)
-        return Judgement(verdict=Verdict.NOT_MEASURED, reason=reason, notes=notes)
+        return Judgement(verdict=Verdict.NOT_MEASURED, reason=reason, **known)
     return Judgement(
         verdict=_combined([each.verdict for each in timed.values()]),
         reason=reasons,
         ratio=timed["device_s"].ratio,
         uncertainty=timed["device_s"].uncertainty,
-        notes=notes,
+        **known,
     )
 
 
@@ -200,23 +201,22 @@ def _worst_facts(found: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]
     return worst
 
 
-def _findings(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(
-        dict.fromkeys(process["findings"]["head"] for process in found if process["findings"]["head"])
-    )
+def _findings(found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    said = (process["findings"]["head"] for process in found)
+    return tuple(dict.fromkeys(finding for finding in said if finding))
 
 
-def _attribution(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Notes on the stage and the kernels that became slower, from the processes that measured them."""
-    notes = []
+def _causes(found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What became slower, from the processes that measured it: the stage, kernels, Python functions."""
+    causes = []
     for process in found:
-        stages, kernels = process.get("stages"), process.get("kernels")
-        if stages:
-            stage = grown_stage(stages["head"], stages["base"])
-            notes += [f"stage {stage}"] if stage else []
-        if kernels:
-            notes += [f"kernel {line}" for line in grown_kernels(kernels["head"], kernels["base"])]
-    return notes
+        if "stages" in process:
+            stage = grown_stage(process["stages"]["head"], process["stages"]["base"])
+            causes += [f"stage {stage}"] if stage else []
+        for what, key in (("kernel", "kernels"), ("function", "functions")):
+            calls = process.get(key, {"head": {}, "base": {}})
+            causes += [f"{what} {line}" for line in grown_calls(calls["head"], calls["base"])]
+    return tuple(causes)
 
 
 def _has_controls(result: Result, name: str) -> bool:

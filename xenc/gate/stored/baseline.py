@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ...errors import BaselineError
+from ..errors import BaselineError
 from ..whole_file import write_whole
 from .entry import Entry, Speedup
 
@@ -52,7 +52,7 @@ def read_baseline(path: Path) -> Baseline:
         SchemaError: it was written in another schema.
         BaselineError: it cannot be read, is not JSON or is not a baseline; the message names the file.
     """
-    remedy = "restore it from git, or record a new one with `make baseline`"
+    remedy = "restore it from git, or record a new one with --gate-record"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -102,7 +102,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     except OSError as error:
         raise BaselineError(
             f"baseline {path} cannot be written ({error.strerror or error}), the old one is unchanged: free "
-            "some disk space, or choose another folder with --baseline-dir, and record again."
+            "some disk space, or choose another folder with --gate-baselines, and record again."
         ) from error
 
 

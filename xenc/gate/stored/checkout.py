@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from ...errors import BaselineError
+from ..errors import BaselineError
 from ..git import run_git
 
 

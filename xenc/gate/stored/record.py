@@ -1,8 +1,8 @@
 """Merge sessions of one device into its stored baseline, and print a table of the changes.
 
-    python -m xenc.gate.stored.record SESSION.json... [--baseline-dir DIR]
+    python -m xenc.gate.stored.record SESSION.json... [--gate-baselines DIR]
 
-A session is what one pytest process measured (`--record-session FILE`), in the format of a baseline.
+A session is what one pytest process measured (`--gate-session FILE`), in the format of a baseline.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...errors import BaselineError
+from ..errors import BaselineError
 from ..report import markdown_table
 from ..session import GateSession
 from .baseline import Baseline, baseline_path, read_baseline, write_baseline
 from .checkout import require_clean
 from .entry import Entry, combine
+from .evidence import measured
 
 
 def merge(sessions: Mapping[str, Baseline]) -> Baseline:
@@ -89,21 +90,22 @@ def store_run(gate: GateSession, *, passed: bool, session_file: Path | None, com
     Returns:
         Whether everything was stored; if not, `gate.messages` says why.
     """
-    refusal = gate.refusal(passed=passed)
+    selected, left_out = set(gate.selected), set(gate.deselected)
+    refusal = gate.stored.refusal(gate.records, selected, left_out, passed=passed)
     if refusal is None and commit_now != gate.commit:
         refusal = f"the checkout changed during the measurement, from {gate.commit} to {commit_now}"
-    measured = gate.measured() if refusal is None else []
-    if session_file is not None and len(measured) > 1:
+    found = measured(gate.records, gate.commit) if refusal is None else []
+    if session_file is not None and len(found) > 1:
         refusal = "a session holds one device; choose -m cpu or -m gpu"
     try:
         if refusal is not None:
             raise BaselineError(refusal)
         if session_file is not None:
-            write_baseline(session_file, measured[0])
-            gate.messages.append(f"wrote {len(measured[0].entries)} benchmarks to the session {session_file}")
+            write_baseline(session_file, found[0])
+            gate.messages.append(f"wrote {len(found[0].entries)} benchmarks to the session {session_file}")
         else:
-            for baseline in measured:
-                gate.messages += store(merge({baseline.device: baseline}), gate.directory)
+            for baseline in found:
+                gate.messages += store(merge({baseline.device: baseline}), gate.stored.directory)
     except BaselineError as error:
         gate.messages.append(f"baseline NOT recorded: {error}")
         return False
@@ -136,17 +138,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Merge sessions into the device's baseline; the exit status, 1 if refused (then nothing is changed)."""
     parser = argparse.ArgumentParser(prog="python -m xenc.gate.stored.record", description=__doc__)
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="SESSION.json", help="written by --record-session"
+        "files", nargs="+", type=Path, metavar="SESSION.json", help="written by --gate-session"
     )
     parser.add_argument(
-        "--baseline-dir", type=Path, default=Path(".benchmarks"), help="folder of the baselines"
+        "--gate-baselines", type=Path, default=Path(".benchmarks"), help="folder of the baselines"
     )
     options = parser.parse_args(arguments)
     try:
         if len({path.resolve() for path in options.files}) < len(options.files):
             raise BaselineError("a session is given twice, which would hide the drift between sessions.")
         sessions = {str(path): read_baseline(path) for path in options.files}
-        told = [*store(merge(sessions), options.baseline_dir), *disagreements(list(sessions.values()))]
+        told = [*store(merge(sessions), options.gate_baselines), *disagreements(list(sessions.values()))]
     except BaselineError as error:
         print(f"baseline NOT recorded: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Device work to add on purpose, a known share of a block's time, in matrix products."""
+"""Work to add on purpose: a known share of a block's time, in matrix products."""
 
 from __future__ import annotations
 
@@ -7,37 +7,31 @@ from typing import Final
 
 import torch
 
-from xenc.gate.measure import synchronised_seconds
+from .rounds import synchronised_seconds
 
 SIDES: Final = {"cpu": 96, "cuda": 2048}
 """Sides of the square matrices; a product takes some ten microseconds on a CPU."""
 
+DTYPES: Final = {"cpu": torch.float32, "cuda": torch.bfloat16}
+
 
 class ExtraWork:
-    """Adds `share` of a block's own device time to each block.
+    """A job that takes a share of a block's own device time.
 
     Args:
         device: torch's device type.
-        dtype: what the products compute in.
         share: of `block_s`, 0.05 for five percent.
         block_s: device seconds of an unchanged block.
     """
 
-    def __init__(self, device: str, dtype: torch.dtype, *, share: float, block_s: float) -> None:
+    def __init__(self, device: str, *, share: float, block_s: float) -> None:
         side = SIDES[device]
-        self._matrix = torch.randn(side, side, device=device).to(dtype)
-        self._products = 1
+        self._matrix = torch.randn(side, side, device=device).to(DTYPES[device])
         self.products = max(1, round(share * block_s / self._seconds_of_one()))
-        self._due = False
 
-    def begin_block(self) -> None:
-        """The next forward pass carries the work."""
-        self._due = True
-
-    def run_if_due(self) -> None:
-        if self._due:
-            self._due = False
-            self._run(self.products)
+    def __call__(self) -> None:
+        """Do it, or launch it on a GPU."""
+        self._run(self.products)
 
     def _run(self, products: int) -> None:
         with torch.inference_mode():

@@ -13,9 +13,11 @@ class ReplayedClock:
         self._now = 0.0
 
     def __call__(self) -> float:
+        """Seconds that were replayed so far."""
         return self._now
 
     def replay(self, benchmark: Any, seconds: Sequence[float]) -> None:
+        """Hand them to pytest-benchmark's fixture, a round each."""
         remaining = iter(seconds)
 
         def wait() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from contextlib import suppress
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,14 +32,41 @@ def device_name(device: str) -> str:
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
 
+@cache
+def devices() -> dict[str, str]:
+    """The name of each available device, by torch's device type."""
+    present = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    return {device: device_name(device) for device in present}
+
+
+_PACKAGES: Final = ("numpy", "triton", "transformers", "tokenizers", "sentence-transformers", "torchao")
+
+_VARIABLES: Final = re.compile(
+    r"(TORCH|PYTORCH_|CUDA_|NCCL_|CUBLAS|OMP_|KMP_|GOMP_|MKL_|ONEDNN_|DNNL_|ATEN_|MALLOC|LD_PRELOAD$|"
+    r"TOKENIZERS_PARALLELISM$|NVIDIA_TF32)"
+)
+_FOLDERS: Final = re.compile(r"(_DIR|_DIRS|_PATH|_HOME|_ROOT|_LOGS|_DEBUG)$")
+"""Variables that say where something lies, which changes no timing."""
+
+
 def versions() -> dict[str, str]:
-    """Versions of the software that can change a timing, by name."""
+    """What of the software can change a timing, by name: versions, and environment variables that are set."""
     found = {"torch": str(torch.__version__)}  # unlike the package's metadata, it names the build
-    found |= {name: version(name) for name in ("transformers", "sentence-transformers")}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
     found["python"] = platform.python_version()
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
-    return found
+    if torch.cuda.is_available():
+        found["driver"] = _driver()
+    variables = {name: value for name, value in os.environ.items() if _VARIABLES.match(name)}
+    return found | {name: value for name, value in variables.items() if not _FOLDERS.search(name)}
+
+
+def _driver() -> str:
+    nvml, _ = _nvml()
+    return "unknown" if nvml is None else str(nvml.nvmlSystemGetDriverVersion())
 
 
 class Machine:

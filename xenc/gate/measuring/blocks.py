@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from ..measure import synchronised_seconds
+from .rounds import synchronised_seconds
 
 Input = TypeVar("Input")
 

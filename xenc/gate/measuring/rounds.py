@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from ..compiling.watch import CompileReport, watch_compiles
+from ...compiling.watch import CompileReport, watch_compiles
 
 Input = TypeVar("Input")
-
-FLAGGED_SPREAD: Final = 0.05
-"""Reports mark a spread above this fraction."""
 
 
 def synchronised_seconds() -> float:
@@ -82,8 +78,3 @@ def time_rounds(
         compiles=watch.report,
         peak_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
     )
-
-
-def relative_spread(values: Sequence[float]) -> float:
-    """Standard deviation / median, as a fraction; 0 for fewer than two values."""
-    return statistics.stdev(values) / statistics.median(values) if len(values) > 1 else 0.0

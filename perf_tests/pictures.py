@@ -1,4 +1,4 @@
-"""The pictures of a run: throughput of each configuration, and latency of requests by their size."""
+"""Pictures of a run: throughput of each configuration, and latency of requests by their size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from .report import Record
+from perf_tests.tables import is_configuration
+from xenc.gate.report import Record
 
 _COMPILED, _EAGER = "#1f6feb", "#9aa4af"
 
@@ -21,7 +22,7 @@ def draw(path: Path, records: Sequence[Record], caption: str) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    workloads = list(dict.fromkeys(r.info["workload"] for r in records if r.is_configuration))
+    workloads = list(dict.fromkeys(r.info["workload"] for r in records if is_configuration(r)))
     if not workloads:
         return False
     groups = [[r for r in records if r.info.get("workload") == name and r.seconds] for name in workloads]
@@ -35,7 +36,7 @@ def draw(path: Path, records: Sequence[Record], caption: str) -> bool:
             [max(rate) - middle for middle, rate in zip(medians, rates, strict=True)],
         ]
         colors = [_COMPILED if record.info.get("graphs") else _EAGER for record in group]
-        axes.barh([record.label for record in group], medians, xerr=whiskers, color=colors, capsize=3)
+        axes.barh([r.info["configuration"] for r in group], medians, xerr=whiskers, color=colors, capsize=3)
         axes.invert_yaxis()
         axes.set_title(f"{name} workload", loc="left", fontsize=10)
         axes.set_xlabel("pairs / s (median; whiskers: slowest and fastest round)", fontsize=8)
@@ -62,7 +63,7 @@ def draw_requests(path: Path, records: Sequence[Record], caption: str) -> bool:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for record in fitted:
-        tokens, info = record.info["round_tokens"], record.info
+        tokens, info = record.info["round_sizes"], record.info
         axes.scatter(tokens, [1000 * second for second in record.seconds], s=6, alpha=0.5, color=_COMPILED)
         ends = [0, max(tokens)]
         line = [1000 * (info["seconds_at_zero"] + info["seconds_per_token"] * end) for end in ends]

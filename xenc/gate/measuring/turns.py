@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from xenc.gate.paired.campaign import end_with_parent, write_result
+from ..paired.campaign import end_with_parent, write_result
 
 
 class Turns:

@@ -1,0 +1,113 @@
+"""What a run consists of: kernels, peak memory, stages, Python functions. Apart from the timed blocks."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ...profiling.kernel_names import Kernels
+from ...profiling.kernels import profile_pass, recording
+from .subject import Subject
+
+EXPLAINED: Final = 8
+"""Rounds, at most, in which the stages are timed."""
+
+_OF_PYTORCH: Final = ("Torch-Compiled Region", "CompiledFunction", "PyTorch Profiler", "ProfilerStep", "##")
+"""How the names of ranges begin that PyTorch itself marks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """What running the counted inputs consists of.
+
+    Attributes:
+        kernels: launches and seconds by name.
+        peak_bytes: the most that was held at once by kernels.
+        stages: seconds of each stage.
+        functions: calls and own seconds of the package's functions, if no kernel ran.
+    """
+
+    kernels: Kernels
+    peak_bytes: int
+    stages: Mapping[str, float]
+    functions: Kernels
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What is exact: kernels and peak memory, or calls of Python functions if no kernel ran."""
+        if not self.kernels:
+            calls = sum(count for count, _ in self.functions.values())
+            return {"python_calls": calls} if calls else {}
+        kernels = sum(count for count, _ in self.kernels.values())
+        return {"kernels": kernels, "peak_bytes": self.peak_bytes}
+
+
+def look_inside(subject: Subject, device: str, folder: Path | None) -> Inside:
+    """Run the counted inputs under profilers.
+
+    Args:
+        subject: warmed up.
+        device: torch's device type.
+        folder: the package's own, whose functions are told apart; None for no functions.
+    """
+    seen = profile_pass(
+        subject.run_counted, device=device, on_device=subject.on_device, needs_kernels=False
+    )  # fmt: skip
+    ranges = subject.stages or (lambda values: _marked(subject, device, values))
+    functions = {} if seen.kernels or folder is None else _functions(subject, folder)
+    return Inside(
+        kernels=seen.kernels,
+        peak_bytes=seen.peak_bytes,
+        stages=ranges(subject.timed(EXPLAINED)),
+        functions=functions,
+    )
+
+
+def _marked(subject: Subject, device: str, values: Iterable[Any]) -> dict[str, float]:
+    """Seconds of the ranges marked with `record_function`, each without the ranges inside it."""
+    with recording(device=device, on_device=subject.on_device) as profiler:
+        for value in values:
+            subject.run(value)
+    found: dict[str, float] = {}
+    _add_own(profiler.profiler.kineto_results.experimental_event_tree(), found)  # type: ignore[union-attr]
+    return found
+
+
+def _add_own(nodes: Iterable[Any], found: dict[str, float]) -> float:
+    """Add each range's own seconds; the seconds of the outermost ranges among the nodes."""
+    whole = 0.0
+    for node in nodes:
+        inner = _add_own(node.children, found)
+        if not _is_range(node):
+            whole += inner
+            continue
+        seconds = node.duration_time_ns / 1e9
+        found[node.name] = found.get(node.name, 0.0) + seconds - inner
+        whole += seconds
+    return whole
+
+
+def _is_range(node: Any) -> bool:
+    from torch._C._profiler import RecordScope, _EventType
+
+    if node.tag != _EventType.TorchOp or node.name.startswith(_OF_PYTORCH):
+        return False
+    return bool(node.extra_fields.scope == RecordScope.USER_SCOPE)
+
+
+def _functions(subject: Subject, folder: Path) -> dict[str, tuple[int, float]]:
+    """Calls and own seconds of the functions of a package, by "package/file:function"."""
+    profiler = cProfile.Profile()
+    profiler.runcall(subject.run_counted)
+    found: dict[str, tuple[int, float]] = {}
+    stats: Any = pstats.Stats(profiler)
+    for (file, _, name), (_, calls, own_s, *_) in stats.stats.items():
+        if Path(file).is_relative_to(folder):
+            label = f"{Path(file).relative_to(folder.parent)}:{name}"
+            calls_before, seconds_before = found.get(label, (0, 0.0))
+            found[label] = calls_before + calls, seconds_before + own_s
+    return found

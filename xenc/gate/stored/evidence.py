@@ -1,0 +1,172 @@
+"""What the stored baselines say of each test, and what a run that is to be stored has measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from ..errors import BaselineError
+from ..exact import changed_facts
+from ..measuring.machine import devices, versions
+from ..record import Record
+from ..verdict import Judgement, Verdict
+from .baseline import Baseline, SchemaError, baseline_path, read_baseline
+from .entry import Samples, entry_of
+from .rule import judge
+
+DEFAULT_MARGINS: Final = {"cpu": 0.15, "cuda": 0.05}
+"""The margin of a new baseline entry, by device: about the drift between sessions on one machine."""
+
+PROTOCOL: Final = ("workload_fingerprint", "model", "dtype")
+"""Keys of a benchmark's `extra_info` whose values must equal the baseline's."""
+
+
+class Stored:
+    """The baselines of the devices of this machine.
+
+    Args:
+        directory: their folder.
+        named: the one to be used for every device; None for each device's own.
+        must_read: whether a damaged one is an error; a run that records may replace it.
+
+    Raises:
+        BaselineError: a baseline that must be read cannot be.
+    """
+
+    def __init__(self, directory: Path, *, named: Path | None, must_read: bool) -> None:
+        self.directory = directory
+        self._must_read = must_read
+        self._unreadable: dict[str, str] = {}
+        self._paths = {
+            device: named or baseline_path(directory, name) for device, name in devices().items()
+        }  # fmt: skip
+        self._baselines = {device: self._read(path, device) for device, path in self._paths.items()}
+
+    def describe(self, device: str) -> str:
+        """Which baseline judges a device, in one line."""
+        baseline = self._baselines.get(device)
+        if baseline is None:
+            return f"no baseline for {device} ({self._paths.get(device, 'no such device')})"
+        sessions = f"{baseline.sessions} session{'s' if baseline.sessions > 1 else ''}"
+        return f"judged by {self._paths[device]}, {sessions} of commit {baseline.commit[:12]}"
+
+    def absent(self, selected: Mapping[str, str], deselected: Mapping[str, str]) -> dict[str, Judgement]:
+        """Verdicts on the tests that the baselines have and the run will not measure, by node id.
+
+        Args:
+            selected: the device of each test that will run, by node id.
+            deselected: the same of those left out by -m, -k or --deselect.
+        """
+        absent = {}
+        for device in set(selected.values()):
+            baseline = self._baselines.get(device)
+            for name in baseline.entries if baseline is not None else ():
+                if name in deselected:
+                    reason = "it is in the baseline, but this run left it out; the gate needs a full run"
+                    absent[name] = Judgement(verdict=Verdict.NOT_MEASURED, reason=reason)
+                elif name not in selected:
+                    reason = "it is in the baseline, but no test has this name; record a new baseline"
+                    absent[name] = Judgement(verdict=Verdict.MISSING, reason=reason)
+        return absent
+
+    def judge(self, record: Record) -> Judgement:
+        """The verdict on a test that ran."""
+        device = record.device
+        baseline, path = self._baselines.get(device), self._paths.get(device)
+        if device in self._unreadable:
+            return Judgement(verdict=Verdict.INCOMPARABLE, reason=self._unreadable[device])
+        if not record.took_time:
+            reason = "a round took no time" if record.seconds else "benchmarks are disabled"
+            said = str(record.info.get("not_measured", reason))
+            return Judgement(verdict=Verdict.NOT_MEASURED, reason=said)
+        if baseline is None:
+            reason = f"this device has no baseline ({path}); record one with --gate-record"
+            return Judgement(verdict=Verdict.NEW, reason=reason)
+        if baseline.device != devices()[device]:
+            reason = (
+                f"baseline {path} was recorded on {baseline.device}, this is {devices()[device]}; "
+                "record a new one"
+            )
+            return Judgement(verdict=Verdict.INCOMPARABLE, reason=reason)
+        samples, entry = _samples(record), baseline.entries.get(record.name)
+        judgement = judge(
+            samples, entry, sessions=baseline.sessions,
+            head_versions=versions(), base_versions=baseline.versions,
+        )  # fmt: skip
+        return judgement if entry is None else _with_exact(judgement, samples.exact, entry.exact)
+
+    def refusal(
+        self, records: Sequence[Record], selected: set[str], deselected: set[str], *, passed: bool
+    ) -> str | None:
+        """Why a run must not be stored (a test failed or one was left out); None if it may be."""
+        measured = {record.name for record in records if record.took_time}
+        if not measured:
+            return "nothing was measured"
+        if not passed:
+            return "a test failed"
+        stored = [self._baselines.get(device) for device in {record.device for record in records}]
+        known = {name for baseline in stored if baseline is not None for name in baseline.entries}
+        left_out = sorted((selected - measured) | (known & deselected))
+        return f"the run left out {', '.join(left_out)}" if left_out else None
+
+    def _read(self, path: Path, device: str) -> Baseline | None:
+        if not path.exists():
+            return None
+        try:
+            return read_baseline(path)
+        except SchemaError as error:
+            self._unreadable[device] = str(error)
+        except BaselineError:
+            if self._must_read:
+                raise
+        return None
+
+
+def measured(records: Sequence[Record], commit: str) -> list[Baseline]:
+    """What a run measured, as a baseline of one session for each device."""
+    return [
+        Baseline(
+            device=devices()[device],
+            versions=versions(),
+            commit=commit,
+            sessions=1,
+            entries={each.name: entry_of(_samples(each)) for each in records if each.device == device},
+        )
+        for device in sorted({record.device for record in records})
+    ]
+
+
+def _with_exact(judgement: Judgement, head: Mapping[str, float], base: Mapping[str, float]) -> Judgement:
+    """Add the exact facts to a judgement of times: a fact that grew makes it REGRESSED."""
+    if judgement.verdict is Verdict.INCOMPARABLE:
+        return judgement
+    found = changed_facts({name: head.get(name) for name in base}, base)
+    judgement = replace(judgement, changed=found.better)
+    if found.worse:
+        reason = "; ".join([*found.worse, judgement.reason])
+        return replace(judgement, verdict=Verdict.REGRESSED, reason=reason, exact=found.worse)
+    if found.unmeasured:
+        reason = "in the baseline, but not measured by this run: " + ", ".join(found.unmeasured)
+        return replace(judgement, verdict=Verdict.NOT_MEASURED, reason=reason)
+    return judgement
+
+
+def _samples(record: Record) -> Samples:
+    info = record.info
+    reference = tuple(info.get("reference_seconds", ()))
+    paired = len(reference) == len(record.seconds) and all(second > 0 for second in reference)
+    exact = {
+        name: value
+        for name, value in info.get("exact", {}).items()
+        if type(value) in (int, float) and value >= 0
+    }
+    return Samples(
+        seconds=record.seconds,
+        protocol={name: str(info[name]) for name in PROTOCOL if name in info},
+        margin=float(info.get("margin", DEFAULT_MARGINS[record.device])),
+        reference=str(info.get("reference", "the reference")) if reference and paired else None,
+        reference_seconds=reference if paired else (),
+        exact=exact,
+    )
