@@ -91,14 +91,14 @@ def revisions(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def measured(revisions, monkeypatch, tmp_path):
+def measured(revisions, monkeypatch):
     """Runs one process; by configuration, facts of head and base, those that differ, and the judgement."""
 
     def run(fault, names=PLAIN):
         request = paired_request("cpu", names=names)
         faults = () if fault is None else ("--fault", fault)
         *command, process = request.command
-        monkeypatch.chdir(tmp_path)  # a process finds its suite from anywhere
+        monkeypatch.chdir(REPOSITORY)
         with Campaign((*command, *faults, process), timeout_s=600, lock=None) as campaign:
             result = measure_process(campaign, request, *revisions, number=0)
         judged = judge_campaign([result], request.rules).configurations
