@@ -15,7 +15,7 @@ from torch.profiler import record_function
 from xenc.gate.fixture import folder_of
 from xenc.gate.measuring import explain
 from xenc.gate.measuring.explain import look_inside
-from xenc.gate.measuring.process import without_revision
+from xenc.gate.measuring.sides import without_revision
 from xenc.gate.measuring.subject import Subject
 
 

@@ -23,11 +23,12 @@ from .paired.evidence import Paired
 from .paired.session import PairedRequest
 from .publish import publish
 from .record import Record
-from .report import tables_of, verdict_table
 from .session import GateSession
 from .stored.checkout import clean_commit, commit_of
 from .stored.evidence import Stored
 from .stored.record import store_run
+from .terminal import say, show
+from .unmeasured import Unmeasured
 from .verdict import Judgement, Verdict
 
 __all__ = ["gate"]
@@ -161,19 +162,7 @@ class GatePlugin:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the tables and the gate's summary."""
-        session = self.session
-        if session.judging:
-            shown = [chapter.text for chapter in session.chapters]
-            shown = shown or [verdict_table(session.judged) or "no benchmark was judged"]
-            _print_table(terminalreporter, "gate", "\n".join(shown))
-            terminalreporter.write_line(session.summary())
-        else:
-            for title, table in tables_of(session.records).items():
-                _print_table(terminalreporter, title, table)
-            if session.failures:
-                terminalreporter.write_line("; ".join(session.failures))
-        for line in session.messages:
-            terminalreporter.write_line(line)
+        show(self.session, terminalreporter)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -259,44 +248,3 @@ class GatePlugin:
             judgement = Judgement(verdict=Verdict.NOT_MEASURED, reason=str(skipped) or "skipped")
             self.session.judged[item.nodeid] = judgement
             raise pytest.fail.Exception(f"{judgement.verdict}: {judgement.reason}", pytrace=False) from None
-
-
-class Unmeasured(pytest.Item):
-    """A test that fails, in place of a benchmark that should be measured and is not."""
-
-    judgement: Judgement
-    gate: GateSession
-
-    @classmethod
-    def of(cls, session: pytest.Session, name: str, judgement: Judgement, gate: GateSession) -> Unmeasured:
-        """An item with the node id of the missing benchmark."""
-        item: Unmeasured = cls.from_parent(session, name=name.rpartition("::")[2] or name, nodeid=name)
-        item.judgement, item.gate = judgement, gate
-        return item
-
-    def runtest(self) -> None:
-        """Fail, with the verdict."""
-        self.gate.judged[self.nodeid] = self.judgement
-        pytest.fail(f"{self.judgement.verdict}: {self.judgement.reason}", pytrace=False)
-
-    def reportinfo(self) -> tuple[Path, None, str]:
-        """The place of this item in pytest's reports."""
-        return Path(self.nodeid.partition("::")[0]), None, self.name
-
-
-def say(config: pytest.Config, line: str) -> None:
-    """Print a line at once, while pytest captures output."""
-    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
-    capture: Any = config.pluginmanager.get_plugin("capturemanager")
-    if terminal is None:
-        return
-    if capture is None:
-        terminal.write_line(line)
-        return
-    with capture.global_and_fixture_disabled():
-        terminal.write_line(line)
-
-
-def _print_table(terminalreporter: Any, title: str, table: str) -> None:
-    terminalreporter.write_sep("=", title)
-    terminalreporter.write_line(table)

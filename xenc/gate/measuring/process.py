@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -19,16 +17,14 @@ import pytest
 import torch
 
 from ...compiling.watch import watch_compiles
-from ...profiling.kernel_names import added
 from ...profiling.kernels import name_compiled_kernels
 from ..errors import RevisionError, SubjectError
 from ..fixture import Gate
 from ..paired.campaign import write_result
 from ..paired.revision import import_package
 from .arms import Arm
-from .blocks import Block, run_blocks
-from .explain import look_inside
 from .machine import Machine
+from .sides import measure
 from .subject import Subject
 from .turns import Turns
 
@@ -96,7 +92,7 @@ class MeasuringProcess:
             )
             self._end(None)
         if not self._asked["only_warm_up"]:
-            self._found[pyfuncitem.nodeid] = self._measure(arms, self._asked, self._machine)
+            self._found[pyfuncitem.nodeid] = measure(arms, self._asked, self._machine)
         return True
 
     @pytest.hookimpl(tryfirst=True)
@@ -166,67 +162,11 @@ class MeasuringProcess:
     def _turn(self, name: str, arms: Mapping[str, Arm], turn: Mapping[str, Any]) -> dict[str, Any]:
         """What a process finds in one of its turns, on a machine that is observed from then on."""
         machine = Machine(self._asked["device"])
-        found = self._measure(arms, turn, machine)
+        found = measure(arms, turn, machine)
         return {"machine": self._facts(machine), "configurations": {name: found}}
 
     def _facts(self, machine: Machine) -> dict[str, Any]:
         return machine.facts() | self._gate.remarks
-
-    def _measure(
-        self, arms: Mapping[str, Arm], asked: Mapping[str, Any], machine: Machine
-    ) -> dict[str, Any]:  # fmt: skip
-        """One test's blocks, exact facts of each arm and, if asked for, where the time goes."""
-        subject = arms["head"].subject
-        inputs = subject.timed(asked.get("palindromes"))
-        for arm in arms.values():
-            with arm.watched():
-                arm.run(inputs[0])
-        arms["head"].extra = None
-        if asked["head_slower"]:
-            arms["head"].extra = arms["head"].work(asked["head_slower"], inputs[0])
-
-        def blocks_of(runs: Mapping[str, Callable[[Any], float]]) -> list[Block]:
-            return run_blocks(
-                runs, inputs,
-                throttled=machine.throttled,
-                around=lambda arm, _: arms["same" if arm == "slowed" else arm].watched(),
-            )  # fmt: skip
-
-        blocks = blocks_of({name: arm.run for name, arm in arms.items()})
-        if "same" in arms:  # apart: next to its own copy an arm finds the caches warm
-            same = arms["same"]
-            seeded = blocks_of({
-                "same": same.run, "slowed": same.slowed(same.work(asked["slowed"], inputs[0])),
-            })  # fmt: skip
-            blocks += [replace(block, palindrome=len(inputs) + block.palindrome) for block in seeded]
-        sides = {name: arms[name] for name in ("base", "head")}
-        found: dict[str, Any] = {
-            "blocks": [block.as_json() for block in blocks],
-            "facts": {name: arm.counts | arm.subject.own_facts() for name, arm in sides.items()},
-            "findings": {name: arm.findings for name, arm in sides.items()},
-        }
-        return found | (self._explained(sides, found["facts"]) if asked["explain"] else {})
-
-    def _explained(
-        self, sides: Mapping[str, Arm], facts: Mapping[str, dict[str, Any]]
-    ) -> dict[str, Any]:  # fmt: skip
-        """Where the time of each arm goes; adds what was counted to its facts."""
-        found: dict[str, dict[str, Any]] = {"kernels": {}, "stages": {}, "functions": {}}
-        package = self._asked["package"]
-        for name, arm in sides.items():
-            seen = look_inside(arm.subject, self._asked["device"], Path(self._asked[name], package))
-            found["kernels"][name] = added(
-                (without_revision(kernel, package), *counted) for kernel, counted in seen.kernels.items()
-            )
-            found["functions"][name] = dict(seen.functions)
-            found["stages"][name] = dict(seen.stages)
-            facts[name].update(seen.facts)
-        return found
-
-
-def without_revision(kernel: str, package: str) -> str:
-    """The name of a kernel as the package itself gives it, not the copy of one revision."""
-    return re.sub(rf"\b{re.escape(package)}_(base|head|same)(?=_|\b)", package, kernel)
 
 
 def stay_on_one_core() -> None:
