@@ -251,3 +251,27 @@ def test_a_run_that_fails_or_leaves_something_out_never_becomes_the_baseline(
     assert status == 1
     assert f"baseline NOT recorded: {why}" in output
     assert recorded.read_text() == before
+
+
+def test_an_expected_failure_a_file_that_is_not_read_and_single_tests_never_become_the_baseline(
+    recorded, run_gate, suite, pytester, commit
+):
+    before, test = recorded.read_text(), pytester.path / "test_timed.py"
+    suite(recompiles=1)
+    test.write_text(test.read_text().replace("@pytest.mark.cpu", "@pytest.mark.xfail\n@pytest.mark.cpu"))
+    commit()
+    status, output, _ = run_gate("--gate-record")
+    assert status == 1
+    assert "broke a law that no baseline may hold" in output
+    suite()
+    other = pytester.path / "test_other.py"
+    other.write_text(test.read_text())
+    commit()
+    for arguments, exit_status, said in (
+        (("test_other.py", "--gate-record"), 1, "the run left out test_timed.py::test_sum[first]"),
+        (("test_timed.py::test_sum[first]", "--gate-record"), 4, "give files or folders, not single tests"),
+    ):
+        status, output, _ = run_gate(*arguments)
+        assert status == exit_status
+        assert said in output
+    assert recorded.read_text() == before

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from ..compiling.watch import watch_compiles
 from .errors import SubjectError
@@ -38,6 +39,7 @@ class Gate:
         arm: "" without `--against`, else "base", "head" or "same" (the base once more).
         explains: whether this run also counts kernels and facts, which takes time.
         remarks: what the report is to say beside the facts of the machine, by name.
+        modes: PyTorch's modes when `measure` was called.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Gate:
         self.arm = ""
         self.explains = True
         self.remarks: dict[str, str] = {}
+        self.modes: tuple[bool, ...] = ()
 
     @property
     def package(self) -> ModuleType:
@@ -68,7 +71,13 @@ class Gate:
         Raises:
             SubjectError: it cannot be measured; the message says why.
         """
+        self.modes = modes(self.device)
         self._measured(Subject(run=run, inputs=inputs, **known))
+
+
+def modes(device: str) -> tuple[bool, ...]:
+    """Whether gradients, inference mode and autocast are on."""
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled(device)
 
 
 @pytest.fixture
@@ -90,6 +99,7 @@ def measures_at_once(
 
     def measured(subject: Subject) -> None:
         subject.warm_up()
+        subject.check(subject.run(subject.inputs[0]))
         warmup = making.report
         timing = time_rounds(benchmark, subject.run, subject.timed())
         facts = subject.own_facts()
@@ -121,6 +131,11 @@ def package_named(name: str) -> Callable[[], ModuleType]:
                 "gate.package needs the name of your package: write gate_package = NAME into pytest's "
                 "settings (pytest.ini, or [tool.pytest.ini_options] of pyproject.toml)."
             )
-        return importlib.import_module(name)
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not name.startswith(str(error.name)):
+                raise
+            raise SubjectError(f"gate_package = {name}: there is no such package: {error}.") from error
 
     return package

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from .errors import BaselineError, GateError, UnpairableError
+from .errors import BaselineError, GateError, SubjectError, UnpairableError
 from .exact import broken_laws
 from .fixture import GATE, Gate, gate, measures_at_once, package_named
 from .marks import MARKERS, device_of, is_benchmark, leave_out, rule_of, uses_gate
-from .measuring.process import MeasuringProcess, command_of
+from .measuring.process import MeasuringProcess, command_of, ignore_unused
 from .measuring.replayed_clock import ReplayedClock
 from .measuring.rounds import synchronised_seconds
 from .options import Options, add_options, options_of
@@ -54,8 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
     options = options_of(config)
     try:
         named = Path(options.compare) if isinstance(options.compare, str) else None
-        stored = Stored(options.baselines, named=named, must_read=options.compare is not None)
+        stored = Stored(
+            options.baselines, named=named, must_read=options.compare is not None, root=config.rootpath
+        )
         session = GateSession(stored=stored, judging=options.compare is not None)
+        if options.storing and any("::" in each for each in config.args):
+            raise pytest.UsageError("a baseline holds every test: give files or folders, not single tests.")
         if options.storing:
             session.commit = clean_commit(config.rootpath)
     except BaselineError as error:
@@ -63,9 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     plugin = GatePlugin(config, options, session)
     if options.against is not None:
         config.option.benchmark_quiet = True  # pytest-benchmark's table would show the head alone
-        config.addinivalue_line(
-            "filterwarnings", "ignore:Benchmark fixture was not used"
-        )  # the verdict says it
+        ignore_unused(config)
     config.pluginmanager.register(plugin, GATE)
 
 
@@ -96,6 +98,8 @@ class GatePlugin:
 
     def gate_for(self, item: pytest.Item, benchmark: Any, open_while_testing: ExitStack) -> Gate:
         """The `gate` fixture of a test."""
+        if not uses_gate(item):
+            raise SubjectError(f"{item.nodeid} asks for gate while it runs: make it a parameter of the test.")
         device, package = device_of(item), self._config.getini("gate_package")
         measured = measures_at_once(benchmark, device, package, open_while_testing)
         return Gate(device, package_named(package), measured)

@@ -40,6 +40,7 @@ class Arm:
         self.findings = ""
         self.extra: ExtraWork | None = None
         self._note(warmup, WARMUP_FACTS[1:])
+        self._checked = False
 
     def run(self, value: Any) -> float:
         """Run once; the seconds that the device worked.
@@ -98,7 +99,10 @@ class Arm:
     def _run(self, value: Any) -> None:
         if self.extra is not None:
             (self.subject.load or (lambda job: job()))(self.extra)
-        self.subject.run(value)
+        output = self.subject.run(value)
+        if not self._checked:
+            self.subject.check(output)
+            self._checked = True
 
     def _note(self, report: CompileReport, names: Sequence[str] | None = None) -> None:
         counts = compile_counts(report)

@@ -19,7 +19,7 @@ import torch
 from ...compiling.watch import watch_compiles
 from ...profiling.kernels import name_compiled_kernels
 from ..errors import RevisionError, SubjectError
-from ..fixture import Gate
+from ..fixture import Gate, modes
 from ..paired.campaign import write_result
 from ..paired.revision import import_package
 from .arms import Arm
@@ -32,9 +32,15 @@ _OF_THE_PARENT: Final[Mapping[str, object]] = {
     "xmlpath": None, "basetemp": None, "usepdb": False, "trace": False, "lf": False, "failedfirst": False,
     "benchmark_save": None, "benchmark_autosave": False, "benchmark_json": None, "benchmark_histogram": None,
     "benchmark_compare": [], "benchmark_compare_fail": None, "benchmark_disable": False,
-    "benchmark_skip": False,
+    "benchmark_skip": False, "log_file": None,
 }  # fmt: skip
 """Options that only the pytest that started this one obeys."""
+
+
+def ignore_unused(config: pytest.Config) -> None:
+    """Ignore a warning of pytest-benchmark's: with --against its fixture is not what measures."""
+    given = config.known_args_namespace  # where pytest looks for -W, which counts more than its settings
+    given.pythonwarnings = [*(given.pythonwarnings or []), "ignore:Benchmark fixture was not used"]
 
 
 class MeasuringProcess:
@@ -57,16 +63,27 @@ class MeasuringProcess:
         for name, value in _OF_THE_PARENT.items():
             if hasattr(config.option, name):
                 setattr(config.option, name, value)
+        ignore_unused(config)
         self._packages: dict[str, ModuleType] = {}
         self._machine: Machine | None = None
-        self._gate = Gate(self._asked["device"], lambda: self._packages[self._gate.arm], self._take)
-        self._gate.explains = self._asked["explain"]
+        self._remarks: dict[str, str] = {}
         self._taken: Subject | None = None
         self._found: dict[str, Any] = {}
 
     def gate_for(self, *_: object) -> Gate:
-        """The fixture of a test."""
-        return self._gate
+        """What fixtures of a test get; the test itself gets one for each revision."""
+
+        def outside(*_: object) -> Any:
+            raise SubjectError(
+                "gate was used by a fixture: use it in the test itself, which runs once for each revision."
+            )
+
+        return Gate(self._asked["device"], outside, outside)
+
+    def _gate_of(self, arm: str) -> Gate:
+        gate = Gate(self._asked["device"], lambda: self._packages[arm], self._take)
+        gate.arm, gate.explains, gate.remarks = arm, self._asked["explain"], self._remarks
+        return gate
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -139,25 +156,45 @@ class MeasuringProcess:
         for name in (*turns, "same") if controls else turns:
             try:
                 arms[name] = self._arm(name, item)
-            except Exception as error:
+            except SubjectError:  # the test's own fault, in every revision
+                raise
+            except (Exception, pytest.skip.Exception) as error:
                 if name == "head":
                     raise
                 what = f"{type(error).__name__}: {error}"
                 raise RevisionError(f"the base revision cannot run {item.name}: {what}") from error
+        if len({arm.subject.fingerprint for arm in arms.values()}) > 1:
+            raise RevisionError(f"the inputs of {item.name} are not the same in both revisions")
         return arms
 
     def _arm(self, name: str, item: pytest.Function) -> Arm:
-        self._gate.arm, self._taken = name, None
+        gate, self._taken = self._gate_of(name), None
         arguments = {each: item.funcargs[each] for each in item._fixtureinfo.argnames}
         with watch_compiles() as watch:
-            item.obj(**arguments)
-            if self._taken is None:
-                raise SubjectError(f"{item.nodeid} never called gate.measure.")
+            item.obj(**{**arguments, "gate": gate} if "gate" in arguments else arguments)
+            self._check(item, gate)
+            assert self._taken is not None
             self._taken.warm_up()
         arm = Arm(self._taken, self._asked["device"], watch.report)
         with arm.watched():  # after the warm-up nothing may compile
             arm.run(self._taken.inputs[0])
         return arm
+
+    def _check(self, item: pytest.Item, gate: Gate) -> None:
+        """That a test handed over something that can be run later, and made of this revision."""
+        package = self._asked["package"]
+        if self._taken is None:
+            raise SubjectError(f"{item.nodeid} never called gate.measure.")
+        if gate.modes != modes(gate.device):
+            raise SubjectError(
+                f"{item.nodeid} called gate.measure within a block such as torch.inference_mode(), which has "
+                "ended before anything is timed: enter it in what is measured."
+            )
+        if package in sys.modules and package != __name__.partition(".")[0]:
+            raise SubjectError(
+                f"{package} was imported by name, by {item.nodeid}, a conftest or the package itself: both "
+                "revisions would run that copy. Take it from gate.package."
+            )
 
     def _turn(self, name: str, arms: Mapping[str, Arm], turn: Mapping[str, Any]) -> dict[str, Any]:
         """What a process finds in one of its turns, on a machine that is observed from then on."""
@@ -166,7 +203,7 @@ class MeasuringProcess:
         return {"machine": self._facts(machine), "configurations": {name: found}}
 
     def _facts(self, machine: Machine) -> dict[str, Any]:
-        return machine.facts() | self._gate.remarks
+        return machine.facts() | self._remarks
 
 
 def stay_on_one_core() -> None:

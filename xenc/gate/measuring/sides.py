@@ -23,13 +23,13 @@ def measure(arms: Mapping[str, Arm], asked: Mapping[str, Any], machine: Machine)
         asked: see `paired.session.process_request`.
         machine: asked for throttling after each block.
     """
-    inputs = arms["head"].subject.timed(asked.get("palindromes"))
-    for arm in arms.values():
+    inputs = {name: arm.subject.timed(asked.get("palindromes")) for name, arm in arms.items()}
+    for name, arm in arms.items():
         with arm.watched():
-            arm.run(inputs[0])
+            arm.run(inputs[name][0])
     arms["head"].extra = None
     if asked["head_slower"]:
-        arms["head"].extra = arms["head"].work(asked["head_slower"], inputs[0])
+        arms["head"].extra = arms["head"].work(asked["head_slower"], inputs["head"][0])
     sides = {name: arms[name] for name in ("base", "head")}
     found: dict[str, Any] = {
         "blocks": [block.as_json() for block in _blocks(arms, inputs, asked["slowed"], machine)],
@@ -39,10 +39,16 @@ def measure(arms: Mapping[str, Arm], asked: Mapping[str, Any], machine: Machine)
     return found | (_explained(sides, asked, found["facts"]) if asked["explain"] else {})
 
 
-def _blocks(arms: Mapping[str, Arm], inputs: list[Any], slowed: float, machine: Machine) -> list[Block]:
+def _blocks(
+    arms: Mapping[str, Arm], inputs: Mapping[str, list[Any]], slowed: float, machine: Machine
+) -> list[Block]:
+    """Every arm runs inputs of its own, which its revision may have made."""
+    rounds = range(len(inputs["head"]))
+
     def blocks_of(runs: Mapping[str, Callable[[Any], float]]) -> list[Block]:
+        own = {arm: inputs["same" if arm == "slowed" else arm] for arm in runs}
         return run_blocks(
-            runs, inputs,
+            {arm: _of_round(run, own[arm]) for arm, run in runs.items()}, rounds,
             throttled=machine.throttled,
             around=lambda arm, _: arms["same" if arm == "slowed" else arm].watched(),
         )  # fmt: skip
@@ -51,8 +57,12 @@ def _blocks(arms: Mapping[str, Arm], inputs: list[Any], slowed: float, machine: 
     if "same" not in arms:
         return blocks
     same = arms["same"]  # slowed apart: next to its own copy an arm finds the caches warm
-    seeded = blocks_of({"same": same.run, "slowed": same.slowed(same.work(slowed, inputs[0]))})
-    return blocks + [replace(block, palindrome=len(inputs) + block.palindrome) for block in seeded]
+    seeded = blocks_of({"same": same.run, "slowed": same.slowed(same.work(slowed, inputs["same"][0]))})
+    return blocks + [replace(block, palindrome=len(rounds) + block.palindrome) for block in seeded]
+
+
+def _of_round(run: Callable[[Any], float], inputs: list[Any]) -> Callable[[int], float]:
+    return lambda number: run(inputs[number])
 
 
 def _explained(

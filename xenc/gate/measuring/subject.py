@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,18 +90,43 @@ class Subject:
             for value in self.inputs:
                 self.run(value)
 
+    def check(self, output: Any) -> None:
+        """Refuse what has not run yet.
+
+        Raises:
+            SubjectError: the output is a coroutine or a generator.
+        """
+        if inspect.isawaitable(output) or inspect.isgenerator(output) or inspect.isasyncgen(output):
+            raise SubjectError(
+                f"run returned a {type(output).__name__}, so nothing has run yet: await or exhaust it in run."
+            )
+
     def run_counted(self) -> None:
         """Run once on each input that facts are counted on."""
         for value in self.counted:
             self.run(value)
 
     def own_facts(self) -> dict[str, float | None]:
-        """The test's own facts, and the output error if there is an oracle."""
-        facts = dict(self.facts()) if self.facts is not None else {}
+        """The test's own facts, and the output error if there is an oracle.
+
+        Raises:
+            SubjectError: a fact is no number.
+        """
+        facts = {name: _number(name, value) for name, value in (self.facts() if self.facts else {}).items()}
         if self.oracle is not None:
             errors = [output_error(self.run(value), self.oracle(value)) for value in self.counted]
             facts |= {"output_error": _largest(errors), "output_tolerance": self.tolerance}
         return facts
+
+
+def _number(name: str, value: Any) -> float | None:
+    """A fact as a number of Python's; None if it was not measured."""
+    if value is None:
+        return None
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if isinstance(plain, bool) or not isinstance(plain, (int, float)):
+        raise SubjectError(f"facts: {name}={value!r} is no number: give an int, a float, or None.")
+    return plain
 
 
 def _described(leaf: Any) -> object:

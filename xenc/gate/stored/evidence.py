@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import BaselineError
-from ..exact import changed_facts
+from ..exact import broken_laws, changed_facts
 from ..measuring.machine import devices, versions
 from ..record import Record
 from ..verdict import Judgement, Verdict
@@ -30,13 +30,14 @@ class Stored:
         directory: their folder.
         named: the one to be used for every device; None for each device's own.
         must_read: whether a damaged one is an error; a run that records may replace it.
+        root: the folder that node ids start from.
 
     Raises:
         BaselineError: a baseline that must be read cannot be.
     """
 
-    def __init__(self, directory: Path, *, named: Path | None, must_read: bool) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, *, named: Path | None, must_read: bool, root: Path) -> None:
+        self.directory, self.root = directory, root
         self._must_read = must_read
         self._unreadable: dict[str, str] = {}
         self._paths = {
@@ -106,10 +107,18 @@ class Stored:
             return "nothing was measured"
         if not passed:
             return "a test failed"
+        broken = [record.name for record in records if broken_laws(record.info)]
+        if broken:
+            return f"{', '.join(broken)} broke a law that no baseline may hold"
         stored = [self._baselines.get(device) for device in {record.device for record in records}]
         known = {name for baseline in stored if baseline is not None for name in baseline.entries}
-        left_out = sorted((selected - measured) | (known & deselected))
+        collected = {name.partition("::")[0] for name in selected | deselected}
+        unread = {name for name in known if name.partition("::")[0] not in collected and self._has_file(name)}
+        left_out = sorted((selected - measured) | (known & deselected) | unread)
         return f"the run left out {', '.join(left_out)}" if left_out else None
+
+    def _has_file(self, name: str) -> bool:
+        return (self.root / name.partition("::")[0]).is_file()
 
     def _read(self, path: Path, device: str) -> Baseline | None:
         if not path.exists():
