@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from perf_tests import models, workloads
 from perf_tests.workloads import Workload
-from xenc.gate.marks import RULES
+from xenc.gate.marks import DEVICES, RULES
 from xenc.gate.measuring.process import command_of
 from xenc.gate.paired.session import PairedRequest
 
@@ -82,7 +82,7 @@ CHECKPOINTS: Final[Mapping[str, Callable[[], Path]]] = MappingProxyType({
     "cpu": models.minilm_two_layers, "cuda": models.xlm_roberta_base,
 })  # fmt: skip
 
-MARKERS: Final = MappingProxyType({"cpu": "cpu", "cuda": "gpu"})
+MARKERS: Final = MappingProxyType({device: marker for marker, device in DEVICES.items()})
 
 
 def node_of(device: str, name: str) -> str:

@@ -102,9 +102,9 @@ def ready_model(request: pytest.FixtureRequest) -> Callable[[Gate, PairedConfigu
                 gate.package, configuration, gate.device, named_kernels=gate.explains,
                 weights=None if first is None else first.model.model,
             )  # fmt: skip
-            shared = first is None or models[key].shares_weights
             if gate.arm == "head":
                 inject(request.config.getoption("--fault"), models[key].model)
+            shared = all(model.shares_weights for model in list(models.values())[1:])
             gate.remarks["weights"] = "shared" if shared else "NOT shared: the revisions' differ"
         return models[key]
 

@@ -14,7 +14,7 @@ from torch.profiler import record_function
 
 from xenc.gate.fixture import folder_of
 from xenc.gate.measuring import explain
-from xenc.gate.measuring.explain import look_inside
+from xenc.gate.measuring.explain import look_inside, stages_of
 from xenc.gate.measuring.sides import without_revision
 from xenc.gate.measuring.subject import Subject
 
@@ -149,7 +149,7 @@ def test_with_kernels_these_are_counted_instead_and_without_a_package_nothing_is
 def test_stages_of_the_tests_own_are_asked_for_instead():
     asked = []
     own = subject(work, [1, 2], rounds=20, stages=lambda values: asked.append(values) or {"all": 1.0})
-    assert look_inside(own, "cpu", None).stages == {"all": 1.0}
+    assert stages_of(own, "cpu") == {"all": 1.0}
     assert asked == [[1, 2] * 4]
 
 

@@ -83,6 +83,12 @@ def test_only_the_head_can(gate):
     gate.measure(lambda _: sum(range(1000)), [1])
 """
 
+COUNTING = """
+def test_only_the_head_can(gate):
+    facts = lambda: {"arguments": gate.package.new.__code__.co_argcount}
+    gate.measure(lambda _: sum(range(1000)), [1], facts=facts)
+"""
+
 
 @pytest.fixture
 def process(tmp_path):
@@ -145,6 +151,12 @@ def test_what_would_measure_something_else_or_nothing_is_refused_and_the_base_no
         assert f"FAILED test_it.py::{name}" in output or f"ERROR test_it.py::{name}" in output, name
         assert said in output, name
     assert "the base revision cannot run" not in output
+
+
+def test_facts_that_the_base_lacks_cannot_be_paired(process):
+    result, output = process(COUNTING, "test_only_the_head_can")
+    assert result is not None, output
+    assert "the base revision has no facts: AttributeError" in result["unmeasurable"]
 
 
 def test_a_test_that_skips_itself_for_the_base_cannot_be_paired_and_the_reason_is_kept(process):

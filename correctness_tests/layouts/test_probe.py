@@ -14,6 +14,7 @@ from correctness_tests import architectures, checkpoints, oracle
 from correctness_tests.checkpoints import PAIRS
 from correctness_tests.scoring import assert_close, logits, on_cpu
 from xenc import Execution, ExecutionError, ModelError
+from xenc.models.families import reads_tokens_alone
 
 EAGER = Execution(compile_mode=None)
 SENT_ON = "sentence-transformers' own predict scores"
@@ -205,6 +206,22 @@ def test_a_layer_of_pytorchs_that_reads_its_neighbours_makes_a_class_one_that_is
     assert np.abs(expected - before).max() > 1e-2
     np.testing.assert_array_equal(logits(model, PAIRS), expected)
     assert model.execution.layout == "padded"
+
+
+NUMBERS = torch.nn.Parameter(torch.ones(8))
+
+
+@pytest.mark.parametrize(
+    ("module", "alone"),
+    [
+        (torch.nn.LayerNorm(8), True), (torch.nn.RMSNorm(8), True), (torch.nn.LayerNorm((4, 8)), False),
+        (torch.ao.nn.quantized.LayerNorm(8, NUMBERS, NUMBERS, 1.0, 0), False),
+        (torch.nn.Softmax(dim=-1), False), (torch.nn.Sequential(), True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_norm_over_one_token_is_trusted_and_neither_one_over_several_nor_a_quantised_one(module, alone):
+    assert reads_tokens_alone(module, ("somebody.",)) is alone
 
 
 def test_layers_of_pytorchs_that_read_one_token_change_no_layout(one_layer):

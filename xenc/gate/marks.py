@@ -22,7 +22,8 @@ RULES: Final = {
 }
 """The rule of a test without a marker `gate`, by torch's device type."""
 
-_DEVICES: Final = {"cpu": "cpu", "gpu": "cuda"}
+DEVICES: Final = {"cpu": "cpu", "gpu": "cuda"}
+"""Torch's device type of each marker."""
 
 
 def is_benchmark(item: pytest.Item) -> bool:
@@ -37,7 +38,7 @@ def uses_gate(item: pytest.Item) -> bool:
 
 def device_of(item: pytest.Item) -> str:
     """Torch's device type of a test's marker; "cpu" without one."""
-    return next((device for marker, device in _DEVICES.items() if item.get_closest_marker(marker)), "cpu")
+    return next((device for marker, device in DEVICES.items() if item.get_closest_marker(marker)), "cpu")
 
 
 def rule_of(item: pytest.Item) -> Rule:

@@ -89,6 +89,7 @@ class GatePlugin:
             session.paired = Paired(
                 ref=options.against, repository=config.rootpath, baselines=options.baselines,
                 request=self._request, say=partial(say, config), report=options.report, faults=self.faults,
+                messages=session.messages, failures=session.failures,
             )  # fmt: skip
 
     @property
@@ -179,9 +180,6 @@ class GatePlugin:
                 session_file=self._options.session_file,
                 commit_now=commit_of(self._config.rootpath),
             )
-        if self.session.paired is not None:
-            self.session.messages += self.session.paired.messages
-            self.session.failures += self.session.paired.failures
         publish(self.session, self._options.report, os.environ.get("GITHUB_STEP_SUMMARY"))
         if self.session.judging:
             done = self.session.green

@@ -7,6 +7,7 @@ from pathlib import Path
 from .measuring.machine import devices, versions
 from .report import PICTURES, verdict_table, write_report
 from .session import GateSession
+from .whole_file import unwritten
 
 
 def publish(gate: GateSession, report_dir: Path | None, summary: str | None) -> None:
@@ -27,11 +28,6 @@ def publish(gate: GateSession, report_dir: Path | None, summary: str | None) -> 
                 write(gate, Path(path))
             except OSError as error:
                 gate.failures.append(unwritten(what, error))
-
-
-def unwritten(what: str, error: OSError) -> str:
-    """The reason why the gate is not green when a file cannot be written."""
-    return f"{what} cannot be written ({error}): free some disk space, or choose another path"
 
 
 def _write_report(gate: GateSession, folder: Path) -> None:

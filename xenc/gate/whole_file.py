@@ -1,4 +1,4 @@
-"""Writes a file atomically."""
+"""Writes a file atomically, or says why a file cannot be written."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def unwritten(what: str, error: OSError) -> str:
+    """The reason why the gate is not green when a file cannot be written."""
+    return f"{what} cannot be written ({error}): free some disk space, or choose another path"

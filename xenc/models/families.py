@@ -125,8 +125,9 @@ def reads_tokens_alone(module: nn.Module, files: tuple[str, ...]) -> bool:
     Others may read a whole batch at once: a BatchNorm, a Softmax over rows, a TransformerEncoderLayer, layers
     of another architecture, PyTorch's own quantised layers.
     """
-    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and type(module).__module__.startswith("torch."):
-        return len(module.normalized_shape) == 1
+    if type(module) in (nn.LayerNorm, nn.RMSNorm):
+        shape: Any = module.normalized_shape
+        return len(shape) == 1
     return type(module) in _ALONE or type(module).__module__.startswith(files)
 
 

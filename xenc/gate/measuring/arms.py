@@ -15,8 +15,8 @@ from ..exact import compile_counts
 from .extra_work import ExtraWork
 from .subject import Subject
 
-WARMUP_FACTS: Final = ("graphs", "graph_breaks", "cudagraph_skips", "eager_fallbacks")
-"""What counts in the warm-up already; anything that compiles there is no recompile."""
+WARMUP_FACTS: Final = ("graph_breaks", "cudagraph_skips", "eager_fallbacks")
+"""What counts in the warm-up already, beside graphs; anything that compiles there is no recompile."""
 
 
 class Arm:
@@ -28,8 +28,8 @@ class Arm:
         warmup: what compiled while the subject was made and warmed up.
 
     Attributes:
-        counts: compilations, graph breaks and eager fallbacks in timed blocks; of WARMUP_FACTS also those in
-            the warm-up.
+        counts: compilations, graph breaks and eager fallbacks in timed blocks; of graphs those of the
+            warm-up, of WARMUP_FACTS both.
         findings: the same in words.
         extra: work that each run does besides, on purpose.
     """
@@ -39,7 +39,7 @@ class Arm:
         self.counts: dict[str, int] = {"graphs": warmup.graphs}
         self.findings = ""
         self.extra: ExtraWork | None = None
-        self._note(warmup, WARMUP_FACTS[1:])
+        self._note(warmup, WARMUP_FACTS)
         self._checked = False
 
     def run(self, value: Any) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ...profiling.kernel_names import Kernels
+from ...profiling.kernel_names import Kernels, added
 from ...profiling.kernels import profile_pass, recording
 from .subject import Subject
 
@@ -27,23 +27,20 @@ class Inside:
     Attributes:
         kernels: launches and seconds by name.
         peak_bytes: the most that was held at once by kernels.
-        stages: seconds of each stage.
         functions: calls and own seconds of the package's functions, if no kernel ran.
     """
 
     kernels: Kernels
     peak_bytes: int
-    stages: Mapping[str, float]
     functions: Kernels
 
     @property
     def facts(self) -> dict[str, int]:
         """What is exact: kernels and peak memory, or calls of Python functions if no kernel ran."""
-        if not self.kernels:
-            calls = sum(count for count, _ in self.functions.values())
-            return {"python_calls": calls} if calls else {}
-        kernels = sum(count for count, _ in self.kernels.values())
-        return {"kernels": kernels, "peak_bytes": self.peak_bytes}
+        kernels, calls = (sum(count for count, _ in each.values()) for each in (self.kernels, self.functions))
+        if kernels:
+            return {"kernels": kernels, "peak_bytes": self.peak_bytes}
+        return {"python_calls": calls} if calls else {}
 
 
 def look_inside(subject: Subject, device: str, folder: Path | None) -> Inside:
@@ -57,14 +54,14 @@ def look_inside(subject: Subject, device: str, folder: Path | None) -> Inside:
     seen = profile_pass(
         subject.run_counted, device=device, on_device=subject.on_device, needs_kernels=False
     )  # fmt: skip
-    ranges = subject.stages or (lambda values: _marked(subject, device, values))
     functions = {} if seen.kernels or folder is None else _functions(subject, folder)
-    return Inside(
-        kernels=seen.kernels,
-        peak_bytes=seen.peak_bytes,
-        stages=ranges(subject.timed(EXPLAINED)),
-        functions=functions,
-    )
+    return Inside(kernels=seen.kernels, peak_bytes=seen.peak_bytes, functions=functions)
+
+
+def stages_of(subject: Subject, device: str) -> Mapping[str, float]:
+    """Seconds of each stage in the first rounds: by the subject's own way, or of the ranges that it marks."""
+    rounds = subject.timed(EXPLAINED)
+    return _marked(subject, device, rounds) if subject.stages is None else subject.stages(rounds)
 
 
 def _marked(subject: Subject, device: str, values: Iterable[Any]) -> dict[str, float]:
@@ -103,11 +100,9 @@ def _functions(subject: Subject, folder: Path) -> dict[str, tuple[int, float]]:
     """Calls and own seconds of the functions of a package, by "package/file:function"."""
     profiler = cProfile.Profile()
     profiler.runcall(subject.run_counted)
-    found: dict[str, tuple[int, float]] = {}
     stats: Any = pstats.Stats(profiler)
-    for (file, _, name), (_, calls, own_s, *_) in stats.stats.items():
-        if Path(file).is_relative_to(folder):
-            label = f"{Path(file).relative_to(folder.parent)}:{name}"
-            calls_before, seconds_before = found.get(label, (0, 0.0))
-            found[label] = calls_before + calls, seconds_before + own_s
-    return found
+    return added(
+        (f"{Path(file).relative_to(folder.parent)}:{name}", calls, own_s)
+        for (file, _, name), (_, calls, own_s, *_) in stats.stats.items()
+        if Path(file).is_relative_to(folder)
+    )

@@ -51,6 +51,12 @@ _FOLDERS: Final = re.compile(r"(_DIR|_DIRS|_PATH|_HOME|_ROOT|_LOGS|_DEBUG)$")
 
 def versions() -> dict[str, str]:
     """What of the software can change a timing, by name: versions, and environment variables that are set."""
+    variables = {name: value for name, value in os.environ.items() if _VARIABLES.match(name)}
+    return _installed() | {name: value for name, value in variables.items() if not _FOLDERS.search(name)}
+
+
+@cache
+def _installed() -> dict[str, str]:
     found = {"torch": str(torch.__version__)}  # unlike the package's metadata, it names the build
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
@@ -60,8 +66,7 @@ def versions() -> dict[str, str]:
         found["cuda"] = torch.version.cuda
     if torch.cuda.is_available():
         found["driver"] = _driver()
-    variables = {name: value for name, value in os.environ.items() if _VARIABLES.match(name)}
-    return found | {name: value for name, value in variables.items() if not _FOLDERS.search(name)}
+    return found
 
 
 def _driver() -> str:

@@ -55,8 +55,8 @@ class MeasuringProcess:
     def __init__(self, config: pytest.Config, request: Path, result: Path) -> None:
         self._turns = Turns()
         self._asked = json.loads(request.read_text(encoding="utf-8"))
-        self._result, self._cuda = result, self._asked["device"] == "cuda"
-        if not self._cuda:
+        self._result = result
+        if self._asked["device"] != "cuda":
             stay_on_one_core()
         if self._asked["explain"]:
             name_compiled_kernels()
@@ -98,18 +98,18 @@ class MeasuringProcess:
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool:
         """Run a test for every revision, and measure what it hands over."""
+        assert self._machine is not None
         try:
             arms = self._arms(pyfuncitem)
+            if "turns" in self._asked:
+                self._turns.take(
+                    self._asked, self._result, lambda turn: self._turn(pyfuncitem.nodeid, arms, turn)
+                )
+                self._end(None)
+            if not self._asked["only_warm_up"]:
+                self._found[pyfuncitem.nodeid] = measure(arms, self._asked, self._machine)
         except RevisionError as error:
             self._end({"unmeasurable": str(error)})
-        assert self._machine is not None
-        if "turns" in self._asked:
-            self._turns.take(
-                self._asked, self._result, lambda turn: self._turn(pyfuncitem.nodeid, arms, turn)
-            )
-            self._end(None)
-        if not self._asked["only_warm_up"]:
-            self._found[pyfuncitem.nodeid] = measure(arms, self._asked, self._machine)
         return True
 
     @pytest.hookimpl(tryfirst=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ...profiling.kernel_names import added
+from ..errors import RevisionError, SubjectError
 from .arms import Arm
 from .blocks import Block, run_blocks
-from .explain import look_inside
+from .explain import look_inside, stages_of
 from .machine import Machine
 
 
@@ -22,6 +23,9 @@ def measure(arms: Mapping[str, Arm], asked: Mapping[str, Any], machine: Machine)
         arms: "base" and "head"; of the first test also "same", on which the controls run.
         asked: see `paired.session.process_request`.
         machine: asked for throttling after each block.
+
+    Raises:
+        RevisionError: the base has no facts of its own, which the head has.
     """
     inputs = {name: arm.subject.timed(asked.get("palindromes")) for name, arm in arms.items()}
     for name, arm in arms.items():
@@ -33,7 +37,7 @@ def measure(arms: Mapping[str, Arm], asked: Mapping[str, Any], machine: Machine)
     sides = {name: arms[name] for name in ("base", "head")}
     found: dict[str, Any] = {
         "blocks": [block.as_json() for block in _blocks(arms, inputs, asked["slowed"], machine)],
-        "facts": {name: arm.counts | arm.subject.own_facts() for name, arm in sides.items()},
+        "facts": {name: arm.counts | _own_facts(name, arm) for name, arm in sides.items()},
         "findings": {name: arm.findings for name, arm in sides.items()},
     }
     return found | (_explained(sides, asked, found["facts"]) if asked["explain"] else {})
@@ -65,6 +69,17 @@ def _of_round(run: Callable[[Any], float], inputs: list[Any]) -> Callable[[int],
     return lambda number: run(inputs[number])
 
 
+def _own_facts(name: str, arm: Arm) -> dict[str, float | None]:
+    try:
+        return arm.subject.own_facts()
+    except SubjectError:  # the test's own fault, in every revision
+        raise
+    except Exception as error:
+        if name == "head":
+            raise
+        raise RevisionError(f"the base revision has no facts: {type(error).__name__}: {error}") from error
+
+
 def _explained(
     sides: Mapping[str, Arm], asked: Mapping[str, Any], facts: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
@@ -77,7 +92,7 @@ def _explained(
             (without_revision(kernel, package), *counted) for kernel, counted in seen.kernels.items()
         )
         found["functions"][name] = dict(seen.functions)
-        found["stages"][name] = dict(seen.stages)
+        found["stages"][name] = dict(stages_of(arm.subject, asked["device"]))
         facts[name].update(seen.facts)
     return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import CampaignError, GateError, UnpairableError
 from ..verdict import Judgement, Verdict
+from ..whole_file import unwritten
 from .accepted import read_accepted
 from .picture import draw_paired
 from .report import Chapter, paired_chapter
@@ -31,8 +32,7 @@ class Paired:
         tests: node ids to be measured, by device.
         left_out: how many others should have been.
         chapters: the reports of what was measured.
-        messages: what was written.
-        failures: what could not be written.
+        messages, failures: those of the run, to which is added what was written, and what could not be.
     """
 
     ref: str
@@ -40,13 +40,13 @@ class Paired:
     baselines: Path
     request: Callable[[str, Sequence[str]], PairedRequest]
     say: Callable[[str], None]
+    messages: list[str]
+    failures: list[str]
     report: Path | None = None
     faults: list[str] = field(default_factory=list)
     tests: dict[str, list[str]] = field(default_factory=dict)
     left_out: int = 0
     chapters: list[Chapter] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
     _runs: dict[str, PairedRun | GateError] = field(default_factory=dict)
 
     def judge(self, device: str, name: str) -> tuple[Judgement, Mapping[str, Sequence[float]]]:
@@ -101,9 +101,7 @@ class Paired:
             try:
                 self._keep(run, request, self.report)
             except OSError as error:
-                self.failures.append(
-                    f"the picture cannot be written ({error}): free some disk space, or choose another path"
-                )
+                self.failures.append(unwritten("the picture", error))
         return run
 
     def _keep(self, run: PairedRun, request: PairedRequest, folder: Path) -> None:
