@@ -17,8 +17,6 @@ GATE_MARKER ?= gpu
 AGAINST ?=
 GATE_CHECKS ?= 20
 SESSIONS ?= 3
-BASELINE_DIR ?= .benchmarks
-SESSION_DIR := .cache/baseline-sessions
 ARCHIVES := .cache/training-archives
 TRAINED ?= .cache/default-model
 export HF_HUB_OFFLINE := 1
@@ -66,13 +64,10 @@ gate-check: $(READY) ## is the gate itself right? Runs it on unchanged code and 
 	$(RUN) -m perf_tests.gate_check live .cache/gate-check/unchanged.jsonl --count $(GATE_CHECKS)
 	$(RUN) -m perf_tests.gate_check live .cache/gate-check/slower.jsonl --count $(GATE_CHECKS) --slower 0.05
 
-baseline: $(READY) ## store this commit's timings, medians of SESSIONS=3 fresh processes, in BASELINE_DIR
-	rm -rf $(SESSION_DIR)
+baseline: $(READY) ## add SESSIONS=3 sessions of this commit, each a fresh process, to this device's baseline
 	for session in $$(seq $(SESSIONS)); do \
-		$(PYTEST) perf_tests -m "$(GATE_MARKER)" $(PYTEST_ARGS) --gate-baselines $(BASELINE_DIR) \
-			--gate-session $(SESSION_DIR)/$$session.json || exit 1; \
+		$(PYTEST) perf_tests -m "$(GATE_MARKER)" $(PYTEST_ARGS) --gate-record || exit 1; \
 	done
-	$(RUN) -m xenc.gate.stored.record $(SESSION_DIR)/*.json --gate-baselines $(BASELINE_DIR)
 
 lint: $(READY) ## ruff, mypy --strict, and the linters of workflows
 	$(RUN) -m ruff check .

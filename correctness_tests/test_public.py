@@ -28,11 +28,11 @@ ROOMS = (
 PURE = (
     "errors", "forks", "execution", "presets", "batching.plan", "batching.padded_plan",
     "batching.packed_plan", "batching.prefix_plan", "gate.verdict", "gate.errors",
-    "gate.record", "gate.exact", "gate.stored.entry",
+    "gate.record", "gate.exact", "gate.growth",
 )  # fmt: skip
 """Subtle mistakes live here, so they are tested in microseconds: neither torch nor transformers."""
 
-RULES = ("gate.stored.rule", "gate.paired.rule", "gate.paired.growth", "gate.paired.verdicts")
+RULES = ("gate.stored.rule", "gate.paired.rule", "gate.paired.verdicts")
 """The gate's, which need SciPy too."""
 
 EXPORTED = {

@@ -122,11 +122,13 @@ def lines_of(output: str, name: str) -> str:
 
 
 def with_wide_margins(path: Path) -> None:
-    """Nothing that times alone say counts any more: they are not what is tested here."""
+    """Nothing that times alone say counts any more, on however busy a machine: they are not tested here."""
     (baseline,) = (path / ".benchmarks").glob("*.json")
     content = json.loads(baseline.read_text())
     for entry in content["entries"].values():
         entry["margin"] = 0.99
+        for session in entry["sessions"]:
+            session["seconds"] = [10 * second for second in session["seconds"]]
     baseline.write_text(json.dumps(content))
 
 
@@ -161,12 +163,16 @@ def test_a_baseline_is_recorded_and_unchanged_code_passes(project):
     assert "1 session of commit" in output
 
 
-def test_more_work_of_a_model_and_of_plain_python_is_called_by_its_exact_counts(project):
+def test_more_work_of_a_model_and_of_plain_python_is_called_by_its_counts_and_named(project):
     project.change(MORE_WORK)
     status, output = project.run(COMPARE)
     assert status == 1
-    assert re.search(r"REGRESSED .*kernels: \d+ -> \d+", lines_of(output, "test_encode"))
-    assert "Python calls: 2402 -> 2642" in lines_of(output, "test_tokenize")
+    encode, tokenize = (lines_of(output, name) for name in ("test_encode", "test_tokenize"))
+    assert re.search(r"REGRESSED .*kernels: \d+ -> \d+", encode)
+    assert re.search(r"; stage encode: \d+ -> \d+ operators", encode)
+    assert re.search(r"; kernel more often: aten::\w+ \d+ -> \d+", encode)
+    assert "Python calls: 2402 -> 2642" in tokenize
+    assert "; function more often: tiny/text.py:number_of 2400 -> 2640" in tokenize
 
 
 @pytest.mark.parametrize(
@@ -244,7 +250,7 @@ def test_beside_another_revision_more_work_is_called_and_named(project, argument
         return
     assert re.search(r"REGRESSED.*kernels: \d+ -> \d+", lines_of(output, "test_encode"))
     assert re.search(r"REGRESSED.*Python calls: 2402 -> 2642", lines_of(output, "test_tokenize"))
-    assert "- test_encode: stage encode: " in output
+    assert re.search(r"- test_encode: stage encode: \d+ -> \d+ operators", output)
     assert "- test_encode: kernel more often: " in output
     assert "- test_tokenize: function more often: tiny/text.py:number_of 2400 -> 2640" in output.replace(
         "`", ""

@@ -36,8 +36,10 @@ def work(value):
 
 def test_stages_are_the_ranges_that_the_code_marks_each_without_those_inside_it():
     started = time.perf_counter()
-    seconds = explain._marked(subject(work), "cpu", [1, 3])
+    found = explain._marked(subject(work), "cpu", [1, 3])
     whole = time.perf_counter() - started
+    seconds = {name: seconds for name, (_, seconds) in found.items()}
+    assert found["inner"][0] > found["after"][0] > 0
     assert seconds.keys() == {"outer", "inner", "after"}
     assert seconds["inner"] >= 4 * 0.005
     assert seconds["outer"] >= 2 * 0.002
@@ -59,19 +61,22 @@ def operator(milliseconds, *children):
 @pytest.mark.parametrize(
     ("roots", "own"),
     [
-        ([node("a", 10, node("b", 3), node("b", 4))], {"a": 3, "b": 7}),
-        ([node("a", 10, operator(8, node("b", 6)))], {"a": 4, "b": 6}),
-        ([node("a", 10, node("a", 4))], {"a": 10}),
-        ([node("a", 10, node("Torch-Compiled Region: 0/0", 9, node("b", 3)))], {"a": 7, "b": 3}),
-        ([node("a", 1), operator(5), node("a", 2)], {"a": 3}),
+        ([node("a", 10, node("b", 3), node("b", 4))], {"a": (0, 3), "b": (0, 7)}),
+        ([node("a", 10, operator(8, node("b", 6)))], {"a": (1, 4), "b": (0, 6)}),
+        ([node("a", 10, operator(1, operator(1), operator(1)), node("b", 6, operator(1)))],
+         {"a": (2, 4), "b": (1, 6)}),
+        ([node("a", 10, node("a", 4, operator(1)))], {"a": (1, 10)}),
+        ([node("a", 10, node("Torch-Compiled Region: 0/0", 9, node("b", 3), operator(2)))],
+         {"a": (1, 7), "b": (0, 3)}),
+        ([node("a", 1), operator(5), node("a", 2)], {"a": (0, 3)}),
         ([operator(5)], {}),
     ],
-    ids=["nested", "below an operator", "within itself", "PyTorch's own", "twice", "none"],
-)
-def test_a_ranges_own_seconds_leave_out_the_ranges_inside_it(roots, own):
+    ids=["nested", "below an operator", "operators", "within itself", "PyTorch's own", "twice", "none"],
+)  # fmt: skip
+def test_a_ranges_own_operators_and_seconds_leave_out_the_ranges_inside_it(roots, own):
     found = {}
     explain._add_own(roots, found)
-    assert {name: 1000 * seconds for name, seconds in found.items()} == pytest.approx(own)
+    assert {name: (calls, pytest.approx(1000 * seconds)) for name, (calls, seconds) in found.items()} == own
 
 
 def test_ranges_that_pytorch_marks_itself_are_no_stages():
@@ -149,7 +154,7 @@ def test_with_kernels_these_are_counted_instead_and_without_a_package_nothing_is
 def test_stages_of_the_tests_own_are_asked_for_instead():
     asked = []
     own = subject(work, [1, 2], rounds=20, stages=lambda values: asked.append(values) or {"all": 1.0})
-    assert stages_of(own, "cpu") == {"all": 1.0}
+    assert stages_of(own, "cpu") == {"all": (0, 1.0)}
     assert asked == [[1, 2] * 4]
 
 

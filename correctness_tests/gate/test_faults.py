@@ -17,7 +17,7 @@ from correctness_tests.small_functions import double, static
 from perf_tests.faults import inject
 from xenc import CrossEncoder, watch_compiles
 from xenc.compiling.watch import cached_graphs
-from xenc.gate.paired.growth import grown_calls
+from xenc.gate.growth import grown_calls
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]
 

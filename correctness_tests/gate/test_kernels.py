@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from perf_tests.device_thread import on_device_thread
 from xenc import watch_compiles
-from xenc.gate.paired.growth import grown_calls
+from xenc.gate.growth import grown_calls
 from xenc.profiling.kernels import name_compiled_kernels, profile_pass
 
 PAIRS = [("a", "b " * words) for words in (1, 60, 5, 40, 20, 60, 2, 9)]

@@ -13,8 +13,6 @@ AGAINST = ("--against", "base", "--benchmark-compare")
     ("arguments", "said"),
     [
         (("--gate-record", "--benchmark-compare"), "either judged or stored"),
-        (("--gate-record", "--gate-session=s.json"), "either judged or stored"),
-        (("--gate-session=s.json", "--benchmark-compare"), "either judged or stored"),
         (("--benchmark-compare", "nothing.json"), "nothing.json: no such baseline"),
         *(
             (("--benchmark-compare", swallowed), f"--benchmark-compare took {swallowed} as its value")
@@ -37,7 +35,7 @@ def pytest_addoption(parser):
 """pytest-xdist's option."""
 
 
-@pytest.mark.parametrize("arguments", [["--gate-record"], ["--gate-session=s.json"], ["--benchmark-compare"]])
+@pytest.mark.parametrize("arguments", [["--gate-record"], ["--benchmark-compare"]])
 def test_tests_that_run_side_by_side_are_neither_judged_nor_stored(recorded, run_gate, pytester, arguments):
     before = recorded.read_text()
     pytester.makeconftest(SIDE_BY_SIDE)
@@ -46,7 +44,6 @@ def test_tests_that_run_side_by_side_are_neither_judged_nor_stored(recorded, run
     assert status == pytest.ExitCode.USAGE_ERROR
     assert "-n runs tests side by side, which cannot be timed" in output
     assert recorded.read_text() == before
-    assert not pytester.path.joinpath("s.json").exists()
     assert run_gate(*two)[0] == 0
 
 

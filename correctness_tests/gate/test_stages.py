@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from perf_tests.scored import stage_seconds
-from xenc.gate.paired.growth import grown_calls, grown_stage
+from xenc.gate.growth import grown_calls, grown_stages
 from xenc.serving.spans import STAGES
 
 
@@ -34,35 +34,43 @@ def test_a_revision_without_spans_is_not_measured_and_says_so():
     pipeline = SimpleNamespace()
     found = seconds_of(pipeline, ["old"])
     assert (found, vars(pipeline)) == ({}, {})
-    assert grown_stage({"forward": 1.0}, found) == "not measured: base has no stages"
-    assert grown_stage(found, {"forward": 1.0}) == "not measured: head has no stages"
-    assert grown_stage(found, found) is None
+    assert grown_stages({"forward": (9, 1.0)}, found) == ("not measured: base has no stages",)
+    assert grown_stages(found, {"forward": (9, 1.0)}) == ("not measured: head has no stages",)
+    assert grown_stages(found, found) == ()
 
 
-SAME = dict.fromkeys(STAGES, 0.5)
+SAME = dict.fromkeys(STAGES, (7, 0.5))
+
+
+def timed(**seconds):
+    return {stage: (7, each) for stage, each in seconds.items()}
 
 
 @pytest.mark.parametrize(
-    ("head", "base", "line"),
+    ("head", "base", "lines"),
     [
         (
-            {"tokenize": 0.1, "plan": 0.01 + 0.0158 * 8 / 92, "forward": 0.326, "collect": 0.1},
-            {"tokenize": 0.1, "plan": 0.01, "forward": 0.3102, "collect": 0.2},
-            "forward: 310.2 ms -> 326.0 ms (+5.1%), 92% of the growth",
+            timed(tokenize=0.1, plan=0.01 + 0.0158 * 8 / 92, forward=0.326, collect=0.1),
+            timed(tokenize=0.1, plan=0.01, forward=0.3102, collect=0.2),
+            ["forward: 310.2 ms -> 326.0 ms (+5.1%), 92% of the growth"],
         ),
-        (SAME, SAME, None),
-        ({**SAME, "plan": 0.4}, SAME, None),
+        (SAME, SAME, []),
+        ({**SAME, "plan": (7, 0.4)}, SAME, []),
         (
-            {"collate": 9.0, "plan": 0.2},
-            {"plan": 0.1, "forward": 1.0},
-            "plan: 100.0 ms -> 200.0 ms (+100.0%), 100% of the growth",
+            timed(collate=9.0, plan=0.2),
+            timed(plan=0.1, forward=1.0),
+            ["plan: 100.0 ms -> 200.0 ms (+100.0%), 100% of the growth"],
         ),
-        ({"collate": 9.0}, {"forward": 1.0}, None),
+        (timed(collate=9.0), timed(forward=1.0), []),
+        ({**SAME, "plan": (8, 0.4), "forward": (6, 0.4)}, SAME, ["plan: 7 -> 8 operators"]),
     ],
-    ids=["one grew most", "none grew", "one shrank", "others are on one side only", "none is on both sides"],
-)
-def test_the_stage_on_both_sides_that_grew_most_is_named_with_its_share(head, base, line):
-    assert grown_stage(head, base) == line
+    ids=[
+        "one grew most", "none grew", "one shrank", "others are on one side only", "none is on both sides",
+        "more operators on a faster machine",
+    ],
+)  # fmt: skip
+def test_the_stages_on_both_sides_that_grew_are_named_with_their_share(head, base, lines):
+    assert list(grown_stages(head, base)) == lines
 
 
 def test_grown_calls_are_named_new_ones_first_and_only_the_few_that_slowed_most():

@@ -91,15 +91,11 @@ def _unexpected(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _baseline(run: Run) -> None:
-    session, folder = run.out / "session.json", run.out / "baseline"
+    folder = run.out / "baseline"
     _command(run, "baseline", run.left, (
         "-m", "pytest", "perf_tests/test_predict.py", "-q", "-m", "gpu", "-k", BASELINE_ROWS,
-        "--gate-baselines", str(folder), "--gate-session", str(session),
+        "--gate-baselines", str(folder), "--gate-record",
     ))  # fmt: skip
-    if session.exists():
-        _command(run, "record", 60.0, (
-            "-m", "xenc.gate.stored.record", str(session), "--gate-baselines", str(folder),
-        ))  # fmt: skip
 
 
 def _command(run: Run, name: str, seconds: float, command: tuple[str, ...]) -> None:

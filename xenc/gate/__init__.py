@@ -7,7 +7,7 @@ Evidence is either a stored baseline or another revision that is measured in the
 
 from importlib.util import find_spec
 
-for needed in ("pytest_benchmark", "filelock", "scipy"):
+for needed in ("pytest_benchmark", "filelock", "scipy", "pydantic"):
     if find_spec(needed) is None:
         raise ImportError(f"the gate needs {needed}: pip install 'xenc[gate]'")
 

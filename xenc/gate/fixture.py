@@ -16,7 +16,7 @@ import torch
 from ..compiling.watch import watch_compiles
 from .errors import SubjectError
 from .exact import compile_counts
-from .measuring.explain import look_inside
+from .measuring.explain import look_inside, stages_of
 from .measuring.rounds import time_rounds
 from .measuring.subject import Subject
 
@@ -89,11 +89,12 @@ def gate(request: pytest.FixtureRequest, benchmark: Any) -> Any:
 
 
 def measures_at_once(
-    benchmark: Any, device: str, package: str, open_while_testing: ExitStack
+    benchmark: Any, device: str, package: str, open_while_testing: ExitStack, *, explains: bool
 ) -> Callable[[Subject], None]:  # fmt: skip
     """How a test is measured without `--against`: at once, with pytest-benchmark's fixture.
 
-    What compiles between this call and the first round belongs to the warm-up.
+    What compiles between this call and the first round belongs to the warm-up. A run that `explains` also
+    keeps the time of stages, kernels and functions.
     """
     making = open_while_testing.enter_context(watch_compiles())
 
@@ -104,6 +105,10 @@ def measures_at_once(
         timing = time_rounds(benchmark, subject.run, subject.timed())
         facts = subject.own_facts()
         seen = look_inside(subject, device, folder_of(package))
+        if explains:
+            stages = dict(stages_of(subject, device))
+            parts = {"stages": stages, "kernels": dict(seen.kernels), "functions": dict(seen.functions)}
+            benchmark.extra_info["breakdown"] = parts
         bounds = {name: facts.pop(name) for name in ("output_error", "output_tolerance") if name in facts}
         exact = {"graphs": warmup.graphs, **seen.facts, **facts}
         benchmark.extra_info.update(

@@ -22,8 +22,7 @@ class Options:
 
     Attributes:
         compare: None to judge nothing, True to judge by this device's baseline, or the path of a baseline.
-        record: store this run as the device's baseline.
-        session_file: write this run there, as one session of a baseline.
+        record: store this run, as one session of the device's baseline.
         against: the revision to compare with in the same processes.
         accept_unpaired: the reason why the stored baseline may judge if that revision cannot run.
         slower: by how much the head is made slower on purpose, as a fraction.
@@ -34,18 +33,12 @@ class Options:
 
     compare: Literal[True] | str | None
     record: bool
-    session_file: Path | None
     against: str | None
     accept_unpaired: str | None
     slower: float
     baselines: Path
     report: Path | None
     timeout_s: float
-
-    @property
-    def storing(self) -> bool:
-        """Whether this run is stored, whole or as a session."""
-        return self.record or self.session_file is not None
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -62,11 +55,7 @@ def add_options(parser: pytest.Parser) -> None:
     )  # fmt: skip
     add(
         "--gate-record", action="store_true",
-        help="store this run as the device's baseline, if every test passes",
-    )  # fmt: skip
-    add(
-        "--gate-session", metavar="FILE",
-        help="write this run to FILE, if every test passes; `python -m xenc.gate.stored.record` merges FILEs",
+        help="store this run in the device's baseline, if every test passes: one more session of one commit",
     )  # fmt: skip
     add(
         "--gate-slower", type=float, default=0.0, metavar="FRACTION",
@@ -89,7 +78,6 @@ def options_of(config: pytest.Config) -> Options:
     options = Options(
         compare=_compare(option),
         record=option.gate_record,
-        session_file=Path(option.gate_session) if option.gate_session else None,
         against=option.against,
         accept_unpaired=option.accept_unpaired,
         slower=option.gate_slower,
@@ -98,17 +86,15 @@ def options_of(config: pytest.Config) -> Options:
         timeout_s=_seconds(config.getini("gate_timeout")),
     )
     _check(options)
-    if (options.compare is not None or options.storing) and getattr(option, "numprocesses", None):
+    if (options.compare is not None or options.record) and getattr(option, "numprocesses", None):
         raise pytest.UsageError("-n runs tests side by side, which cannot be timed: leave it out.")
     return options
 
 
 def _check(options: Options) -> None:
-    chosen = [options.compare is not None, options.record, options.session_file is not None]
-    if sum(chosen) > 1:
+    if options.compare is not None and options.record:
         raise pytest.UsageError(
-            "give only one of --benchmark-compare, --gate-record, --gate-session: "
-            "a run is either judged or stored."
+            "give --benchmark-compare or --gate-record: a run is either judged or stored."
         )
     if options.against is None and options.accept_unpaired is not None:
         raise pytest.UsageError("--accept-unpaired needs --against REF.")

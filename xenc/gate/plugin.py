@@ -26,7 +26,6 @@ from .record import Record
 from .session import GateSession
 from .stored.checkout import clean_commit, commit_of
 from .stored.evidence import Stored
-from .stored.record import store_run
 from .terminal import say, show
 from .unmeasured import Unmeasured
 from .verdict import Judgement, Verdict
@@ -58,9 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
             options.baselines, named=named, must_read=options.compare is not None, root=config.rootpath
         )
         session = GateSession(stored=stored, judging=options.compare is not None)
-        if options.storing and any("::" in each for each in config.args):
+        if options.record and any("::" in each for each in config.args):
             raise pytest.UsageError("a baseline holds every test: give files or folders, not single tests.")
-        if options.storing:
+        if options.record:
             session.commit = clean_commit(config.rootpath)
     except BaselineError as error:
         raise pytest.UsageError(str(error)) from error
@@ -95,14 +94,16 @@ class GatePlugin:
     @property
     def judges_or_stores(self) -> bool:
         """Whether this run is judged, or stored to judge others."""
-        return self.session.judging or self._options.storing
+        return self.session.judging or self._options.record
 
     def gate_for(self, item: pytest.Item, benchmark: Any, open_while_testing: ExitStack) -> Gate:
         """The `gate` fixture of a test."""
         if not uses_gate(item):
             raise SubjectError(f"{item.nodeid} asks for gate while it runs: make it a parameter of the test.")
         device, package = device_of(item), self._config.getini("gate_package")
-        measured = measures_at_once(benchmark, device, package, open_while_testing)
+        measured = measures_at_once(
+            benchmark, device, package, open_while_testing, explains=self.judges_or_stores
+        )  # fmt: skip
         return Gate(device, package_named(package), measured)
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
@@ -173,18 +174,25 @@ class GatePlugin:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Store the baseline, write the report, and turn exit status 0 into 1 if the gate is not green."""
         done = True
-        if self._options.storing:
-            done = store_run(
-                self.session,
-                passed=exitstatus == 0,
-                session_file=self._options.session_file,
-                commit_now=commit_of(self._config.rootpath),
-            )
+        if self._options.record:
+            done = self._store(passed=exitstatus == 0)
         publish(self.session, self._options.report, os.environ.get("GITHUB_STEP_SUMMARY"))
         if self.session.judging:
             done = self.session.green
         if exitstatus == 0 and (not done or self.session.failures):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _store(self, *, passed: bool) -> bool:
+        run = self.session
+        try:
+            run.messages += run.stored.store(
+                run.records, set(run.selected), set(run.deselected),
+                passed=passed, commit=run.commit, commit_now=commit_of(self._config.rootpath),
+            )  # fmt: skip
+        except BaselineError as error:
+            run.messages.append(f"baseline NOT recorded: {error}")
+            return False
+        return True
 
     def _prepare(self, paired: Paired, tests: Sequence[pytest.Item]) -> None:
         """Note what is to be measured; if REF cannot run and that is accepted, go on without it."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import cProfile
 import pstats
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from torch._C._profiler import RecordScope, _EventType
 
 from ...profiling.kernel_names import Kernels, added
 from ...profiling.kernels import profile_pass, recording
@@ -58,39 +60,49 @@ def look_inside(subject: Subject, device: str, folder: Path | None) -> Inside:
     return Inside(kernels=seen.kernels, peak_bytes=seen.peak_bytes, functions=functions)
 
 
-def stages_of(subject: Subject, device: str) -> Mapping[str, float]:
-    """Seconds of each stage in the first rounds: by the subject's own way, or of the ranges that it marks."""
+def stages_of(subject: Subject, device: str) -> Kernels:
+    """Operators and seconds of each stage in the first rounds, by name.
+
+    The seconds are asked of the subject, which counts no operators; or read off the ranges that it marks.
+    """
     rounds = subject.timed(EXPLAINED)
-    return _marked(subject, device, rounds) if subject.stages is None else subject.stages(rounds)
+    if subject.stages is None:
+        return _marked(subject, device, rounds)
+    return {stage: (0, seconds) for stage, seconds in subject.stages(rounds).items()}
 
 
-def _marked(subject: Subject, device: str, values: Iterable[Any]) -> dict[str, float]:
-    """Seconds of the ranges marked with `record_function`, each without the ranges inside it."""
+def _marked(subject: Subject, device: str, values: Iterable[Any]) -> dict[str, tuple[int, float]]:
+    """Of the ranges marked with `record_function`, each without the ranges inside it."""
     with recording(device=device, on_device=subject.on_device) as profiler:
         for value in values:
             subject.run(value)
-    found: dict[str, float] = {}
+    found: dict[str, tuple[int, float]] = {}
     _add_own(profiler.profiler.kineto_results.experimental_event_tree(), found)  # type: ignore[union-attr]
     return found
 
 
-def _add_own(nodes: Iterable[Any], found: dict[str, float]) -> float:
-    """Add each range's own seconds; the seconds of the outermost ranges among the nodes."""
-    whole = 0.0
+def _add_own(nodes: Iterable[Any], found: dict[str, tuple[int, float]]) -> tuple[int, float]:
+    """Add each range's own operators and seconds.
+
+    Returns:
+        The operators that the nodes call outside of ranges (those that call no other), and the seconds of the
+        outermost ranges.
+    """
+    outside, whole = 0, 0.0
     for node in nodes:
-        inner = _add_own(node.children, found)
-        if not _is_range(node):
+        calls, inner = _add_own(node.children, found)
+        if _is_range(node):
+            seconds = node.duration_time_ns / 1e9
+            called, spent = found.get(node.name, (0, 0.0))
+            found[node.name] = called + calls, spent + seconds - inner
+            whole += seconds
+        else:
+            outside += calls or int(node.tag == _EventType.TorchOp)
             whole += inner
-            continue
-        seconds = node.duration_time_ns / 1e9
-        found[node.name] = found.get(node.name, 0.0) + seconds - inner
-        whole += seconds
-    return whole
+    return outside, whole
 
 
 def _is_range(node: Any) -> bool:
-    from torch._C._profiler import RecordScope, _EventType
-
     if node.tag != _EventType.TorchOp or node.name.startswith(_OF_PYTORCH):
         return False
     return bool(node.extra_fields.scope == RecordScope.USER_SCOPE)

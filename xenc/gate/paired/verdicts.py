@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, Final
 
 from ..exact import badness, changed_facts
+from ..growth import Breakdown, causes_of
 from ..verdict import Judgement, Verdict
-from .growth import grown_calls, grown_stage
 from .rule import CHANNEL_NAMES, Channel, Rule, change_in_process, judge_changes
 
 CHANNELS: Final = tuple(CHANNEL_NAMES)
@@ -207,16 +207,18 @@ def _findings(found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _causes(found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What became slower, from the processes that measured it: the stage, kernels, Python functions."""
-    causes = []
-    for process in found:
-        if "stages" in process:
-            stage = grown_stage(process["stages"]["head"], process["stages"]["base"])
-            causes += [f"stage {stage}"] if stage else []
-        for what, key in (("kernel", "kernels"), ("function", "functions")):
-            calls = process.get(key, {"head": {}, "base": {}})
-            causes += [f"{what} {line}" for line in grown_calls(calls["head"], calls["base"])]
-    return tuple(causes)
+    """What became slower, from the processes that looked into it."""
+    return tuple(
+        cause
+        for process in found
+        for cause in causes_of(_breakdown(process, "head"), _breakdown(process, "base"))
+    )
+
+
+def _breakdown(process: Mapping[str, Any], arm: str) -> Breakdown:
+    return Breakdown(
+        **{part: process.get(part, {}).get(arm, {}) for part in ("stages", "kernels", "functions")}
+    )
 
 
 def _has_controls(result: Result, name: str) -> bool:

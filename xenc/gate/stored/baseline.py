@@ -1,39 +1,131 @@
-"""Stored baselines: one JSON file per device, one line per benchmark."""
+"""Stored baselines: one JSON file per device, one line per benchmark, with the rounds of every session."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import BaselineError
+from ..growth import Breakdown
 from ..whole_file import write_whole
-from .entry import Entry, Speedup
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fact = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """The samples of one device. One session that is still to be merged is a baseline with `sessions` = 1.
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Session(_Frozen):
+    """The rounds that one session (a fresh process) timed.
+
+    Attributes:
+        seconds: of each round, in order.
+        reference_seconds: of what was timed just before each round on the same input; none if nothing was.
+    """
+
+    seconds: Annotated[tuple[Seconds, ...], Field(min_length=1)]
+    reference_seconds: tuple[Seconds, ...] = ()
+
+    @property
+    def speedup_logs(self) -> list[float]:
+        """log(reference seconds / own seconds), one per round."""
+        return log_ratios(self.reference_seconds, self.seconds)
+
+
+class Entry(_Frozen):
+    """One benchmark: what a run has measured is an entry of one session.
+
+    Attributes:
+        protocol: what must be equal for two entries to be comparable, by name: workload, dtype, model.
+        margin: slowdown that is tolerated, as a fraction.
+        reference: the name of what `reference_seconds` were measured on; None for nothing.
+        exact: exact facts, by name; the largest value of any session.
+        breakdown: what the latest session consists of.
+        sessions: all with the same number of rounds.
+    """
+
+    protocol: dict[str, str]
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    reference: str | None = None
+    exact: dict[str, Fact] = Field(default_factory=dict)
+    breakdown: Breakdown = Field(default_factory=Breakdown)
+    sessions: Annotated[tuple[Session, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Entry:
+        rounds = {len(session.seconds) for session in self.sessions}
+        referenced = {len(session.reference_seconds) for session in self.sessions}
+        if len(rounds) > 1 or referenced != ({0} if self.reference is None else rounds):
+            raise ValueError("all sessions need the same rounds, and the reference as many")
+        return self
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Of each round, the median over the sessions."""
+        every = zip(*(session.seconds for session in self.sessions), strict=True)
+        return tuple(statistics.median(each) for each in every)
+
+    @property
+    def spread(self) -> float | None:
+        """The drift: standard deviation between the levels of the sessions, in logs; None for one session.
+
+        The level of a session is the median over rounds of log(its seconds / median over sessions).
+        """
+        return _deviation(
+            [statistics.median(log_ratios(session.seconds, self.seconds)) for session in self.sessions]
+        )
+
+    @property
+    def speedup(self) -> float | None:
+        """Seconds of the reference / own seconds: the median over rounds, then over sessions."""
+        return None if self.reference is None else math.exp(statistics.median(self._speedups))
+
+    @property
+    def speedup_spread(self) -> float | None:
+        """Standard deviation between sessions of log(speedup); None for one session."""
+        return _deviation(self._speedups)
+
+    @property
+    def _speedups(self) -> list[float]:
+        return [statistics.median(session.speedup_logs) for session in self.sessions]
+
+
+class Baseline(_Frozen):
+    """The entries of one device.
 
     Attributes:
         device: `machine.device_name` of the machine that recorded it.
         versions: `machine.versions` of that machine.
         commit: the revision that was measured.
-        sessions: how many sessions (fresh processes) measured it.
-        entries: by pytest node id.
+        entries: by pytest node id, all with the same number of sessions.
     """
 
     device: str
-    versions: Mapping[str, str]
+    versions: dict[str, str]
     commit: str
-    sessions: int
-    entries: Mapping[str, Entry]
+    entries: dict[str, Entry]
+
+    @model_validator(mode="after")
+    def _check(self) -> Baseline:
+        if len({len(entry.sessions) for entry in self.entries.values()}) > 1:
+            raise ValueError("all benchmarks need the same number of sessions")
+        return self
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions measured it; 0 without entries."""
+        return next((len(entry.sessions) for entry in self.entries.values()), 0)
 
 
 class SchemaError(BaselineError):
@@ -59,22 +151,15 @@ def read_baseline(path: Path) -> Baseline:
         raise BaselineError(f"baseline {path} is not complete JSON ({error}): {remedy}.") from error
     except OSError as error:
         raise BaselineError(f"baseline {path} cannot be read ({error}): {remedy}.") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
+    schema = content.pop("schema", None) if isinstance(content, dict) else None
     if schema != SCHEMA:
         raise SchemaError(f"baseline {path} has schema {schema!r}, this gate reads {SCHEMA}: {remedy}.")
     try:
-        sessions = content["sessions"]
-        if type(sessions) is not int or sessions < 1:
-            raise ValueError(f"sessions {sessions!r} must be an integer >= 1")
-        return Baseline(
-            device=str(content["device"]),
-            versions={str(name): str(value) for name, value in content["versions"].items()},
-            commit=str(content["commit"]),
-            sessions=sessions,
-            entries={str(name): _read_entry(entry, sessions) for name, entry in content["entries"].items()},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise BaselineError(f"baseline {path} is damaged ({error!r}): {remedy}.") from error
+        return Baseline.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = ".".join(map(str, found["loc"])) or "the file"
+        raise BaselineError(f"baseline {path} is damaged ({where}: {found['msg']}): {remedy}.") from error
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
@@ -83,16 +168,10 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     Raises:
         BaselineError: it cannot be written, for instance because the disk is full.
     """
-    head = {
-        "schema": SCHEMA,
-        "device": baseline.device,
-        "versions": dict(baseline.versions),
-        "commit": baseline.commit,
-        "sessions": baseline.sessions,
-    }
-    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
+    content: dict[str, Any] = {"schema": SCHEMA, **baseline.model_dump(mode="json", exclude={"entries"})}
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in content.items()]
     entries = [
-        f"    {json.dumps(name)}: {json.dumps(_written(entry))}"
+        f"    {json.dumps(name)}: {entry.model_dump_json(exclude_defaults=True)}"
         for name, entry in sorted(baseline.entries.items())
     ]
     text = "\n".join(["{", *lines, '  "entries": {', ",\n".join(entries), "  }", "}", ""])
@@ -106,63 +185,10 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
         ) from error
 
 
-def _read_entry(entry: Mapping[str, Any], sessions: int) -> Entry:
-    seconds = tuple(float(_number(value, "seconds")) for value in entry["seconds"])
-    margin = _number(entry["margin"], "margin")
-    if not seconds or not all(value > 0 for value in seconds):
-        raise ValueError(f"seconds {seconds} must be positive")
-    if not 0 < margin < 1:
-        raise ValueError(f"margin {margin} must lie between 0 and 1")
-    speedup = entry.get("speedup")
-    return Entry(
-        seconds=seconds,
-        protocol={str(name): str(value) for name, value in entry["protocol"].items()},
-        margin=margin,
-        spread=_read_spread(entry["spread"], sessions),
-        speedup=None if speedup is None else _read_speedup(speedup, sessions),
-        exact={str(name): _number(value, name) for name, value in entry.get("exact", {}).items()},
-    )
+def log_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """log(ours / theirs), one per round."""
+    return [math.log(one / other) for one, other in zip(ours, theirs, strict=True)]
 
 
-def _read_speedup(speedup: Mapping[str, Any], sessions: int) -> Speedup:
-    times = _number(speedup["times"], "speedup")
-    if not times > 0:
-        raise ValueError(f"speedup {times} must be positive")
-    spread = _read_spread(speedup["spread"], sessions)
-    return Speedup(reference=str(speedup["reference"]), times=times, spread=spread)
-
-
-def _read_spread(value: object, sessions: int) -> float | None:
-    if (value is None) != (sessions == 1):
-        raise ValueError(f"spread {value!r} with {sessions} sessions: only several sessions have a spread")
-    return None if value is None else _number(value, "spread")
-
-
-def _number(value: object, name: str) -> float:
-    """A finite number >= 0; integers stay integers."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} {value!r} must be a finite number >= 0")
-    return value
-
-
-def _written(entry: Entry) -> dict[str, Any]:
-    written: dict[str, Any] = {
-        "margin": entry.margin,
-        "protocol": dict(entry.protocol),
-        "seconds": [_rounded(value) for value in entry.seconds],
-        "spread": None if entry.spread is None else _rounded(entry.spread),
-    }
-    if entry.speedup is not None:
-        spread = entry.speedup.spread
-        written["speedup"] = {
-            "reference": entry.speedup.reference,
-            "times": _rounded(entry.speedup.times),
-            "spread": None if spread is None else _rounded(spread),
-        }
-    if entry.exact:
-        written["exact"] = dict(entry.exact)
-    return written
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
+def _deviation(levels: Sequence[float]) -> float | None:
+    return statistics.stdev(levels) if len(levels) > 1 else None

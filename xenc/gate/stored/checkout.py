@@ -17,7 +17,7 @@ def commit_of(directory: Path) -> str:
     """
     try:
         revision = _git(directory, "rev-parse", "HEAD").strip()
-        everything = ("--", ":/", ":(top,exclude).benchmarks")
+        everything = ("--", ":/", ":(top,exclude,glob)**/.benchmarks/**")
         changed = _git(directory, "status", "--porcelain", "--untracked-files=all", *everything)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

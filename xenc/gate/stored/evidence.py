@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..errors import BaselineError
 from ..exact import broken_laws, changed_facts
+from ..growth import Breakdown, causes_of
 from ..measuring.machine import devices, versions
 from ..record import Record
 from ..verdict import Judgement, Verdict
-from .baseline import Baseline, SchemaError, baseline_path, read_baseline
-from .entry import Samples, entry_of
+from .baseline import Baseline, Entry, SchemaError, Session, baseline_path, read_baseline
+from .record import store
 from .rule import judge
 
 DEFAULT_MARGINS: Final = {"cpu": 0.15, "cuda": 0.05}
@@ -91,14 +92,43 @@ class Stored:
                 "record a new one"
             )
             return Judgement(verdict=Verdict.INCOMPARABLE, reason=reason)
-        samples, entry = _samples(record), baseline.entries.get(record.name)
-        judgement = judge(
-            samples, entry, sessions=baseline.sessions,
-            head_versions=versions(), base_versions=baseline.versions,
-        )  # fmt: skip
-        return judgement if entry is None else _with_exact(judgement, samples.exact, entry.exact)
+        head, base = entry_of(record), baseline.entries.get(record.name)
+        judgement = judge(head, base, head_versions=versions(), base_versions=baseline.versions)
+        return judgement if base is None else _with_exact(judgement, head, base)
 
-    def refusal(
+    def store(
+        self, records: Sequence[Record], selected: set[str], deselected: set[str], *,
+        passed: bool, commit: str, commit_now: str,
+    ) -> list[str]:  # fmt: skip
+        """Store what a run measured, as one session of each device's baseline.
+
+        Args:
+            records: what it measured.
+            selected, deselected: node ids of the tests that ran, and of those that were left out.
+            passed: whether every test passed.
+            commit, commit_now: the revision at the start and at the end of the run.
+
+        Returns:
+            Text for the reviewer.
+
+        Raises:
+            BaselineError: the run must not be stored, or the baseline cannot be written.
+        """
+        refusal = self._refusal(records, selected, deselected, passed=passed)
+        if refusal is None and commit_now != commit:
+            refusal = f"the checkout changed during the measurement, from {commit} to {commit_now}"
+        if refusal is not None:
+            raise BaselineError(refusal)
+        told = []
+        for device in sorted({record.device for record in records}):
+            entries = {each.name: entry_of(each) for each in records if each.device == device}
+            session = Baseline(
+                device=devices()[device], versions=versions(), commit=commit, entries=entries
+            )  # fmt: skip
+            told += store(session, self.directory)
+        return told
+
+    def _refusal(
         self, records: Sequence[Record], selected: set[str], deselected: set[str], *, passed: bool
     ) -> str | None:
         """Why a run must not be stored (a test failed or one was left out); None if it may be."""
@@ -133,49 +163,45 @@ class Stored:
         return None
 
 
-def measured(records: Sequence[Record], commit: str) -> list[Baseline]:
-    """What a run measured, as a baseline of one session for each device."""
-    return [
-        Baseline(
-            device=devices()[device],
-            versions=versions(),
-            commit=commit,
-            sessions=1,
-            entries={each.name: entry_of(_samples(each)) for each in records if each.device == device},
-        )
-        for device in sorted({record.device for record in records})
-    ]
-
-
-def _with_exact(judgement: Judgement, head: Mapping[str, float], base: Mapping[str, float]) -> Judgement:
-    """Add the exact facts to a judgement of times: a fact that grew makes it REGRESSED."""
-    if judgement.verdict is Verdict.INCOMPARABLE:
-        return judgement
-    found = changed_facts({name: head.get(name) for name in base}, base)
-    judgement = replace(judgement, changed=found.better)
-    if found.worse:
-        reason = "; ".join([*found.worse, judgement.reason])
-        return replace(judgement, verdict=Verdict.REGRESSED, reason=reason, exact=found.worse)
-    if found.unmeasured:
-        reason = "in the baseline, but not measured by this run: " + ", ".join(found.unmeasured)
-        return replace(judgement, verdict=Verdict.NOT_MEASURED, reason=reason)
-    return judgement
-
-
-def _samples(record: Record) -> Samples:
+def entry_of(record: Record) -> Entry:
+    """What a run measured of a test, as an entry of one session; seconds with six significant digits."""
     info = record.info
     reference = tuple(info.get("reference_seconds", ()))
-    paired = len(reference) == len(record.seconds) and all(second > 0 for second in reference)
+    timed = len(reference) == len(record.seconds) and min(reference, default=0) > 0
     exact = {
         name: value
         for name, value in info.get("exact", {}).items()
         if type(value) in (int, float) and value >= 0
     }
-    return Samples(
-        seconds=record.seconds,
+    return Entry(
         protocol={name: str(info[name]) for name in PROTOCOL if name in info},
         margin=float(info.get("margin", DEFAULT_MARGINS[record.device])),
-        reference=str(info.get("reference", "the reference")) if reference and paired else None,
-        reference_seconds=reference if paired else (),
+        reference=str(info.get("reference", "the reference")) if timed else None,
         exact=exact,
+        breakdown=Breakdown(**info.get("breakdown", {})),
+        sessions=(
+            Session(seconds=_rounded(record.seconds), reference_seconds=_rounded(reference) if timed else ()),
+        ),
     )
+
+
+def _rounded(seconds: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(f"{second:.6g}") for second in seconds)
+
+
+def _with_exact(judgement: Judgement, head: Entry, base: Entry) -> Judgement:
+    """Add the exact facts to a judgement of times, and the causes: a fact that grew makes it REGRESSED."""
+    if judgement.verdict is Verdict.INCOMPARABLE:
+        return judgement
+    facts: dict[str, Any] = {name: head.exact.get(name) for name in base.exact}
+    found = changed_facts(facts, base.exact)
+    judgement = replace(judgement, changed=found.better)
+    if found.worse:
+        reason = "; ".join([*found.worse, judgement.reason])
+        judgement = replace(judgement, verdict=Verdict.REGRESSED, reason=reason, exact=found.worse)
+    elif found.unmeasured:
+        reason = "in the baseline, but not measured by this run: " + ", ".join(found.unmeasured)
+        return replace(judgement, verdict=Verdict.NOT_MEASURED, reason=reason)
+    if judgement.verdict is Verdict.REGRESSED:
+        judgement = replace(judgement, causes=causes_of(head.breakdown, base.breakdown))
+    return judgement

@@ -7,8 +7,8 @@ x_i = log(head_i / baseline_i):
 
 e_i is the noise of single rounds. d is by how much a session (a fresh process) is slower than other sessions
 of the same code; its standard deviation is the drift between sessions, which more rounds do not reduce. A
-baseline holds the median over N sessions of each round, and the standard deviation s of the sessions' levels
-(the level of a session is the median of its log(round / median over sessions)). With n rounds
+baseline has N sessions: baseline_i is the median over them of round i, and s is the standard deviation of
+their levels (the level of a session is the median of its log(round / median over sessions)). With n rounds
 
     x = median(x_i)
     w = 1.2533 × 1.4826 × MAD(x_i) / sqrt(n)    standard error of a normal sample's median
@@ -42,7 +42,7 @@ from typing import Final
 from scipy.stats import t as student_t
 
 from ..verdict import Judgement, Verdict
-from .entry import Entry, Samples, log_ratios, speedup_logs
+from .baseline import Entry, log_ratios
 
 FEWEST_ROUNDS: Final = 3
 """With fewer rounds the MAD does not estimate the noise."""
@@ -54,31 +54,28 @@ BLIND_SPOT: Final = "a stored baseline cannot tell slower code from a slower mac
 
 
 def judge(
-    head: Samples,
+    head: Entry,
     base: Entry | None,
     *,
-    sessions: int,
     head_versions: Mapping[str, str] | None = None,
     base_versions: Mapping[str, str] | None = None,
 ) -> Judgement:
     """Judge a benchmark by its baseline, with the baseline's margin.
 
     Args:
-        head: the rounds of this run.
+        head: what this run measured, one session.
         base: the benchmark's entry in the baseline; None if it has none.
-        sessions: the number of sessions of the baseline.
         head_versions: versions of the software in this run; those that differ are named in the notes.
         base_versions: the same of the baseline.
     """
-    if not head.seconds:
-        return _unjudged(Verdict.NOT_MEASURED, "no round was timed")
     if base is None:
         return _unjudged(Verdict.NEW, "the baseline has no such benchmark; record one")
     mismatch = _mismatch(head, base)
     if mismatch is not None:
         return _unjudged(Verdict.INCOMPARABLE, mismatch)
+    sessions = len(base.sessions)
     change = _change(log_ratios(head.seconds, base.seconds), base.spread, sessions)
-    verdict, by_reference = _judge_both(head, base, change, sessions)
+    verdict, by_reference = _judge_both(head, base, change)
     reason = f"{_percent(change.ratio)} ± {change.uncertainty:.1%} against the baseline of "
     reason += "one session" if sessions == 1 else f"{sessions} sessions"
     drift = f" (drift {base.spread:.1%})" if base.spread is not None else ""
@@ -139,27 +136,27 @@ def _change(logs: Sequence[float], spread: float | None, sessions: int) -> _Chan
     return _Change(log=middle, noise=2 * 1.2533 * deviation / math.sqrt(len(logs)), drift=drift)
 
 
-def _judge_both(head: Samples, base: Entry, change: _Change, sessions: int) -> tuple[Verdict, str]:
+def _judge_both(head: Entry, base: Entry, change: _Change) -> tuple[Verdict, str]:
     """The verdict by seconds and by speed-up, and a text about the speed-up."""
-    verdict, stored = change.verdict(base.margin), base.speedup
-    if stored is None:
+    verdict, before = change.verdict(base.margin), base.speedup
+    if before is None:
         return verdict, ""
-    if head.reference != stored.reference:
+    if head.reference != base.reference:
         now = f"over {head.reference}" if head.reference else "missing"
-        return verdict, f"speed-up not judged: the baseline's is over {stored.reference}, this run's {now}"
-    logs = [math.log(stored.times) - log for log in speedup_logs(head)]
-    fall = _change(logs, stored.spread, sessions)
+        return verdict, f"speed-up not judged: the baseline's is over {base.reference}, this run's {now}"
+    logs = [math.log(before) - log for log in head.sessions[0].speedup_logs]
+    fall = _change(logs, base.speedup_spread, len(base.sessions))
     moved = f"moved by {math.expm1(-fall.log):+.1%} ± {fall.uncertainty:.1%}"
-    over = f"the speed-up over {stored.reference} {moved}"
+    over = f"the speed-up over {base.reference} {moved}"
     if fall.verdict(base.margin) is Verdict.REGRESSED:
-        return Verdict.REGRESSED, f"{over}: {stored.times:.2f}x before, {stored.times / fall.ratio:.2f}x now"
+        return Verdict.REGRESSED, f"{over}: {before:.2f}x before, {before / fall.ratio:.2f}x now"
     slower = change.log - fall.log
     if verdict is Verdict.REGRESSED and slower > 0 and abs(fall.log) <= math.log1p(base.margin):
         return verdict, f"the reference is slower too, by {math.expm1(slower):.1%}; {over}"
     return verdict, over
 
 
-def _mismatch(head: Samples, base: Entry) -> str | None:
+def _mismatch(head: Entry, base: Entry) -> str | None:
     for name in sorted({*head.protocol, *base.protocol}):
         ours, theirs = head.protocol.get(name), base.protocol.get(name)
         if ours != theirs:
