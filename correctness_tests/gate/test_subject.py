@@ -89,7 +89,15 @@ def test_equal_infinities_differ_by_nothing_and_others_infinitely():
     [
         ({"inputs": []}, "inputs is empty: give at least one"),
         ({"inputs": np.ones((0, 3))}, "inputs is empty"),
-        *(({"rounds": rounds}, f"rounds={rounds}: at least 1 is needed") for rounds in (0, -1)),
+        *(
+            ({"inputs": inputs}, f"inputs is a {type(inputs).__name__}: give a list")
+            for inputs in ("text", b"bytes", {"a": 1}, {1}, iter([1]))
+        ),
+        *(({"rounds": rounds}, f"rounds={rounds}: give an integer") for rounds in (0, -1, 2.5, True)),
+        *(
+            ({"oracle": same, "tolerance": tolerance}, f"tolerance={tolerance!r}: give a number")
+            for tolerance in ("0.1", NAN, -0.1)
+        ),
         ({"oracle": same}, "oracle and tolerance belong together"),
         ({"tolerance": 0.1}, "oracle and tolerance belong together"),
     ],
@@ -108,7 +116,7 @@ def test_a_subject_that_cannot_be_measured_is_refused_with_a_remedy(given, why):
     ],
 )  # fmt: skip
 def test_rounds_take_the_inputs_in_turn_and_begin_again(rounds, most, timed):
-    assert Subject(run=same, inputs="abc", rounds=rounds).timed(most) == list(timed)
+    assert Subject(run=same, inputs=list("abc"), rounds=rounds).timed(most) == list(timed)
 
 
 def test_facts_are_counted_on_inputs_of_their_own_or_on_all_once():

@@ -41,7 +41,8 @@ class Subject:
         on_device: runs a job on the thread that calls the operators, and waits for it.
 
     Raises:
-        SubjectError: there is no input, `rounds` is below 1, or only one of oracle and tolerance is given.
+        SubjectError: inputs cannot be indexed or there is none, `rounds` is no integer >= 1, tolerance is no
+            number >= 0, or only one of oracle and tolerance is given.
     """
 
     run: Callable[[Any], Any]
@@ -58,10 +59,16 @@ class Subject:
     on_device: Callable[[Job], object] = _at_once
 
     def __post_init__(self) -> None:
-        if not len(self.inputs):
+        inputs, rounds, tolerance = self.inputs, self.rounds, self.tolerance
+        indexed = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")
+        if not indexed or isinstance(inputs, (str, bytes, Mapping)):
+            raise SubjectError(f"inputs is a {type(inputs).__name__}: give a list of what to call it with.")
+        if not len(inputs):
             raise SubjectError("inputs is empty: give at least one thing to call it with.")
-        if self.rounds is not None and self.rounds < 1:
-            raise SubjectError(f"rounds={self.rounds}: at least 1 is needed.")
+        if rounds is not None and (type(rounds) is not int or rounds < 1):
+            raise SubjectError(f"rounds={rounds!r}: give an integer of at least 1.")
+        if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance >= 0):
+            raise SubjectError(f"tolerance={tolerance!r}: give a number, 0 or more.")
         if (self.oracle is None) != (self.tolerance is None):
             raise SubjectError("oracle and tolerance belong together: give both or neither.")
 
