@@ -16,9 +16,13 @@ from xenc.gate.verdict import Judgement, Verdict
 BASE, HEAD = "b" * 40, "0123456789abcdef" + "0" * 24
 
 
-def of_run(name, **facts):
-    """A run, with some facts of seed-packed changed in its head."""
-    results = made_results(**RUNS[name])
+def of_run(name):
+    return made_verdicts(made_results(**RUNS[name]))
+
+
+def slow_but_uncontrolled(**facts):
+    """A run of a slower seed-packed whose controls failed."""
+    results = made_results({"seed-packed": 0.07}, slowed=0.0)
     set_facts(results, "seed-packed", **facts)
     return made_verdicts(results)
 
@@ -64,7 +68,7 @@ SLOWER = "NOT GREEN: seed-packed REGRESSED, +7.0% ± 1.8% wall time"
         (of_run("improved"), 1, "NOT GREEN: 1 test was left out; what was measured is green"),
         (of_run("inconclusive"), 0, UNDECIDED),
         (of_run("failed"), 2, FAILED),
-        (of_run("failed", graphs=2), 0, f"{FAILED}; seed-packed REGRESSED, graphs: 1 -> 2"),
+        (slow_but_uncontrolled(graphs=2), 0, f"{FAILED}; seed-packed REGRESSED, graphs: 1 -> 2"),
         (of(**dict.fromkeys("abcd", NOISY), e=BROKEN), 0, WORSE),
         (of(**{"perf/t.py::Tests::test[x::y]": NOISY}), 0, "NOT GREEN: Tests::test[x::y] INCONCLUSIVE"),
         (of(), 0, "NOT GREEN: nothing was measured"),
@@ -100,8 +104,7 @@ def test_a_row_holds_both_times_and_detectable_slowdowns_and_what_decides_is_bol
         "device time": "**+6.9% ± 2.3%**", "detectable slowdown (wall, device)": "4.9%, 5.7%",
     }  # fmt: skip
     assert rows(of_run("pass"))["seed-packed"]["wall time"] == "-0.0% ± 1.8%"
-    failed = made_verdicts(made_results({"seed-packed": 0.07}, slowed=0.0))
-    assert rows(failed)["seed-packed"]["wall time"] == "+7.0% ± 1.8%"
+    assert rows(slow_but_uncontrolled())["seed-packed"]["wall time"] == "+7.0% ± 1.8%"
 
 
 def test_times_that_are_not_usable_are_dashes_with_the_reason():
@@ -114,19 +117,10 @@ def test_times_that_are_not_usable_are_dashes_with_the_reason():
 
 
 @pytest.mark.usefixtures("suites_facts")
-def test_changes_of_exact_facts_and_findings_are_noted_worse_or_better():
-    results = made_results()
+def test_notes_say_what_changed_and_what_became_slower_if_anything_did():
+    results = made_results(**RUNS["regressed"])
     set_facts(results, "seed-packed", recompiles=1, finding="recompiled:\n  size mismatch")
     set_facts(results, "skewed-packed", padded_share=0.012)
-    assert notes(made_verdicts(results)) == [
-        "- seed-packed: recompiles: 0 -> 1, and none is allowed",
-        "- seed-packed: recompiled: size mismatch",
-        "- skewed-packed: padded share: 1.7% -> 1.2%",
-    ]
-
-
-def test_only_a_regression_names_what_became_slower_and_template_arguments_survive_markdown():
-    results = made_results(**RUNS["regressed"])
     for name in ("seed-packed", "skewed-packed"):
         results[0]["configurations"][name] |= {
             "stages": {"head": {"forward": 0.066}, "base": {"forward": 0.06}},
@@ -134,16 +128,18 @@ def test_only_a_regression_names_what_became_slower_and_template_arguments_survi
             "functions": {"head": {"a/b.py:sort": [4, 0.001]}, "base": {"a/b.py:sort": [1, 0.001]}},
         }
     assert notes(made_verdicts(results)) == [
+        "- seed-packed: recompiles: 0 -> 1, and none is allowed",
         "- seed-packed: stage forward: 60.0 ms -> 66.0 ms (+10.0%), 100% of the growth",
         "- seed-packed: `kernel appeared: void copy<4, float> x3 (1.0 ms)`",
         "- seed-packed: function more often: a/b.py:sort 1 -> 4",
+        "- seed-packed: recompiled: size mismatch",
+        "- skewed-packed: padded share: 1.7% -> 1.2%",
     ]
 
 
 def test_the_report_names_commits_uncommitted_files_equal_code_and_a_deliberate_fault():
     verdicts = of_run("pass")
-    plain = told(verdicts).splitlines()[2]
-    assert plain == "Head 0123456789ab, against base bbbbbbbbbbbb; 5 processes."
+    assert told(verdicts).splitlines()[2] == "Head 0123456789ab, against base bbbbbbbbbbbb; 5 processes."
     dirty = told(verdicts, dirty=["a.py", "b.py", "c.py", "d.py", "e.py"])
     assert "Head 0123456789ab, with uncommitted changes in a.py, b.py, c.py, 2 more, against" in dirty
     assert "Both are the same code" in told(verdicts, same_code=True)
