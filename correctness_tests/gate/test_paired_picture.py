@@ -1,10 +1,9 @@
-"""The picture of a paired run, by its pixels and by what it says."""
+"""The picture of a paired run: what it says, and where its dots and bars are."""
 
 from __future__ import annotations
 
 import sys
 from functools import cache
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -12,108 +11,96 @@ import pytest
 
 from correctness_tests.gate.paired_runs import RULES, RUNS, made_results, made_verdicts, set_facts
 from xenc.gate.paired.picture import draw_paired
-from xenc.gate.paired.rows import limits_of, rows_of
 from xenc.gate.paired.verdicts import judge_campaign
 
-COLORS = {"green": (26, 127, 55), "blue": (31, 111, 235), "red": (207, 34, 46), "orange": (188, 106, 0)}
-
-
-@pytest.fixture(scope="module")
-def picture_of(tmp_path_factory):
-    """Draws a run, once: the texts in its picture, and which verdicts' colours are between them."""
-    Figure = pytest.importorskip("matplotlib.figure").Figure
-
-    @cache
-    def picture(run):
-        results, path = made_results(**RUNS[run]), tmp_path_factory.mktemp("pictures") / f"{run}.png"
-        if run == "inconclusive":
-            set_facts(results, "skewed-packed", graph_breaks=1)
-        verdicts = made_verdicts(results)
-        with mock.patch.object(Figure, "savefig", autospec=True, side_effect=Figure.savefig) as save:
-            assert draw_paired(path, results, verdicts, RULES, "head against base")
-        return SimpleNamespace(texts=texts_of(save.call_args.args[0]), colors=colors_of(path))
-
-    return picture
-
-
-def texts_of(figure):
-    """Texts, their boxes, and the picture's own."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.text import Text
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    low, high = figure.axes[0].get_xlim()
-    ticks = [tick for axes in figure.axes for tick in axes.get_xticklabels()]
-    unseen = [tick for tick in ticks if not low <= tick.get_position()[0] <= high]
-    found = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
-    found = [text for text in found if text not in unseen]
-    shown = [(text.get_text(), Text.get_window_extent(text, canvas.get_renderer())) for text in found]
-    return {"whole": figure.bbox, "shown": shown, "words": [text for text, _ in shown]}
-
-
-def colors_of(path):
-    """More than specks of them, between the names at the left and the verdicts at the right."""
-    image = (255 * pytest.importorskip("matplotlib.image").imread(path)[..., :3]).round().astype(int)
-    height, width, _ = image.shape
-    inner = image[int(0.11 * height) : int(0.8 * height), int(0.21 * width) : int(0.82 * width)]
-    return {name for name, color in COLORS.items() if (abs(inner - color).sum(-1) < 6).sum() > 50}
-
-
-SHOWN = {
-    "pass": {"green"}, "regressed": {"green", "red"}, "improved": {"green", "blue"},
-    "inconclusive": {"green", "orange"}, "failed": set(),
+COLORS = {
+    "#1a7f37": "green", "#1f6feb": "blue", "#cf222e": "red", "#bc6a00": "orange", "#6e7781": "grey",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("run", "colors"), SHOWN.items())
-def test_times_have_the_colour_of_their_verdict_and_none_if_the_controls_failed(picture_of, run, colors):
-    assert picture_of(run).colors == colors
+@pytest.fixture(scope="module")
+def figure_of(tmp_path_factory):
+    """Draws a run, once."""
+    Figure = pytest.importorskip("matplotlib.figure").Figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    @cache
+    def drawn(run):
+        results, path = made_results(**RUNS[run]), tmp_path_factory.mktemp("pictures") / f"{run}.png"
+        if run == "inconclusive":
+            set_facts(results, "skewed-packed", graph_breaks=1)
+        with mock.patch.object(Figure, "savefig", autospec=True, side_effect=Figure.savefig) as save:
+            assert draw_paired(path, results, made_verdicts(results), RULES, "head against base")
+        figure = save.call_args.args[0]
+        FigureCanvasAgg(figure).draw()  # lays out texts for their boxes
+        return figure
+
+    return drawn
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_no_text_lies_on_another_or_over_the_edge(picture_of, run):
-    texts = picture_of(run).texts
-    for number, (text, box) in enumerate(texts["shown"]):
-        assert texts["whole"].x0 <= box.x0, text
-        assert box.x1 <= texts["whole"].x1, text
-        assert not [other for other, its in texts["shown"][number + 1 :] if box.overlaps(its)], text
+def texts_of(figure):
+    """The texts, but for those of the axis."""
+    from matplotlib.text import Text
+
+    ticks = {tick for axes in figure.axes for tick in axes.get_xticklabels()}
+    return [text for text in set(figure.findobj(Text)) - ticks if text.get_text() and text.get_visible()]
+
+
+def dots_of(axes):
+    """The dots of each row."""
+    return [each for each in axes.collections if len(each.get_offsets()) == 5]
 
 
 @pytest.mark.parametrize(
-    ("run", "text", "count"),
+    ("run", "colors", "words"),
     [
-        ("regressed", "NOT GREEN: seed-packed REGRESSED, 7.0% slower (wall time)", 1),
-        ("regressed", "+7.0% ± 1.8% wall", 1),
-        ("regressed", "PASS", 4),  # three configurations and the control that must pass
-        ("regressed", "as expected", 2),
-        ("regressed", "head against base", 1),
-        ("failed", "PASS, not REGRESSED", 1),
-        ("failed", "FAILED", 1),
-        ("failed", "NOT MEASURED", 4),
-        ("inconclusive", "graph breaks: 0 -> 1, ...", 1),
+        ("pass", {"green"}, {"GREEN: 4 PASS": 1, "PASS": 5, "head against base": 1}),
+        (
+            "regressed", {"green", "red"},
+            # three configurations and the control that must pass
+            {"NOT GREEN: seed-packed REGRESSED, +7.0% ± 1.8% wall time": 1, "+7.0% ± 1.8% wall": 1, "PASS": 4,
+             "REGRESSED": 2, "as expected": 2},
+        ),
+        ("improved", {"green", "blue"}, {"IMPROVED": 1}),
+        ("inconclusive", {"green", "orange"}, {"INCONCLUSIVE": 1, "graph breaks: 0 -> 1, ...": 1}),
+        ("failed", set(), {"PASS, not REGRESSED": 1, "FAILED": 1, "NOT MEASURED": 4}),
     ],
-)
-def test_the_picture_shows_verdicts_changes_and_outcomes_of_controls(picture_of, run, text, count):
-    assert picture_of(run).texts["words"].count(text) == count
+)  # fmt: skip
+def test_verdicts_are_named_and_times_have_their_colour_if_the_controls_held(figure_of, run, colors, words):
+    from matplotlib.colors import to_hex
+
+    texts = [text.get_text() for text in texts_of(figure_of(run))]
+    assert {word: texts.count(word) for word in words} == words
+    for axes in figure_of(run).axes:
+        assert {COLORS[to_hex(each.get_facecolor()[0])] for each in dots_of(axes)} == colors | {"grey"}
 
 
-@pytest.mark.parametrize("channel", ["wall_s", "device_s"])
-def test_the_bar_of_every_row_lies_amid_the_dots_that_it_comes_from(channel):
-    results = made_results()
-    rows = rows_of(results, made_verdicts(results), RULES)
-    assert [row.control for row in rows] == [False] * 4 + [True] * 2
-    for row in rows:
-        _, processes = row.dots[channel]
-        mean = np.expm1(np.mean(np.log1p(np.array(processes) / 100)))
-        assert row.bounds(channel)[1] == pytest.approx(100 * mean), row.label
+@pytest.mark.parametrize("run", RUNS)
+def test_no_text_lies_on_another_or_over_the_edge(figure_of, run):
+    from matplotlib.text import Text
+
+    texts, whole = texts_of(figure_of(run)), figure_of(run).bbox
+    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts]
+    for number, (text, box) in enumerate(boxes):
+        assert whole.x0 <= box.x0, text
+        assert box.x1 <= whole.x1, text
+        assert not [other for other, its in boxes[number + 1 :] if box.overlaps(its)], text
 
 
-def test_one_wild_configuration_does_not_squeeze_the_others_together():
-    results = made_results({"seed-packed": 3.0, "skewed-packed": -0.63})
-    low, high = limits_of(rows_of(results, made_verdicts(results), RULES))
-    assert -25 < low < -5
-    assert 5 < high < 25
+@pytest.mark.parametrize("panel", [0, 1])
+def test_every_row_has_its_processes_and_their_mean_within_its_bounds_all_in_sight(figure_of, panel):
+    axes = figure_of("regressed").axes[panel]
+    lines = [line.get_xydata() for line in axes.lines if len(line.get_xdata()) == 2]
+    for y, dots in enumerate(dots_of(axes)):
+        values, heights = dots.get_offsets().T
+        ((low, _), (high, _)) = next(line for line in lines if (line[:, 1] == y).all())
+        ((mean, _), _) = next(line for line in lines if line[0, 0] == line[1, 0] and line[0, 1] == y - 0.2)
+        assert set(heights) == {y}
+        assert mean == pytest.approx(100 * np.expm1(np.mean(np.log1p(values / 100))))
+        left, right = axes.get_xlim()
+        assert left < low < mean < high < right
+        assert left < min(values) < max(values) < right
+    assert y == 5  # four configurations and two controls
 
 
 def test_there_is_no_picture_without_matplotlib_or_without_a_configuration(tmp_path, monkeypatch):

@@ -164,8 +164,11 @@ def test_the_verdicts_reach_the_step_summary_and_the_report(recorded, run_gate, 
     before, summary = recorded.read_text(), pytester.path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     run_gate("--gate-report", "gate-report", "--benchmark-autosave", "--benchmark-compare")
+    markdown = (pytester.path / "gate-report" / "report.md").read_text()
     assert "| PASS" in summary.read_text()
+    assert "| PASS" in markdown.split("\n\n")[1]
     content = json.loads((pytester.path / "gate-report" / "report.json").read_text())
+    assert all(len(each["seconds"]) > 1 and each["spread"] >= 0 for each in content["benchmarks"])
     assert [verdict for verdict, _ in content["verdicts"].values()] == ["PASS", "PASS"]
     assert recorded.read_text() == before
 

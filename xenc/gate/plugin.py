@@ -21,12 +21,11 @@ from .measuring.rounds import synchronised_seconds
 from .options import Options, add_options, options_of
 from .paired.evidence import Paired
 from .paired.session import PairedRequest
-from .publish import publish
+from .publish import publish, say, show
 from .record import Record
 from .session import GateSession
 from .stored.checkout import clean_commit, commit_of
 from .stored.evidence import Stored
-from .terminal import say, show
 from .unmeasured import Unmeasured
 from .verdict import Judgement, Verdict
 

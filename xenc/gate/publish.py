@@ -1,13 +1,40 @@
-"""A run -> files for people: the report folder, and the step summary of a CI job."""
+"""Where a run is shown: the terminal, the report's folder, and the step summary of a CI job."""
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from .measuring.machine import devices, versions
-from .report import PICTURES, verdict_table, write_report
+from .report import PICTURES, facts_line, speedup, tables_of, verdict_chapter
 from .session import GateSession
 from .whole_file import unwritten
+
+
+def say(config: pytest.Config, line: str) -> None:
+    """Print a line at once, while pytest captures output."""
+    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    if terminal is not None:
+        with nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            terminal.write_line(line)
+
+
+def show(gate: GateSession, terminal: Any) -> None:
+    """Print the verdicts of a run that is judged, or what it measured."""
+    shown = (
+        {"gate": _verdicts(gate) or "no benchmark was judged"} if gate.judging else tables_of(gate.records)
+    )
+    for title, markdown in shown.items():
+        terminal.write_sep("=", title)
+        terminal.write_line(markdown)
+    last = gate.summary() if gate.judging else "; ".join(gate.failures)
+    for line in filter(None, [last, *gate.messages]):
+        terminal.write_line(line)
 
 
 def publish(gate: GateSession, report_dir: Path | None, summary: str | None) -> None:
@@ -31,20 +58,30 @@ def publish(gate: GateSession, report_dir: Path | None, summary: str | None) -> 
 
 
 def _write_report(gate: GateSession, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     measured = sorted({devices()[record.device] for record in gate.records})
     machine = {"device": " and ".join(measured), **versions()}
-    written = write_report(
-        folder, gate.records, machine, gate.judged, chapters=[chapter.markdown for chapter in gate.chapters]
-    )
-    caption = ", ".join(f"{name} {value}" for name, value in machine.items())
-    for name, draw in PICTURES.items():
-        if draw(folder / name, gate.records, caption):
-            written.append(folder / name)
-    gate.messages.append("wrote " + ", ".join(str(path) for path in written))
+    told = facts_line(machine)
+    parts = ["# Benchmarks on " + told, _verdicts(gate), *tables_of(gate.records).values()]
+    (folder / "report.md").write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+    benchmarks = [
+        {"name": r.name, "seconds": r.seconds, "speedup": speedup(r), "spread": r.spread, **r.info}
+        for r in gate.records
+    ]
+    verdicts = {name: [judgement.verdict, judgement.reason] for name, judgement in gate.judged.items()}
+    content = {"machine": machine, "benchmarks": benchmarks, "verdicts": verdicts}
+    (folder / "report.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    drawn = [name for name, draw in PICTURES.items() if draw(folder / name, gate.records, told)]
+    written = [folder / name for name in ("report.md", "report.json", *drawn)]
+    gate.messages.append("wrote " + ", ".join(map(str, written)))
 
 
 def _append_summary(gate: GateSession, path: Path) -> None:
-    shown = [chapter.markdown for chapter in gate.chapters] or [verdict_table(gate.judged)]
-    notes = "\n".join(gate.messages)
+    shown = ["## Performance gate", _verdicts(gate), gate.summary(), "\n".join(gate.messages)]
     with path.open("a", encoding="utf-8") as file:
-        file.write("\n\n".join(["## Performance gate", *shown, gate.summary(), notes]) + "\n")
+        file.write("\n\n".join(shown) + "\n")
+
+
+def _verdicts(gate: GateSession) -> str:
+    """What was measured on two revisions says more than the verdicts, which it contains."""
+    return "\n".join(gate.chapters) or verdict_chapter(gate.judged)

@@ -1,16 +1,17 @@
-"""Records of a run -> tables for the terminal, Markdown and JSON."""
+"""Records and verdicts of a run -> Markdown that also reads well in a terminal."""
 
 from __future__ import annotations
 
-import json
+import re
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from .record import Record
-from .verdict import Judgement
+from .verdict import Judgement, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,14 @@ FLAGGED_SPREAD: Final = 0.05
 TABLES: Final[list[Table | Overview]] = [Table(title="timings", takes=lambda _: True, row=benchmark_row)]
 """What is shown of a run, in this order. `show_first` adds to it."""
 
+_NAMED: Final = 3
+"""How many names one line holds at most."""
+
+_ADVICE: Final[Mapping[Verdict, str]] = {
+    Verdict.IMPROVED: "To keep the improvement, record a new baseline (`--gate-record`) and commit it.",
+    Verdict.INCONCLUSIVE: "INCONCLUSIVE is too noisy to decide: repeat on a quieter machine.",
+}
+
 PICTURES: Final[dict[str, Callable[[Path, Sequence[Record], str], bool]]] = {}
 """What is drawn into the report's folder, by file name; a suite adds its own.
 
@@ -91,28 +100,79 @@ def tables_of(records: Sequence[Record]) -> dict[str, str]:
     return {title: markdown for title, markdown in shown.items() if markdown}
 
 
-def verdict_table(judged: Mapping[str, Judgement]) -> str:
-    """Every verdict of a comparison as a Markdown table; the empty string without verdicts."""
-    rows = [
-        {
-            "verdict": str(judgement.verdict),
-            "benchmark": name.rpartition("/")[2],
-            "reason": " ".join("; ".join([judgement.reason, *judgement.remarks]).split()),
-        }
-        for name, judgement in judged.items()
+def verdict_chapter(
+    judged: Mapping[str, Judgement], times: Mapping[str, Mapping[str, str]] | None = None
+) -> str:
+    """Verdicts as a Markdown table, and below it notes; the empty string without verdicts.
+
+    Args:
+        judged: by node id.
+        times: the cells of each row besides verdict and benchmark. Without them the row says the reason; with
+            them the notes name exact facts, and say why a time is not judged.
+    """
+    rows, notes = [], defaultdict[str, list[str]](list)
+    for name, judgement in judged.items():
+        verdict, said = judgement.verdict, judgement.remarks
+        if times is not None:
+            decided = verdict.green or verdict is Verdict.REGRESSED
+            said = (*judgement.exact, *(() if decided else (judgement.reason,)), *said)
+        for note in said:
+            notes[quoted(note)].append(label(name))
+        cells = {"reason": judgement.reason} if times is None else times[name]
+        rows.append({"verdict": bold(verdict, unless=verdict.green), "benchmark": label(name), **cells})
+    lines = [
+        f"- {'all' if len(names) == len(judged) > 1 else some(names)}: {note}"
+        for note, names in notes.items()
     ]
-    return markdown_table(rows) if rows else ""
+    lines += [f"- {_ADVICE[each]}" for each in _ADVICE if each in {one.verdict for one in judged.values()}]
+    return "\n\n".join(filter(None, [markdown_table(rows), "\n".join(lines)])) if rows else ""
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows with equal keys as a Markdown table with aligned columns."""
     header = list(rows[0])
-    cells = [header, *([row[name].replace("|", "\\|") for name in header] for row in rows)]
+    cells = [header, *([_one_line(row[name]).replace("|", "\\|") for name in header] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
              for line in cells]  # fmt: skip
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def label(name: str) -> str:
+    """What reports call a test: its node id without the file."""
+    return name.partition("::")[2] or name
+
+
+def bold(text: str, *, unless: bool) -> str:
+    """Text in bold letters, unless a condition holds."""
+    return text if unless else f"**{text}**"
+
+
+def some(names: Sequence[str], between: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    return between.join([*names[:_NAMED], *more])
+
+
+def quoted(text: str) -> str:
+    """Text in one line; as code if it contains Markdown's special characters, as names of C++ kernels do."""
+    fence = "``" if "`" in text else "`" if re.search(r"[<*_\[]", text) else ""
+    return f"{fence}{_one_line(text)}{fence}"
+
+
+def facts_line(facts: Mapping[str, Any]) -> str:
+    """Facts of a machine, by name, in one line."""
+    return ", ".join(f"{name} {_fact(value)}" for name, value in facts.items())
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({facts_line(value)})"
+    if isinstance(value, list):
+        bounds = len(value) == 2 and all(isinstance(each, int) for each in value)
+        return (" to " if bounds else ", ").join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def speedup(record: Record) -> float | None:
@@ -121,35 +181,6 @@ def speedup(record: Record) -> float | None:
     if not reference or len(reference) != len(record.seconds):
         return None
     return statistics.median(theirs / ours for ours, theirs in zip(record.seconds, reference, strict=True))
-
-
-def write_report(
-    directory: Path, records: Sequence[Record], machine: Mapping[str, Any], judged: Mapping[str, Judgement],
-    chapters: Sequence[str] = (),
-) -> list[Path]:  # fmt: skip
-    """Write report.md and report.json. Chapters are Markdown that replaces the table of verdicts."""
-    directory.mkdir(parents=True, exist_ok=True)
-    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
-    verdicts = "" if chapters else verdict_table(judged)
-    tables = tables_of(records).values()
-    markdown = "\n\n".join(filter(None, ["# Benchmarks on " + facts, *chapters, *tables, verdicts])) + "\n"
-    (directory / "report.md").write_text(markdown, encoding="utf-8")
-    content = {
-        "machine": dict(machine),
-        "benchmarks": [
-            {
-                "name": record.name,
-                "seconds": record.seconds,
-                "speedup": speedup(record),
-                "spread": record.spread,
-                **record.info,
-            }
-            for record in records
-        ],
-        "verdicts": {name: [judgement.verdict, judgement.reason] for name, judgement in judged.items()},
-    }
-    (directory / "report.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return [directory / "report.md", directory / "report.json"]
 
 
 def flagged(spread: float) -> str:
@@ -170,3 +201,7 @@ def _times_over(record: Record) -> str | None:
     times = speedup(record)
     over = f" over {record.info['reference']}" if "reference" in record.info else ""
     return None if times is None else f"{times:.2f}x{over}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .paired.evidence import Paired
-from .paired.report import Chapter
 from .record import Record
 from .stored.evidence import Stored
 from .verdict import Judgement, Verdict
@@ -77,7 +76,7 @@ class GateSession:
         return judgement
 
     @property
-    def chapters(self) -> Sequence[Chapter]:
+    def chapters(self) -> Sequence[str]:
         """The reports of what was measured on two revisions."""
         return self.paired.chapters if self.paired is not None else ()
 

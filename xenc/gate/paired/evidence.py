@@ -13,7 +13,7 @@ from ..verdict import Judgement, Verdict
 from ..whole_file import unwritten
 from .accepted import read_accepted
 from .picture import draw_paired
-from .report import Chapter, paired_chapter
+from .report import paired_chapter
 from .session import PairedRequest, PairedRun, check_pairable, measure_paired
 
 
@@ -31,7 +31,7 @@ class Paired:
         faults: what is done to the head on purpose, in words.
         tests: node ids to be measured, by device.
         left_out: how many others should have been.
-        chapters: the reports of what was measured.
+        chapters: Markdown on what was measured, of each device.
         messages, failures: those of the run, to which is added what was written, and what could not be.
     """
 
@@ -46,7 +46,7 @@ class Paired:
     faults: list[str] = field(default_factory=list)
     tests: dict[str, list[str]] = field(default_factory=dict)
     left_out: int = 0
-    chapters: list[Chapter] = field(default_factory=list)
+    chapters: list[str] = field(default_factory=list)
     _runs: dict[str, PairedRun | GateError] = field(default_factory=dict)
 
     def judge(self, device: str, name: str) -> tuple[Judgement, Mapping[str, Sequence[float]]]:
