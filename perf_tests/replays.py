@@ -2,7 +2,8 @@
 
 Every process was recorded with the same code on both sides, so each REGRESSED or IMPROVED is false. A slower
 head is simulated by longer blocks. (The base was made first in all of them; in every second process base and
-head have changed names since, as if they had taken turns.)
+head have changed names since, as if they had taken turns.) NOT_RECORDED were added afterwards: a replay lacks
+them, but its intervals are as wide as theirs would make them.
 """
 
 from __future__ import annotations
