@@ -1,13 +1,15 @@
 """Faults put into xenc's source by hand, one at a time: does the gate call them REGRESSED on this CPU?
 
-    python -m perf_tests.by_hand [NAME ...]         about six minutes for each
+    python -m perf_tests.by_hand [NAME ...]             about nine minutes for each: whole runs
+    python -m perf_tests.by_hand --exact [NAME ...]     about two: by what one process counts, without times
 
-Each fault is an edit in a temporary clone of the commit that is checked out. The clone is measured against that
-commit, by the suite as it is here. Exits 1 if a fault was not called REGRESSED.
+Each fault is an edit in a temporary clone of the commit that is checked out. The clone is measured against
+that commit, by the suite as it is here. Exits 1 if a fault was not called REGRESSED.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -19,8 +21,10 @@ from typing import Final, NamedTuple
 
 from perf_tests.against import REPOSITORY, paired_request
 from xenc.gate.errors import GateError
-from xenc.gate.paired.session import measure_paired
-from xenc.gate.paired.verdicts import PairedVerdicts
+from xenc.gate.paired.campaign import LOCK, Campaign
+from xenc.gate.paired.revision import two_revisions
+from xenc.gate.paired.session import measure_paired, measure_process
+from xenc.gate.paired.verdicts import PairedVerdicts, judge_campaign
 from xenc.gate.verdict import Verdict
 
 
@@ -44,19 +48,22 @@ FAULTS: Final = (
         "[text for text in dict.fromkeys(chain.from_iterable(pairs)) if text not in seen]",
         "list(chain.from_iterable(pairs))",
     ),
-    Fault("small-budget", "xenc/layouts/packed.py", 'USUAL_BUDGET: Final = {"cpu": 2048', 'USUAL_BUDGET: Final = {"cpu": 512'),
+    Fault(
+        "small-budget", "xenc/layouts/packed.py",
+        'USUAL_BUDGET: Final = {"cpu": 2048', 'USUAL_BUDGET: Final = {"cpu": 512',
+    ),
     Fault("one-more-graph", "xenc/compiling/wrapper.py", "dynamic=execution.dynamic", "dynamic=None"),
     Fault(
         "memory", "xenc/serving/scheduler.py",
         "                logits = self.forward(collated)\n",
-        "                held = torch.empty(collated.input_ids.numel(), 100)\n"
+        "                held = torch.empty(collated.input_ids.numel(), 70)\n"
         "                logits = self.forward(collated)\n"
         "                del held\n",
     ),
 )  # fmt: skip
-"""Two more copies in packed attention; each text tokenized as often as it occurs; a quarter of the tokens per
-batch; static shapes first, and so a second graph in the warm-up; 400 bytes more per token held in each forward
-pass, about 3% of the peak of a full batch."""
+"""Two more copies in packed attention; each text tokenized as often as it occurs; a quarter of the tokens in
+a full batch; static shapes first, and so a second graph in the warm-up; 280 bytes more held for each token of
+a batch, about 3% of the peak of a full one."""
 
 
 def edited(fault: Fault, root: Path) -> str:
@@ -80,43 +87,45 @@ def broken_clone(fault: Fault) -> Iterator[Path]:
         yield Path(folder)
 
 
-def in_words(verdicts: PairedVerdicts) -> Iterator[str]:
-    """A line for each configuration: the verdict, and of a regression what is broken, slower and why."""
-    for node, judgement in verdicts.configurations.items():
-        said = [judgement.reason]
-        if judgement.verdict is Verdict.REGRESSED:
-            slow = [
-                each.reason
-                for (name, _), each in verdicts.timed.items()
-                if name == node and each.verdict is Verdict.REGRESSED
-            ]
-            said = [*judgement.exact, *slow, *judgement.causes[:2]]
-        yield f"{node.partition('[')[2].rstrip(']')}: {judgement.verdict}. {'; '.join(said)}"
+def judged(clone: Path, *, exact: bool) -> PairedVerdicts:
+    """The gate's verdicts on a clone's working tree; if `exact`, by its first process alone."""
+    asked = paired_request("cpu")
+    if not exact:
+        return measure_paired(asked, "HEAD", clone).verdicts
+    campaign = Campaign(asked.command, timeout_s=asked.timeout_s, lock=LOCK)
+    with two_revisions("HEAD", clone, asked.package) as copied, campaign:
+        first = measure_process(campaign, asked, copied.base, copied.head, number=0)
+    return judge_campaign([first], asked.rules)
 
 
-def is_found(fault: Fault) -> bool:
+def is_found(fault: Fault, *, exact: bool) -> bool:
     """Measure a fault and print what the gate says; whether it called a configuration REGRESSED."""
     started = time.monotonic()
-    with broken_clone(fault) as clone:
-        try:
-            verdicts = measure_paired(paired_request("cpu"), "HEAD", clone).verdicts
-        except GateError as error:
-            print(f"{fault.name}: NOT MEASURED. {error}", flush=True)
-            return False
+    try:
+        with broken_clone(fault) as clone:
+            verdicts = judged(clone, exact=exact)
+    except GateError as error:
+        print(f"{fault.name}: NOT MEASURED. {error}", flush=True)
+        return False
     found = any(each.verdict is Verdict.REGRESSED for each in verdicts.configurations.values())
-    took = f"{verdicts.processes} processes, {time.monotonic() - started:.0f} s"
-    print(f"{fault.name}: {'REGRESSED' if found else 'NOT SEEN'} ({took})", flush=True)
-    print(*(f"  {line}" for line in in_words(verdicts)), sep="\n", flush=True)
+    took = f"processes: {verdicts.processes}, {time.monotonic() - started:.0f} s"
+    print(f"{fault.name}: {'REGRESSED' if found else 'NOT SEEN'} ({took})")
+    for node, each in verdicts.configurations.items():
+        said = "; ".join((each.reason, *each.causes[:2]))
+        print(f"  {node.partition('[')[2].rstrip(']')}: {each.verdict}. {said}", flush=True)
     return found
 
 
-def main(names: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """See the module."""
-    if unknown := set(names) - {fault.name for fault in FAULTS}:
-        print(f"no fault is called {', '.join(sorted(unknown))}: {', '.join(each.name for each in FAULTS)}")
-        return 1
-    found = [is_found(fault) for fault in FAULTS if not names or fault.name in names]
-    return int(not all(found))
+    parser = argparse.ArgumentParser(prog="python -m perf_tests.by_hand")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(each.name for each in FAULTS))
+    parser.add_argument("--exact", action="store_true", help="one process for each fault, without times")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.names) - {each.name for each in FAULTS}:
+        parser.error(f"no fault is called {', '.join(sorted(unknown))}")
+    wanted = [fault for fault in FAULTS if not chosen.names or fault.name in chosen.names]
+    return int(sum(not is_found(fault, exact=chosen.exact) for fault in wanted) > 0)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ FACTS: Final[Mapping[str, Fact]] = {
 def facts_of(
     ready: ReadyModel, run: Run, pairs: list[Pair], workload: Workload, *, explains: bool
 ) -> dict[str, float | None]:
-    """The number of graphs; if it `explains`, also padding, texts tokenized, and the error against the oracle.
+    """The number of graphs; if it `explains`, also padding, tokenized texts, the error against the oracle.
 
     Raises:
         RuntimeError: a compiled execution has no graph.
@@ -56,8 +56,8 @@ def facts_of(
 def with_texts_tokenized(model: Any, job: Callable[[], Any]) -> tuple[Any, int | None]:
     """What a job returns, and how many texts the model's tokenizer encoded meanwhile; a pair is two texts.
 
-    They are counted where all revisions, and transformers itself, encode: in the tokenizer's Rust backend. None
-    for a tokenizer without one, and for a model whose texts another tokenizer encodes.
+    They are counted where all revisions, and transformers itself, encode: in the tokenizer's Rust backend.
+    None for a tokenizer without one, and for a model whose texts another tokenizer encodes.
     """
     backend = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
