@@ -81,11 +81,11 @@ def with_texts_tokenized(model: Any, job: Callable[[], Any]) -> tuple[Any, int |
             delattr(backend, name)
 
 
-def _texts_of_one(sequence: Any, pair: Any = None, **_: Any) -> int:
+def _texts_of_one(sequence: Any, pair: Any = None, *_: Any, **__: Any) -> int:
     return 1 if pair is None else 2
 
 
-def _texts_of_batch(input: Sequence[Any], **_: Any) -> int:
+def _texts_of_batch(input: Sequence[Any], *_: Any, **__: Any) -> int:
     return sum(1 if isinstance(each, str) else len(each) for each in input)
 
 
