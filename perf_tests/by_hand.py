@@ -92,7 +92,7 @@ def judged(clone: Path, *, exact: bool) -> PairedVerdicts:
     asked = paired_request("cpu")
     if not exact:
         return measure_paired(asked, "HEAD", clone).verdicts
-    campaign = Campaign(asked.command, timeout_s=asked.timeout_s, lock=LOCK)
+    campaign = Campaign(asked.command, timeout_s=3 * asked.timeout_s, lock=LOCK)  # nothing is timed
     with two_revisions("HEAD", clone, asked.package) as copied, campaign:
         process = process_request(asked, copied.base, copied.head, number=0)
         counted = campaign.run_process({**process, "palindromes": 2})
@@ -112,8 +112,9 @@ def is_found(fault: Fault, *, exact: bool) -> bool:
     took = f"processes: {verdicts.processes}, {time.monotonic() - started:.0f} s"
     print(f"{fault.name}: {'REGRESSED' if found else 'NOT SEEN'} ({took})")
     for node, each in verdicts.configurations.items():
-        said = "; ".join((each.reason, *each.causes[:2]))
-        print(f"  {node.partition('[')[2].rstrip(']')}: {each.verdict}. {said}", flush=True)
+        words = (*(each.exact if exact else (each.reason,)), *each.causes[:2])
+        said = f"{each.verdict}. {'; '.join(words)}" if words else "no more is counted than on the base"
+        print(f"  {node.partition('[')[2].rstrip(']')}: {said}", flush=True)
     return found
 
 
