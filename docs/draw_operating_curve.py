@@ -15,8 +15,14 @@ sys.path.insert(0, str(HERE.parent))
 
 from matplotlib.figure import Figure  # noqa: E402
 
-from perf_tests.against import paired_request  # noqa: E402
-from perf_tests.replays import Estimates, compare_medians, read, slowed, upper_bound  # noqa: E402
+from perf_tests.replays import (  # noqa: E402
+    Estimates,
+    compare_medians,
+    read,
+    recorded_rules,
+    slowed,
+    upper_bound,
+)
 
 RECORDED = HERE.parent / "correctness_tests" / "gate" / "recorded-cpu.jsonl.gz"
 SHARES = (0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05, 0.06, 0.08, 0.1)
@@ -26,7 +32,7 @@ DRAWS = 300
 def main() -> None:
     """Draw the picture and print its numbers."""
     processes = read(RECORDED)
-    rules = paired_request("cpu").rules
+    rules = recorded_rules()
     names = list(rules)
     estimates = Estimates(processes, rules)
     draw = random.Random("operating curve")
@@ -60,7 +66,7 @@ def _draw(seen: Sequence[float], flagged: Sequence[float], processes: int) -> No
     axes.plot(percent, [100 * rate for rate in seen], "o-", color="#1f6feb", label="xenc, --against REF")
     axes.plot(percent, [100 * rate for rate in flagged], "s--", color="#9aa4af",
               label="pytest-benchmark, --benchmark-compare-fail=median:5%")  # fmt: skip
-    rule = next(iter(paired_request("cpu").rules.values()))
+    rule = next(iter(recorded_rules().values()))
     axes.axvspan(0, 100 * rule.margin, color="#1a7f37", alpha=0.08, lw=0)
     axes.axvline(100 * rule.must_see, color="#cf222e", lw=1, ls=":")
     axes.annotate("tolerated", (50 * rule.margin, 50), rotation=90, ha="center", fontsize=8)

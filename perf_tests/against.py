@@ -53,6 +53,10 @@ hundredths of a second."""
 _SMALL = MappingProxyType({"token_budgets": 128})
 """Fewer shapes to warm up in each of many processes."""
 
+_FEW_QUERIES = partial(workloads.few_queries, batch_size=64)
+"""Texts that occur several times, and batches of the largest token budget. 27 pairs are a batch of 2,048
+tokens and a small one, about 0.15 seconds on one core; 128 pairs are eight batches."""
+
 _SEED = workloads.seed(pairs=1024, batch_size=64)
 _REQUEST = workloads.short_query(batch_size=64)
 _CROSSED = workloads.crossed(queries=24, documents=24, batch_size=64)
@@ -65,6 +69,10 @@ PAIRED: Final[Mapping[str, tuple[PairedConfiguration, ...]]] = MappingProxyType(
         _brief(preset="packed-eager", palindromes=200, changes=_SMALL),
         _brief(preset="bucketed", palindromes=200),
         _brief(preset="sdpa-sorted", palindromes=200),
+        PairedConfiguration(
+            preset="packed", palindromes=20, workload=_FEW_QUERIES(queries=3, documents=9),
+            exact_on=_FEW_QUERIES(queries=4, documents=32),
+        ),
     ),
     "cuda": (
         # first, with the controls: the host has least to do here, and its speed varies most
@@ -77,6 +85,9 @@ PAIRED: Final[Mapping[str, tuple[PairedConfiguration, ...]]] = MappingProxyType(
     ),
 })  # fmt: skip
 """By torch's device type; the controls run on the first."""
+
+NOT_RECORDED: Final = ("few-queries-packed",)
+"""Configurations on a CPU that the recorded processes lack; see `perf_tests.replays`."""
 
 CHECKPOINTS: Final[Mapping[str, Callable[[], Path]]] = MappingProxyType({
     "cpu": models.minilm_two_layers, "cuda": models.xlm_roberta_base,

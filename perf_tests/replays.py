@@ -2,7 +2,8 @@
 
 Every process was recorded with the same code on both sides, so each REGRESSED or IMPROVED is false. A slower
 head is simulated by longer blocks. (The base was made first in all of them; in every second process base and
-head have changed names since, as if they had taken turns.)
+head have changed names since, as if they had taken turns. NOT_RECORDED were not measured then; the bounds of
+a run are as wide as with them.)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, get_args
 
 from scipy import stats
 
+from perf_tests.against import NOT_RECORDED, PAIRED, paired_request
 from xenc.gate.paired.rule import Channel, Rule, change_in_process, judge_changes
 from xenc.gate.paired.verdicts import CONTROLS, PairedVerdicts, Result, comparisons, judge_campaign
 from xenc.gate.verdict import Verdict
@@ -127,6 +129,12 @@ def _blocks(columns: Columns) -> list[dict[str, Any]]:
     ]
 
 
+def recorded_rules() -> dict[str, Rule]:
+    """The rules of what was recorded, by node id: today's configurations on a CPU without NOT_RECORDED."""
+    names = tuple(each.name for each in PAIRED["cpu"] if each.name not in NOT_RECORDED)
+    return dict(paired_request("cpu", names=names).rules)
+
+
 class Estimates:
     """Each process's changes by comparison, computed once: a longer head only adds a constant.
 
@@ -165,7 +173,7 @@ class Estimates:
         return all(controls) and Verdict.REGRESSED in timed
 
     def _verdict(self, rows: Sequence[int], name: str, head: str, base: str, more: float) -> list[Verdict]:
-        rule, number = self._rules[name], comparisons(len(self._rules))
+        rule, number = self._rules[name], comparisons(len(PAIRED["cpu"]))
         return [
             judge_changes(
                 [None if found[row] is None else found[row] + more for row in rows],

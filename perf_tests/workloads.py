@@ -102,16 +102,30 @@ def rank_request(*, batch_size: int) -> Workload:
 def crossed(*, queries: int, documents: int, batch_size: int) -> Workload:
     """Every query with every document, as when hard negatives are mined: each text is tokenized once."""
 
-    def text(side: str, number: int) -> str:
-        generator = random.Random(f"crossed {side} {number}")
-        return " ".join(generator.choices(sentences(), k=generator.randint(2, 15)))
+    return _crossing("crossed", queries, documents, batch_size, (2, 15), (2, 15))
+
+
+def few_queries(*, queries: int, documents: int, batch_size: int) -> Workload:
+    """Rerank requests over one collection: questions of one sentence, documents of one to six."""
+    return _crossing("few-queries", queries, documents, batch_size, (1, 1), (1, 6))
+
+
+def _crossing(
+    name: str, queries: int, documents: int, batch_size: int,
+    of_query: tuple[int, int], of_document: tuple[int, int],
+) -> Workload:  # fmt: skip
+    """Every query with every document; texts of so many random sentences, at least and at most."""
+
+    def text(side: str, number: int, least: int, most: int) -> str:
+        generator = random.Random(f"{name} {side} {number}")
+        return " ".join(generator.choices(sentences(), k=generator.randint(least, most)))
 
     def draw(_: random.Random, index: int) -> Pair:
         query, document = divmod(index, documents)
-        return text("query", query), text("document", document)
+        return text("query", query, *of_query), text("document", document, *of_document)
 
     return Workload(
-        name="crossed", pairs_per_round=queries * documents, batch_size=batch_size, draw=draw, fresh=False
+        name=name, pairs_per_round=queries * documents, batch_size=batch_size, draw=draw, fresh=False
     )
 
 

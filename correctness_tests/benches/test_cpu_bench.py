@@ -276,7 +276,7 @@ def in_the_bench() -> None:
 
 
 def in_the_gate() -> None:
-    [packed] = [each for each in PAIRED["cpu"] if each.preset == "packed"]
+    packed = next(each for each in PAIRED["cpu"] if each.preset == "packed")
     ReadyModel(xenc, packed, "cpu")
 
 

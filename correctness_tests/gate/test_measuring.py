@@ -7,13 +7,16 @@ import time
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
+from perf_tests import models
 from perf_tests.against import PAIRED, REPOSITORY, node_of, paired_request
 from perf_tests.hopper.waiting_process import WaitingProcess
 from perf_tests.ready_models import share_weights
-from perf_tests.scored import facts_of
+from perf_tests.scored import facts_of, with_texts_tokenized
+from xenc import CrossEncoder
 from xenc.gate.paired.campaign import Campaign
 from xenc.gate.paired.revision import snapshot
 from xenc.gate.paired.rule import change_in_process
@@ -73,6 +76,26 @@ def test_graphs_are_counted_and_only_a_compiled_execution_needs_one():
     for graphs in (0, None):
         with pytest.raises(RuntimeError, match="no graph: is Dynamo disabled"):
             graphs_of(ready(compile_mode="default", graphs=graphs))
+
+
+def test_texts_are_counted_where_they_are_encoded_and_the_tokenizer_is_then_as_before():
+    model = CrossEncoder(str(models.tiny_bert()), device="cpu", execution="packed-eager")
+    backend = model.tokenizer.backend_tokenizer
+    pairs = [("one", "two"), ("one", "three"), ("one", "two")]
+    scores = model.predict(pairs)  # the first time a tokenizer's settings are set, by encoding a pair
+    for job, texts in (
+        (lambda: model.predict(pairs), 3),
+        (lambda: model.tokenizer(["one", "two"], ["three", "four"]), 4),
+        (lambda: [model.tokenizer(text) for text in ("one", "one")], 2),
+        (lambda: [backend.encode("one"), backend.encode("one", "two")], 3),
+        (lambda: None, None),
+    ):
+        answer, found = with_texts_tokenized(model, job)
+        assert found == texts
+        assert type(answer) is type(job())
+    assert np.array_equal(with_texts_tokenized(model, lambda: model.predict(pairs))[0], scores)
+    assert not vars(backend)
+    assert with_texts_tokenized(Mock(spec=["predict"]), lambda: 1) == (1, None)
 
 
 PLAIN = ("sentence-pairs-sdpa-sorted", "sentence-pairs-packed-eager")

@@ -11,16 +11,25 @@ from pathlib import Path
 import pytest
 
 from correctness_tests.gate.paired_runs import CONFIGURATIONS, made_results
-from perf_tests.against import PAIRED, paired_request
-from perf_tests.replays import compare_medians, pack, read, replay, slowed, unpack, upper_bound
+from perf_tests.against import NOT_RECORDED, PAIRED, paired_request
+from perf_tests.replays import (
+    compare_medians,
+    pack,
+    read,
+    recorded_rules,
+    replay,
+    slowed,
+    unpack,
+    upper_bound,
+)
 from xenc.gate import marks as gate_marks
 from xenc.gate.paired import verdicts as paired_verdict
 from xenc.gate.paired.rule import Rule, change_in_process
-from xenc.gate.paired.verdicts import judge_campaign
+from xenc.gate.paired.verdicts import comparisons, judge_campaign
 from xenc.gate.verdict import Verdict
 
 RECORDED = Path(__file__).parent / "recorded-cpu.jsonl.gz"
-RULES = paired_request("cpu").rules
+RULES = recorded_rules()
 ON_CPU = gate_marks.RULES["cpu"]
 EVERY_ARM = ("base", "head", "same", "slowed")
 UNCHANGED = 473
@@ -52,7 +61,13 @@ def each_process_is_estimated_once(monkeypatch):
     monkeypatch.setattr(paired_verdict, "change_in_process", remembered)
 
 
-real = pytest.mark.usefixtures("each_process_is_estimated_once")
+@pytest.fixture
+def bounds_are_as_wide_as_in_a_run_of_today(monkeypatch):
+    """It judges NOT_RECORDED too, so each comparison has a smaller share of the error."""
+    monkeypatch.setattr(paired_verdict, "comparisons", lambda _: comparisons(len(PAIRED["cpu"])))
+
+
+real = pytest.mark.usefixtures("each_process_is_estimated_once", "bounds_are_as_wide_as_in_a_run_of_today")
 
 
 def replays(processes, count, seed):
@@ -84,6 +99,7 @@ def test_the_recording_is_of_what_is_measured_now(processes):
     assert len(processes) >= 2 * ON_CPU.looks[-1]
     for process in processes:
         assert set(process["configurations"]) == set(RULES)
+    assert len(RULES) + len(NOT_RECORDED) == len(PAIRED["cpu"])
 
 
 @real

@@ -1,0 +1,134 @@
+"""Faults put into xenc's source by hand, one at a time: does the gate call them REGRESSED on this CPU?
+
+    python -m perf_tests.by_hand [NAME ...]             about nine minutes for each: whole runs
+    python -m perf_tests.by_hand --exact [NAME ...]     about two: by what one process counts, without times
+
+Each fault is an edit in a temporary clone of the commit that is checked out. The clone is measured against
+that commit, by the suite as it is here. Exits 1 if a fault was not called REGRESSED.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from perf_tests.against import REPOSITORY, paired_request
+from xenc.gate.errors import GateError
+from xenc.gate.paired.campaign import LOCK, Campaign
+from xenc.gate.paired.revision import two_revisions
+from xenc.gate.paired.session import measure_paired, process_request
+from xenc.gate.paired.verdicts import PairedVerdicts, judge_campaign
+from xenc.gate.verdict import Verdict
+
+
+class Fault(NamedTuple):
+    """An edit of a file: `old` occurs in it once, and becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+FAULTS: Final = (
+    Fault(
+        "copies", "xenc/kernels/packed_attention.py",
+        "    operators = library().operators\n",
+        "    query, key = query.clone(), key.clone()\n    operators = library().operators\n",
+    ),
+    Fault(
+        "no-token-cache", "xenc/text/tokens.py",
+        "[text for text in dict.fromkeys(chain.from_iterable(pairs)) if text not in seen]",
+        "list(chain.from_iterable(pairs))",
+    ),
+    Fault(
+        "small-budget", "xenc/layouts/packed.py",
+        'USUAL_BUDGET: Final = {"cpu": 2048', 'USUAL_BUDGET: Final = {"cpu": 512',
+    ),
+    Fault("one-more-graph", "xenc/compiling/wrapper.py", "dynamic=execution.dynamic", "dynamic=None"),
+    Fault(
+        "memory", "xenc/serving/scheduler.py",
+        "                logits = self.forward(collated)\n",
+        "                held = torch.empty(collated.input_ids.numel(), 70)\n"
+        "                logits = self.forward(collated)\n"
+        "                del held\n",
+    ),
+)  # fmt: skip
+"""Two more copies in packed attention; each text tokenized as often as it occurs; a quarter of the tokens in
+a full batch; static shapes first, and so a second graph in the warm-up; 280 bytes more held for each token of
+a batch, about 3% of the peak of a full one."""
+
+
+def edited(fault: Fault, root: Path) -> str:
+    """The text of a fault's file below `root`, with the fault.
+
+    Raises:
+        LookupError: the old text does not occur exactly once.
+    """
+    text = (root / fault.file).read_text(encoding="utf-8")
+    if text.count(fault.old) != 1:
+        raise LookupError(f"{fault.name}: {fault.old!r} occurs {text.count(fault.old)} times in {fault.file}")
+    return text.replace(fault.old, fault.new)
+
+
+@contextmanager
+def broken_clone(fault: Fault) -> Iterator[Path]:
+    """A clone of the repository with a fault in its working tree; removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="xenc-by-hand-") as folder:
+        subprocess.run(["git", "clone", "--quiet", "--shared", str(REPOSITORY), folder], check=True)
+        (Path(folder) / fault.file).write_text(edited(fault, Path(folder)), encoding="utf-8")
+        yield Path(folder)
+
+
+def judged(clone: Path, *, exact: bool) -> PairedVerdicts:
+    """The gate's verdicts on a clone's working tree; if `exact`, by what one short process counts."""
+    asked = paired_request("cpu")
+    if not exact:
+        return measure_paired(asked, "HEAD", clone).verdicts
+    campaign = Campaign(asked.command, timeout_s=3 * asked.timeout_s, lock=LOCK)  # nothing is timed
+    with two_revisions("HEAD", clone, asked.package) as copied, campaign:
+        process = process_request(asked, copied.base, copied.head, number=0)
+        counted = campaign.run_process({**process, "palindromes": 2})
+    return judge_campaign([counted], asked.rules)
+
+
+def is_found(fault: Fault, *, exact: bool) -> bool:
+    """Measure a fault and print what the gate says; whether it called a configuration REGRESSED."""
+    started = time.monotonic()
+    try:
+        with broken_clone(fault) as clone:
+            verdicts = judged(clone, exact=exact)
+    except GateError as error:
+        print(f"{fault.name}: NOT MEASURED. {error}", flush=True)
+        return False
+    found = any(each.verdict is Verdict.REGRESSED for each in verdicts.configurations.values())
+    took = f"processes: {verdicts.processes}, {time.monotonic() - started:.0f} s"
+    print(f"{fault.name}: {'REGRESSED' if found else 'NOT SEEN'} ({took})")
+    for node, each in verdicts.configurations.items():
+        words = (*(each.exact if exact else (each.reason,)), *each.causes[:2])
+        said = f"{each.verdict}. {'; '.join(words)}" if words else "no more is counted than on the base"
+        print(f"  {node.partition('[')[2].rstrip(']')}: {said}", flush=True)
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m perf_tests.by_hand")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(each.name for each in FAULTS))
+    parser.add_argument("--exact", action="store_true", help="one process for each fault, without times")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.names) - {each.name for each in FAULTS}:
+        parser.error(f"no fault is called {', '.join(sorted(unknown))}")
+    wanted = [fault for fault in FAULTS if not chosen.names or fault.name in chosen.names]
+    return int(sum(not is_found(fault, exact=chosen.exact) for fault in wanted) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
