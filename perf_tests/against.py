@@ -55,7 +55,7 @@ _SMALL = MappingProxyType({"token_budgets": 128})
 
 _FEW_QUERIES = partial(workloads.few_queries, batch_size=64)
 """Texts that occur several times, and batches of the largest token budget. 27 pairs are a batch of 2,048
-tokens and a small one, about 0.15 seconds on one core; 128 pairs are eight batches."""
+tokens and a small one, about 0.13 seconds on one core; 128 pairs are eight batches."""
 
 _SEED = workloads.seed(pairs=1024, batch_size=64)
 _REQUEST = workloads.short_query(batch_size=64)

@@ -1,7 +1,7 @@
 """Faults put into xenc's source by hand, one at a time: does the gate call them REGRESSED on this CPU?
 
-    python -m perf_tests.by_hand [NAME ...]             about nine minutes for each: whole runs
-    python -m perf_tests.by_hand --exact [NAME ...]     about two: by what one process counts, without times
+    python -m perf_tests.by_hand [NAME ...]             about eight minutes for each: whole runs
+    python -m perf_tests.by_hand --exact [NAME ...]     two to five: by what one process counts, without times
 
 Each fault is an edit in a temporary clone of the commit that is checked out. The clone is measured against
 that commit, by the suite as it is here. Exits 1 if a fault was not called REGRESSED.
