@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..batching.packed_collate import Pooling
 from ..errors import ModelError
+from .chain import Chain
 from .foreign_code import OURS
 from .last_layer import is_unmodified
 
@@ -19,7 +20,7 @@ _POSITIONS_AFTER_PADDING: Final = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod"}
 )
 
-Head = Literal["pooler", "features", "pre-classifier", "prediction-head", "score", "vocabulary"]
+Head = Literal["pooler", "features", "pre-classifier", "prediction-head", "score", "vocabulary", "chain"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,20 @@ _PACKABLE: Final = {
     "Qwen3ForSequenceClassification": Packable("last", "score"),
     "Qwen2ForCausalLM": Packable("last", "vocabulary"),
     "Qwen3ForCausalLM": Packable("last", "vocabulary"),
+    **{
+        f"{family}Model": Packable("first", "chain", pooled_alone=True)
+        for family in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra")
+    },
+    **{f"{family}Model": Packable("first", "chain") for family in ("DistilBert", "ModernBert")},
+    **{f"{family}Model": Packable("last", "chain") for family in ("Qwen2", "Qwen3")},
 }
 """By class, not by model type: these classes are tested against plain transformers."""
+
+_POOLINGS: Final[dict[str, dict[object, Pooling]]] = {
+    "first": {"cls": "first", "mean": "mean"},
+    "last": {"lasttoken": "last"},
+}
+"""What a chain's poolings read, of encoders whose tokens see all others and of causal ones."""
 
 _READS_ALL: Final = {"pooler": "pooler", "features": "classifier"}
 """Head -> the module that finds the first token among all of them; it is given that token alone."""
@@ -60,8 +73,9 @@ _PADDABLE: Final = frozenset({"DebertaV2ForSequenceClassification", "MPNetForSeq
 
 
 def packable(
-    model: PreTrainedModel, unmodified: Callable[[PreTrainedModel], bool] = is_unmodified
-) -> Packable | str:
+    model: PreTrainedModel, unmodified: Callable[[PreTrainedModel], bool] = is_unmodified,
+    chain: Chain | None = None,
+) -> Packable | str:  # fmt: skip
     """How to run a model on packed batches, or why it cannot.
 
     Families whose attention adds a bias per pair of positions (DeBERTa, MPNet), and untested classes, cannot.
@@ -69,6 +83,7 @@ def packable(
     Args:
         model: a model.
         unmodified: `last_layer.is_unmodified`, or what has asked it before.
+        chain: what follows an encoder without a head.
     """
     name, config = type(model).__name__, model.config
     traits = _PACKABLE.get(name)
@@ -90,6 +105,11 @@ def packable(
     windowed = getattr(config, "sliding_window", None) is not None
     if model.device.type == "cuda" and model.dtype.itemsize == 4 and windowed:
         return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
+    if chain is not None:
+        pooling = _POOLINGS[traits.pooling].get(chain.mode) if traits.head == "chain" else None
+        if pooling is None:
+            return f"{name} with {chain.mode} pooling"
+        traits = replace(traits, pooling=pooling, pooled_alone=traits.pooled_alone and pooling == "first")
     if traits.head == "prediction-head" and config.classifier_pooling == "mean":
         return Packable("mean", traits.head)
     if traits.pooled_alone and not unmodified(model):
@@ -136,6 +156,8 @@ def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:
     name = type(model).__name__
     if not isinstance(traits, Packable):
         return traits
+    if traits.head == "chain":
+        return f"{name} is followed by other modules"
     if traits.pooling != "last":
         return f"{name} attends both ways, so what stands before a document depends on it"
     if getattr(model.config.get_text_config(), "sliding_window", None) is not None:
