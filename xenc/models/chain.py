@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sentence_transformers.sentence_transformer.modules import (
-    Dense, Dropout, LayerNorm, Normalize, Pooling,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Normalize,
+    Pooling,
 )  # fmt: skip
 from torch import Tensor, nn
 from transformers import PreTrainedModel
