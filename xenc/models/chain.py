@@ -55,14 +55,11 @@ def chain_of(modules: Sequence[nn.Module]) -> Chain | None:
         modules: those of a CrossEncoder, the Transformer first.
     """
     _, *others = modules
-    if not others or type(others[0]) is not Pooling or not others[0].include_prompt:
+    pooling, behind = (others or modules)[0], tuple(others[1:])
+    if not isinstance(pooling, Pooling):
         return None
-    written = {_EMBEDDING}
-    for module in others[1:]:
-        if type(module) not in _BEHIND or not _reads(module) <= written:
-            return None
-        written.add(_writes(module))
-    return Chain(others[0], tuple(others[1:])) if _SCORES in written else None
+    plain = type(pooling) is Pooling and pooling.include_prompt
+    return Chain(pooling, behind) if plain and _SCORES in _written(behind) else None
 
 
 def scores_of_rows(chain: Chain, pooled: Tensor) -> Tensor:
@@ -85,9 +82,11 @@ def classify_chain(
     return scores_of_rows(chain, pooled)
 
 
-def _reads(module: nn.Module) -> set[str]:
-    return {getattr(module, "module_input_name", _EMBEDDING)}
-
-
-def _writes(module: nn.Module) -> str:
-    return str(getattr(module, "module_output_name", _EMBEDDING))
+def _written(behind: Sequence[nn.Module]) -> set[str]:
+    """The features that modules write in turn; none if one of them is of another kind, or reads another."""
+    written = {_EMBEDDING}
+    for module in behind:
+        if type(module) not in _BEHIND or getattr(module, "module_input_name", _EMBEDDING) not in written:
+            return set()
+        written.add(str(getattr(module, "module_output_name", _EMBEDDING)))
+    return written

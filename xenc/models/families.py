@@ -20,7 +20,9 @@ _POSITIONS_AFTER_PADDING: Final = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod"}
 )
 
-Head = Literal["pooler", "features", "pre-classifier", "prediction-head", "score", "vocabulary", "chain"]
+Head = Literal[
+    "pooler", "features", "pre-classifier", "prediction-head", "dense", "score", "vocabulary", "chain"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,17 @@ class Packable:
     Attributes:
         pooling: what the head reads of a document: first token, the last that is not padding, or the mean.
         head: which of the model's modules turn that into logits; see `models.forward.head_logits`.
+        late: whether the head runs on every token, and the mean is that of its logits.
         pooled_alone: whether the last layer can run only on the tokens that the head reads; see `forward`.
     """
 
     pooling: Pooling
     head: Head
     pooled_alone: bool = False
+    late: bool = False
 
+
+_CAUSAL: Final = ("Qwen2", "Qwen3", "Llama", "Mistral", "Gemma")
 
 _PACKABLE: Final = {
     "BertForSequenceClassification": Packable("first", "pooler", pooled_alone=True),
@@ -46,16 +52,19 @@ _PACKABLE: Final = {
     },
     "DistilBertForSequenceClassification": Packable("first", "pre-classifier"),
     "ModernBertForSequenceClassification": Packable("first", "prediction-head"),
-    "Qwen2ForSequenceClassification": Packable("last", "score"),
-    "Qwen3ForSequenceClassification": Packable("last", "score"),
-    "Qwen2ForCausalLM": Packable("last", "vocabulary"),
-    "Qwen3ForCausalLM": Packable("last", "vocabulary"),
+    "GteForSequenceClassification": Packable("first", "pooler"),
+    "EuroBertForSequenceClassification": Packable("first", "dense"),
+    **{f"{family}ForSequenceClassification": Packable("last", "score") for family in _CAUSAL},
+    **{f"{family}ForCausalLM": Packable("last", "vocabulary") for family in _CAUSAL},
     **{
         f"{family}Model": Packable("first", "chain", pooled_alone=True)
         for family in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra")
     },
-    **{f"{family}Model": Packable("first", "chain") for family in ("DistilBert", "ModernBert")},
-    **{f"{family}Model": Packable("last", "chain") for family in ("Qwen2", "Qwen3")},
+    **{
+        f"{family}Model": Packable("first", "chain")
+        for family in ("DistilBert", "ModernBert", "Gte", "EuroBert")
+    },
+    **{f"{family}Model": Packable("last", "chain") for family in _CAUSAL},
 }
 """By class, not by model type: these classes are tested against plain transformers."""
 
@@ -64,6 +73,11 @@ _POOLINGS: Final[dict[str, dict[object, Pooling]]] = {
     "last": {"lasttoken": "last"},
 }
 """What a chain's poolings read, of encoders whose tokens see all others and of causal ones."""
+
+_CLASSIFIED: Final[dict[str, Pooling]] = {
+    "cls": "first", "bos": "first", "mean": "mean", "late": "mean",
+}  # fmt: skip
+"""The same of a configuration's `classifier_pooling`."""
 
 _READS_ALL: Final = {"pooler": "pooler", "features": "classifier"}
 """Head -> the module that finds the first token among all of them; it is given that token alone."""
@@ -110,8 +124,11 @@ def packable(
         if pooling is None:
             return f"{name} with {chain.mode} pooling"
         traits = replace(traits, pooling=pooling, pooled_alone=traits.pooled_alone and pooling == "first")
-    if traits.head == "prediction-head" and config.classifier_pooling == "mean":
-        return Packable("mean", traits.head)
+    if traits.head in ("prediction-head", "dense"):
+        late, read = config.classifier_pooling == "late", _CLASSIFIED.get(config.classifier_pooling)
+        if read is None:
+            return f"{name} with {config.classifier_pooling} pooling"
+        return Packable(read, traits.head, late=late)
     if traits.pooled_alone and not unmodified(model):
         return replace(traits, pooled_alone=False)
     return traits

@@ -75,10 +75,17 @@ def classify_packed(
     if traits.pooled_alone:
         return head_logits(model, hidden_of_pooled(model, inputs, pooled), traits, targets, chain)
     hidden = model.base_model(**inputs).last_hidden_state[0]
+    if traits.late:
+        return _mean(head_logits(model, hidden, traits, targets, chain), cu_seqlens)
     if traits.pooling == "mean":
-        per_document = torch.segment_reduce(hidden.float(), "mean", offsets=cu_seqlens.long(), initial=0)
-        return head_logits(model, per_document.to(hidden.dtype), traits, targets, chain)
+        return head_logits(model, _mean(hidden, cu_seqlens), traits, targets, chain)
     return head_logits(model, hidden[pooled], traits, targets, chain)
+
+
+def _mean(of_tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """The mean of each document's rows [T, H] -> [N, H], summed in float32."""
+    means = torch.segment_reduce(of_tokens.float(), "mean", offsets=cu_seqlens.long(), initial=0)
+    return means.to(of_tokens.dtype)
 
 
 def hidden_of_pooled(model: PreTrainedModel, inputs: dict[str, Any], pooled: Tensor) -> Tensor:
@@ -152,6 +159,8 @@ def head_logits(
             logits = model.classifier(torch.relu(model.pre_classifier(pooled)))
         case "prediction-head":
             logits = model.classifier(model.head(pooled))
+        case "dense":
+            logits = model.classifier(model.activation(model.dense(pooled)))
         case "score":
             logits = model.score(pooled)
         case "vocabulary":
