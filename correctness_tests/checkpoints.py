@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -63,8 +64,16 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "camembert": {**_AFTER_PADDING, "type_vocab_size": 1},
     "xlm-roberta": {**_AFTER_PADDING, "type_vocab_size": 1},
     "mpnet": {**_AFTER_PADDING},
-    "qwen2": _CAUSAL,
-    "qwen3": _CAUSAL,
+    "eurobert": {
+        "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 4, "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+    },
+    **(
+        {"gte": {**_AFTER_PADDING, "type_vocab_size": 1}}
+        if hasattr(transformers, "GteModel")
+        else {}  # before transformers 5.23
+    ),
+    **dict.fromkeys(("qwen2", "qwen3", "llama", "mistral", "gemma"), _CAUSAL),
 }  # fmt: skip
 """64 tokens each, for which the position tables of RoBERTa's descendants have 66 rows."""
 
@@ -87,6 +96,9 @@ BART: Mapping[str, Any] = {
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "electra-small": ("electra", {"embedding_size": 16, "num_hidden_layers": 2}),
     "modernbert-mean": ("modernbert", {"classifier_pooling": "mean"}),
+    "eurobert-mean": ("eurobert", {"classifier_pooling": "mean"}),
+    "eurobert-bos": ("eurobert", {"classifier_pooling": "bos"}),
+    "mistral-windows": ("mistral", {"sliding_window": 5}),
     "modernbert-windows": (
         "modernbert",
         {"local_attention": 8, "global_attn_every_n_layers": 3, "num_hidden_layers": 4},

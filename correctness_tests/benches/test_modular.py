@@ -67,12 +67,8 @@ def test_what_does_not_load_says_why_and_has_no_ratio(rows):
         assert row["over_flattened"] is None
 
 
-def test_the_form_that_xenc_runs_is_told(rows):
-    assert rows[1]["xenc_runs"] == "the same weights as one classifier"
-    assert rows[2]["xenc_runs"] == "the published form"
-    text = modular_table(rows)
-    assert "xenc runs the same weights as one classifier" in text
-    assert "- broken: ValueError" in text
+def test_problems_stand_below_the_table(rows):
+    assert "- broken: ValueError" in modular_table(rows)
 
 
 def test_a_wrong_answer_has_no_ratio(monkeypatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 from perf_tests.cpu.report import markdown
 from perf_tests.cpu.rows import table_rows
 from perf_tests.cpu.run import Run, complete
-from perf_tests.cpu.setting import WORKLOADS, Setting, chosen
+from perf_tests.cpu.setting import MODELS, WORKLOADS, Setting, chosen
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> int:
         "--rows", nargs="+", default=[""], metavar="PART", help=f"rows with one of these in their names, of: "
         f"{', '.join(names)}",
     )  # fmt: skip
+    parser.add_argument("--model", choices=list(MODELS), default="minilm")
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--rounds", type=_positive, default=7, help="each row is timed once in each")
     parser.add_argument("--trials", type=_positive, default=2, help="passes in each batch size before")
@@ -30,7 +31,10 @@ def main(arguments: list[str]) -> int:
     if not rows:
         parser.error(f"--rows {' '.join(given.rows)}: no such row. There are: {', '.join(names)}")
     setting = Setting(
-        workloads=chosen(given.workloads, given.pairs), rounds=given.rounds, trials=given.trials
+        **MODELS[given.model],
+        workloads=chosen(given.workloads, given.pairs),
+        rounds=given.rounds,
+        trials=given.trials,
     )
     run = Run(setting, rows, given.out)
     for workload in setting.workloads:

@@ -22,7 +22,7 @@ class Answers:
 
     def __init__(self, setting: Setting, pairs: Sequence[Pair], max_length: int) -> None:
         self._setting, self._pairs, self._max_length = setting, list(pairs), max_length
-        self._exact = oracle.logits(setting.checkpoint(), self._pairs, max_length=max_length)
+        self._exact = oracle.logits(setting.one_model(), self._pairs, max_length=max_length)
 
     def check(self, contestant: Contestant, row: Row, timed: Timed) -> None:
         """Score the list once, untimed; record the error, the ranking and the tolerance.
@@ -35,7 +35,7 @@ class Answers:
         timed.kendall_tau = kendall_tau(logits, self._exact)
         if row.execution is not None:
             timed.output_error, timed.output_tolerance = output_error(
-                logits, self._pairs, model=self._setting.checkpoint(), device="cpu",
+                logits, self._pairs, model=self._setting.one_model(), device="cpu",
                 max_length=self._max_length, dtype=row.dtype, quantize=row.execution.quantize,
             )  # fmt: skip
         elif row.dtype == torch.float32 and not row.int8:

@@ -92,16 +92,16 @@ def _sentence_transformers(setting: Setting, _: Workload, dtype: torch.dtype, in
 
 def _openvino(setting: Setting, workload: Workload, dtype: torch.dtype, int8: bool) -> Any:
     calibrate_on = setting.calibration_of(workload) if int8 else ()
-    return openvino(setting.checkpoint(), dtype, setting.threads, setting.batch_sizes[0], calibrate_on)
+    return openvino(setting.one_model(), dtype, setting.threads, setting.batch_sizes[0], calibrate_on)
 
 
 def _onnxruntime(setting: Setting, _: Workload, dtype: torch.dtype, int8: bool) -> Any:
-    return onnxruntime(setting.checkpoint(), setting.threads, setting.batch_sizes[0], int8=int8)
+    return onnxruntime(setting.one_model(), setting.threads, setting.batch_sizes[0], int8=int8)
 
 
 def _zentorch(setting: Setting, _: Workload, dtype: torch.dtype, int8: bool) -> Any:
     check_native(setting, dtype)
-    return zentorch(setting.checkpoint(), dtype, setting.batch_sizes[0])
+    return zentorch(setting.one_model(), dtype, setting.batch_sizes[0])
 
 
 CASE: Final = (

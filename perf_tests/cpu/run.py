@@ -79,7 +79,7 @@ class Run(Steps):
         self.keep()
 
     def _described(self, workload: Workload, rounds: list[list[Pair]]) -> Found:
-        tokenizer = AutoTokenizer.from_pretrained(self.setting.checkpoint())
+        tokenizer = AutoTokenizer.from_pretrained(self.setting.one_model())
         most = min(workload.max_length, tokenizer.model_max_length)
         return Found(
             name=workload.name,
@@ -124,7 +124,7 @@ class Run(Steps):
 
     def _products_share(self, contestant: Contestant, row: Row, pairs: list[Pair]) -> float:
         """The products' share of the seconds, a median of passes in turns: the machine's speed varies."""
-        model = AutoModelForSequenceClassification.from_pretrained(self.setting.checkpoint(), dtype=row.dtype)
+        model = AutoModelForSequenceClassification.from_pretrained(self.setting.one_model(), dtype=row.dtype)
         shares = []
         for _ in range(_TURNS):
             before = gemm_seconds_per_token(model, repeats=1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from perf_tests import models, workloads
+from perf_tests.ettin_models import GEOMETRIES, Geometry, stored
 from perf_tests.workloads import Pair, Workload
 from xenc import fastest_dtype
 
@@ -20,6 +22,15 @@ def _sized(pairs: int) -> tuple[Workload, ...]:
 
 WORKLOADS = {workload.name: workload for workload in _sized(96)}
 
+
+def _published(geometry: Geometry) -> Path:
+    return stored(geometry).published
+
+
+def _classifier(geometry: Geometry) -> Path:
+    return stored(geometry).classifier
+
+
 CASE_WORKLOADS = _sized(24)
 """The same, sized so that `make bench` takes minutes."""
 
@@ -30,6 +41,7 @@ class Setting:
 
     Attributes:
         checkpoint: makes the model.
+        classifier: makes the same weights as one model, of a checkpoint of several modules.
         workloads: a round is the same list for every row.
         rounds: each row is timed once in each.
         trials: passes of a peer in each batch size, to choose one.
@@ -43,6 +55,7 @@ class Setting:
     """
 
     checkpoint: Callable[[], Path] = models.minilm
+    classifier: Callable[[], Path] | None = None
     workloads: tuple[Workload, ...] = tuple(WORKLOADS.values())
     rounds: int = 7
     trials: int = 2
@@ -54,6 +67,10 @@ class Setting:
     looked_into: str = "seed"
     rehearsal: bool = False
 
+    def one_model(self) -> Path:
+        """The checkpoint for plain transformers and for exports, which know nothing of several modules."""
+        return (self.classifier or self.checkpoint)()
+
     def rounds_of(self, workload: Workload) -> list[list[Pair]]:
         return [workload.round(number) for number in range(self.rounds)]
 
@@ -62,6 +79,18 @@ class Setting:
 
     def calibration_of(self, workload: Workload) -> list[Pair]:
         return replace(workload, fresh=True, pairs_per_round=self.calibration_pairs).round(-2)
+
+
+MODELS: Mapping[str, Mapping[str, Callable[[], Path]]] = {
+    "minilm": {"checkpoint": models.minilm},
+    **{
+        geometry.name: {
+            "checkpoint": partial(_published, geometry), "classifier": partial(_classifier, geometry),
+        }
+        for geometry in GEOMETRIES
+    },
+}  # fmt: skip
+"""What a `Setting` needs of each model."""
 
 
 def chosen(names: Sequence[str], pairs: int | None) -> tuple[Workload, ...]:

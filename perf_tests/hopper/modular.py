@@ -1,8 +1,4 @@
-"""Rerankers of ModernBERT's architecture: Ettin's chains of modules and gte's classifier.
-
-xenc leaves chains of several modules to sentence-transformers' own predict. Until its pipeline runs them, its
-contestant is the same weights stored as ModernBERT's own classifier, and the row says so.
-"""
+"""Rerankers of ModernBERT's architecture: Ettin's chains of modules and gte's classifier."""
 
 from __future__ import annotations
 
@@ -40,7 +36,7 @@ ON_GPU: Final = SimpleNamespace(device="cuda", dtype=torch.bfloat16)
 
 def ready_packed(geometry: Geometry, setting: Any = ON_GPU) -> None:
     """Make a geometry's checkpoints, and compile what `modular_rows` times of xenc."""
-    model, _ = ours_of(stored(geometry), setting)
+    model = ours_of(stored(geometry), setting)
     with model:
         model.warmup(WORK[setting.device].batch_sizes[0])
 
@@ -74,7 +70,7 @@ def modular_rows(
 
 def _row(setting: Any, geometry: Geometry, time_left: Callable[[], bool]) -> dict[str, Any]:
     pairs, checkpoints = WORK[setting.device].round(), stored(geometry)
-    ours, form = ours_of(checkpoints, setting)
+    ours = ours_of(checkpoints, setting)
     with ours:
         started = time.perf_counter()
         counts = tokenize(ours.tokenizer, pairs, max_length=MAX_LENGTH).counts
@@ -87,7 +83,7 @@ def _row(setting: Any, geometry: Geometry, time_left: Callable[[], bool]) -> dic
         rounds = time_in_turns(ready, [pairs] * ROUNDS, lambda: None, time_left)
     timed_by_name = {timed.name: timed for _, timed, _ in made}
     return {
-        "parameters": parameters, "xenc_runs": form, "pairs": len(pairs), "n": rounds,
+        "parameters": parameters, "pairs": len(pairs), "n": rounds,
         "tokens_per_pair": sum(counts) / len(pairs), "tokenized_per_s": tokenized_per_s,
         "contestants": {timed.name: _measured(timed, len(pairs), padding) for _, timed, padding in made},
         **_speed(timed_by_name),
@@ -156,14 +152,14 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 
 def _notes(row: dict[str, Any]) -> str:
-    """What cannot stand in a cell: which form xenc runs, how fast texts become tokens, and problems."""
+    """What cannot stand in a cell: how fast texts become tokens, and problems."""
     problems = {
         name: each["problem"] for name, each in row.get("contestants", {}).items() if each["problem"]
     } or ({"": row["problem"]} if row["problem"] else {})
     said = [f"{name}: {problem}".removeprefix(": ") for name, problem in problems.items()]
     if "contestants" in row:
         said.insert(0, (
-            f"xenc runs {row['xenc_runs']}; {row['pairs']:,} pairs of {row['tokens_per_pair']:.0f} tokens; "
+            f"{row['pairs']:,} pairs of {row['tokens_per_pair']:.0f} tokens; "
             f"{row['tokenized_per_s']:,.0f} pairs/s only tokenized"
         ))  # fmt: skip
     return f"- {row['geometry']}: {'; '.join(said)}." if said else ""

@@ -21,7 +21,7 @@ from perf_tests.side_by_side.contestant import Contestant, warmed_up
 from perf_tests.side_by_side.turns import Timed
 from perf_tests.workloads import Pair
 from xenc import PRESETS, CrossEncoder
-from xenc.errors import ModelError, first_line
+from xenc.errors import first_line
 
 OURS: Final = "xenc"
 FLAT: Final = "flattened"
@@ -45,21 +45,18 @@ class Work(NamedTuple):
 WORK: Final = {"cuda": Work(2048, (32, 128)), "cpu": Work(12, (4, 8))}
 
 
-def ours_of(checkpoints: Stored, setting: Any) -> tuple[CrossEncoder, str]:
-    """xenc's model, and which of the checkpoints it runs in its own pipeline."""
-    for checkpoint in checkpoints:
-        model = CrossEncoder(
-            str(checkpoint), device=setting.device, max_length=MAX_LENGTH, execution=PRESETS["packed"],
-            model_kwargs={"dtype": setting.dtype},
-        )  # fmt: skip
-        try:
-            _ = model.pipeline
-        except ModelError:
-            model.close()
-            continue
-        published = checkpoint == checkpoints.published
-        return model, "the published form" if published else "the same weights as one classifier"
-    raise ModelError(f"xenc's pipeline runs neither form of {checkpoints.classifier.parent.name}")
+def ours_of(checkpoints: Stored, setting: Any) -> CrossEncoder:
+    """xenc's model, of what is published.
+
+    Raises:
+        ModelError: xenc's pipeline does not run it.
+    """
+    model = CrossEncoder(
+        str(checkpoints.published), device=setting.device, max_length=MAX_LENGTH, execution=PRESETS["packed"],
+        model_kwargs={"dtype": setting.dtype},
+    )  # fmt: skip
+    _ = model.pipeline
+    return model
 
 
 def makings(setting: Any, checkpoints: Stored, ours: CrossEncoder) -> list[Making]:

@@ -41,7 +41,7 @@ class PackedLayout(Layout):
 
     def _make(self, compiled: Compiled | None) -> Any:
         self._prepare()
-        return compiled or self._runs(classify_packed, self._traits, self._targets)
+        return compiled or self._runs(classify_packed, self._traits, self._targets, self._reranker.chain)
 
     def _prepare(self) -> None:
         """Set what all packed layouts have: traits, targets, token budgets and the collator."""

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..batching.packed_collate import Pooling
 from ..errors import ModelError
+from .chain import Chain
 from .foreign_code import OURS
 from .last_layer import is_unmodified
 
@@ -19,7 +20,9 @@ _POSITIONS_AFTER_PADDING: Final = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod"}
 )
 
-Head = Literal["pooler", "features", "pre-classifier", "prediction-head", "score", "vocabulary"]
+Head = Literal[
+    "pooler", "features", "pre-classifier", "prediction-head", "dense", "score", "vocabulary", "chain"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,17 @@ class Packable:
     Attributes:
         pooling: what the head reads of a document: first token, the last that is not padding, or the mean.
         head: which of the model's modules turn that into logits; see `models.forward.head_logits`.
+        late: whether the head runs on every token, and the mean is that of its logits.
         pooled_alone: whether the last layer can run only on the tokens that the head reads; see `forward`.
     """
 
     pooling: Pooling
     head: Head
     pooled_alone: bool = False
+    late: bool = False
 
+
+_CAUSAL: Final = ("Qwen2", "Qwen3", "Llama", "Mistral", "Gemma")
 
 _PACKABLE: Final = {
     "BertForSequenceClassification": Packable("first", "pooler", pooled_alone=True),
@@ -45,12 +52,32 @@ _PACKABLE: Final = {
     },
     "DistilBertForSequenceClassification": Packable("first", "pre-classifier"),
     "ModernBertForSequenceClassification": Packable("first", "prediction-head"),
-    "Qwen2ForSequenceClassification": Packable("last", "score"),
-    "Qwen3ForSequenceClassification": Packable("last", "score"),
-    "Qwen2ForCausalLM": Packable("last", "vocabulary"),
-    "Qwen3ForCausalLM": Packable("last", "vocabulary"),
+    "GteForSequenceClassification": Packable("first", "pooler"),
+    "EuroBertForSequenceClassification": Packable("first", "dense"),
+    **{f"{family}ForSequenceClassification": Packable("last", "score") for family in _CAUSAL},
+    **{f"{family}ForCausalLM": Packable("last", "vocabulary") for family in _CAUSAL},
+    **{
+        f"{family}Model": Packable("first", "chain", pooled_alone=True)
+        for family in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra")
+    },
+    **{
+        f"{family}Model": Packable("first", "chain")
+        for family in ("DistilBert", "ModernBert", "Gte", "EuroBert")
+    },
+    **{f"{family}Model": Packable("last", "chain") for family in _CAUSAL},
 }
 """By class, not by model type: these classes are tested against plain transformers."""
+
+_POOLINGS: Final[dict[str, dict[object, Pooling]]] = {
+    "first": {"cls": "first", "mean": "mean"},
+    "last": {"lasttoken": "last"},
+}
+"""What a chain's poolings read, of encoders whose tokens see all others and of causal ones."""
+
+_CLASSIFIED: Final[dict[str, Pooling]] = {
+    "cls": "first", "bos": "first", "mean": "mean", "late": "mean",
+}  # fmt: skip
+"""The same of a configuration's `classifier_pooling`."""
 
 _READS_ALL: Final = {"pooler": "pooler", "features": "classifier"}
 """Head -> the module that finds the first token among all of them; it is given that token alone."""
@@ -60,8 +87,9 @@ _PADDABLE: Final = frozenset({"DebertaV2ForSequenceClassification", "MPNetForSeq
 
 
 def packable(
-    model: PreTrainedModel, unmodified: Callable[[PreTrainedModel], bool] = is_unmodified
-) -> Packable | str:
+    model: PreTrainedModel, unmodified: Callable[[PreTrainedModel], bool] = is_unmodified,
+    chain: Chain | None = None,
+) -> Packable | str:  # fmt: skip
     """How to run a model on packed batches, or why it cannot.
 
     Families whose attention adds a bias per pair of positions (DeBERTa, MPNet), and untested classes, cannot.
@@ -69,6 +97,7 @@ def packable(
     Args:
         model: a model.
         unmodified: `last_layer.is_unmodified`, or what has asked it before.
+        chain: what follows an encoder without a head.
     """
     name, config = type(model).__name__, model.config
     traits = _PACKABLE.get(name)
@@ -90,8 +119,16 @@ def packable(
     windowed = getattr(config, "sliding_window", None) is not None
     if model.device.type == "cuda" and model.dtype.itemsize == 4 and windowed:
         return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
-    if traits.head == "prediction-head" and config.classifier_pooling == "mean":
-        return Packable("mean", traits.head)
+    if chain is not None:
+        pooling = _POOLINGS[traits.pooling].get(chain.mode) if traits.head == "chain" else None
+        if pooling is None:
+            return f"{name} with {chain.mode} pooling"
+        traits = replace(traits, pooling=pooling, pooled_alone=traits.pooled_alone and pooling == "first")
+    if traits.head in ("prediction-head", "dense"):
+        late, read = config.classifier_pooling == "late", _CLASSIFIED.get(config.classifier_pooling)
+        if read is None:
+            return f"{name} with {config.classifier_pooling} pooling"
+        return Packable(read, traits.head, late=late)
     if traits.pooled_alone and not unmodified(model):
         return replace(traits, pooled_alone=False)
     return traits
@@ -136,6 +173,8 @@ def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:
     name = type(model).__name__
     if not isinstance(traits, Packable):
         return traits
+    if traits.head == "chain":
+        return f"{name} is followed by other modules"
     if traits.pooling != "last":
         return f"{name} attends both ways, so what stands before a document depends on it"
     if getattr(model.config.get_text_config(), "sliding_window", None) is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..kernels.pooled_attention import pooled_attention
+from .chain import Chain, scores_of_rows
 from .families import Packable
 
 _EMBEDDED: Final = ("input_ids", "position_ids", "token_type_ids")
@@ -48,6 +49,7 @@ def classify_packed(
     max_seqlen: int,
     traits: Packable,
     targets: Tensor | None,
+    chain: Chain | None = None,
 ) -> Tensor:
     """Logits of one packed batch.
 
@@ -64,18 +66,26 @@ def classify_packed(
         max_seqlen: upper bound of the documents' lengths.
         traits: the family's pooling and head.
         targets: int64 [1] or [2], the token ids that a "vocabulary" head compares; see `head_logits`.
+        chain: the modules behind the encoder that are a "chain" head.
 
     Returns:
         [N, C], in the model's dtype; undefined for slots without a document.
     """
     inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
     if traits.pooled_alone:
-        return head_logits(model, hidden_of_pooled(model, inputs, pooled), traits, targets)
+        return head_logits(model, hidden_of_pooled(model, inputs, pooled), traits, targets, chain)
     hidden = model.base_model(**inputs).last_hidden_state[0]
+    if traits.late:
+        return _mean(head_logits(model, hidden, traits, targets, chain), cu_seqlens)
     if traits.pooling == "mean":
-        per_document = torch.segment_reduce(hidden.float(), "mean", offsets=cu_seqlens.long(), initial=0)
-        return head_logits(model, per_document.to(hidden.dtype), traits, targets)
-    return head_logits(model, hidden[pooled], traits, targets)
+        return head_logits(model, _mean(hidden, cu_seqlens), traits, targets, chain)
+    return head_logits(model, hidden[pooled], traits, targets, chain)
+
+
+def _mean(of_tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """The mean of each document's rows [T, H] -> [N, H], summed in float32."""
+    means = torch.segment_reduce(of_tokens.float(), "mean", offsets=cu_seqlens.long(), initial=0)
+    return means.to(of_tokens.dtype)
 
 
 def hidden_of_pooled(model: PreTrainedModel, inputs: dict[str, Any], pooled: Tensor) -> Tensor:
@@ -130,7 +140,9 @@ def packed_inputs(
     }
 
 
-def head_logits(model: Any, pooled: Tensor, traits: Packable, targets: Tensor | None = None) -> Tensor:
+def head_logits(
+    model: Any, pooled: Tensor, traits: Packable, targets: Tensor | None = None, chain: Chain | None = None
+) -> Tensor:
     """The model's own head on pooled hidden states [N, H]: [N, C].
 
     A "vocabulary" head returns the logit of the first target, minus that of the second if there is one: the
@@ -147,11 +159,16 @@ def head_logits(model: Any, pooled: Tensor, traits: Packable, targets: Tensor | 
             logits = model.classifier(torch.relu(model.pre_classifier(pooled)))
         case "prediction-head":
             logits = model.classifier(model.head(pooled))
+        case "dense":
+            logits = model.classifier(model.activation(model.dense(pooled)))
         case "score":
             logits = model.score(pooled)
         case "vocabulary":
             each = _target_logits(model.lm_head, pooled, targets)  # [N, targets]
             logits = each[:, :1] - each[:, 1:] if each.shape[1] > 1 else each
+        case "chain":
+            assert chain is not None
+            logits = scores_of_rows(chain, pooled)
     return logits
 
 

@@ -21,6 +21,7 @@ from ..text.prompts import FirstStep, FirstStepIds
 from ..text.readers import ChatReader, FirstStepReader, Reader
 from ..text.tokens import PairReader
 from .attention import attention_of_somebody
+from .chain import Chain, chain_of
 from .changes import Look
 from .families import Packable, packable, resolve_max_length
 from .first_step import FirstStepScorer, first_step_scorer
@@ -38,6 +39,7 @@ class Reranker:
             more than max_length by default.
         packing: how the model runs on packed batches, or why it cannot.
         look: what was found of its modules.
+        chain: the modules behind an encoder, of a model of several; else None.
         targets: for a causal reranker, the token ids whose logits are compared, the relevant one first; else
             (). A causal reranker only runs packed, where one token of each pair goes through the vocabulary.
         first_step: what a T5 reranker is asked; None for others.
@@ -50,6 +52,7 @@ class Reranker:
     packing: Packable | str
     look: Look | None = None
     asked_length: int | None = 0
+    chain: Chain | None = None
     targets: tuple[int, ...] = ()
     first_step: FirstStep | None = None
     first_step_ids: FirstStepIds | None = None
@@ -66,7 +69,7 @@ class Reranker:
         backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
         joining = None if backend is None else backend.post_processor
         return (
-            model.device, model.dtype, self.packing, self.targets, self.first_step_ids,
+            model.device, model.dtype, self.packing, self.chain, self.targets, self.first_step_ids,
             model.config.get_text_config().pad_token_id, tokenizer.pad_token_id,
             tuple(tokenizer.model_input_names), None if joining is None else joining.__getstate__(),
         )  # fmt: skip
@@ -86,11 +89,12 @@ def current_reranker(cross_encoder: Any, look: Look) -> Reranker | str:
         return look.attached
     scorer, model = first_step_scorer(cross_encoder), look.model
     packing: Packable | str = "no model of transformers"
+    chain = chain_of(cross_encoder)
     if isinstance(model, PreTrainedModel):
-        packing = packable(model, lambda _: look.last_layer_is_unmodified)
+        packing = packable(model, lambda _: look.last_layer_is_unmodified, chain)
     log_odds = _log_odds(cross_encoder, packing)
     known_head = log_odds is not None or scorer is not None
-    slow = _why_slow(cross_encoder, look, packing, known_head=known_head)
+    slow = _why_slow(cross_encoder, look, packing, chain, known_head=known_head)
     if slow is not None:
         return slow
     targets = () if log_odds is None else (log_odds.true_token_id, log_odds.false_token_id)
@@ -110,6 +114,7 @@ def current_reranker(cross_encoder: Any, look: Look) -> Reranker | str:
         asked_length=asked,
         packing=packing,
         look=look,
+        chain=chain,
         targets=tuple(target for target in targets if target is not None),
         first_step=None if scorer is None else scorer.first_step,
         first_step_ids=None if scorer is None else scorer.ids,
@@ -154,20 +159,23 @@ def _log_odds(cross_encoder: Any, packing: Packable | str) -> LogitScore | None:
     return cross_encoder[1] if causal and cross_encoder[1].module_input_name == "causal_logits" else None
 
 
-def _why_slow(cross_encoder: Any, look: Look, packing: Packable | str, *, known_head: bool) -> str | None:
+def _why_slow(
+    cross_encoder: Any, look: Look, packing: Packable | str, chain: Chain | None, *, known_head: bool
+) -> str | None:
     first, model = cross_encoder[0], look.model
     reads_last = known_head or (isinstance(packing, Packable) and packing.pooling == "last")
     side = getattr(cross_encoder.tokenizer, "padding_side", None)  # an image processor has none
     changed = _changed(look, packing) if isinstance(packing, Packable) else None
     task = str(getattr(first, "transformer_task", None))
+    known_task = "sequence-classification" if chain is None else "feature-extraction"
     attention = attention_of_somebody(look.configs)
     reasons = (
         (f"the {cross_encoder.backend} backend", cross_encoder.backend != "torch"),
         ("placement by a device map", bool(getattr(model, "hf_device_map", None))),
         ("processing arguments saved with the model", bool(getattr(first, "processing_kwargs", None))),
         (f"{type(first).__name__} as first module", type(first) not in (Transformer, FirstStepScorer)),
-        ("a model of several modules", len(cross_encoder) != 1 and not known_head),
-        ("a head other than sequence classification", task != "sequence-classification" and not known_head),
+        ("several modules of another kind", len(cross_encoder) != 1 and chain is None and not known_head),
+        ("a head other than sequence classification", task != known_task and not known_head),
         ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
         (f"somebody's attention ({attention})", attention is not None),
         ("a tokenizer that pads on the left, which moves positions", side == "left" and not reads_last),
