@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sentence_transformers
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import xenc
 from correctness_tests import checkpoints
@@ -23,18 +23,18 @@ TEMPLATE = (
 )
 
 
-def make(directory: Path, true_token_id: int = 10, false_token_id: int | None = 11) -> Path:
+def make(directory: Path, false_token_id: int | None = 11, architecture: str = "qwen3") -> Path:
     """A seeded causal reranker, saved as sentence-transformers saves one."""
     torch.manual_seed(0)
     tokenizer = checkpoints._unigram()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template, tokenizer.model_max_length = TEMPLATE, 128
-    config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    config = AutoConfig.for_model(
+        architecture, vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, intermediate_size=64, max_position_embeddings=128,
         initializer_range=0.3, pad_token_id=1, bos_token_id=0, eos_token_id=2, tie_word_embeddings=True,
     )  # fmt: skip
-    save_reranker(directory, Qwen3ForCausalLM(config), tokenizer, true_token_id, false_token_id)
+    save_reranker(directory, AutoModelForCausalLM.from_config(config), tokenizer, 10, false_token_id)
     return directory
 
 
@@ -47,6 +47,17 @@ def one_by_one(checkpoint: Path, **kwargs: object) -> np.ndarray:
     """Each pair alone, so that nothing is padded."""
     model = sentence_transformers.CrossEncoder(str(checkpoint), device="cpu")
     return np.array([logits(model, pair, **kwargs) for pair in PAIRS])
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "mistral", "gemma"])
+def test_other_causal_models_score_as_sentence_transformers_does_one_by_one(tmp_path, architecture):
+    checkpoint = make(tmp_path, architecture=architecture)
+    expected = one_by_one(checkpoint)
+    assert expected.std() > 0.1
+    for execution in ("packed-eager", xenc.Execution(share_prefix=True, compile_mode=None)):
+        model = on_cpu(checkpoint, execution)
+        assert model.execution.layout == "packed"
+        assert_close(logits(model, PAIRS), expected)
 
 
 @pytest.mark.parametrize("prompt", [None, "Judge this: "])

@@ -26,6 +26,10 @@ EAGER = {
 NOTHING = torch.nn.Identity()
 
 
+MADE = {*checkpoints.ARCHITECTURES, *checkpoints.VARIANTS}
+"""gte only since transformers 5.23."""
+
+
 def scores(labels=1, read="sentence_embedding"):
     return Dense(
         HIDDEN, labels, activation_function=NOTHING, module_input_name=read, module_output_name="scores"
@@ -101,10 +105,14 @@ def computed(layer, x):
     return x / x.norm() if isinstance(layer, Normalize) else x
 
 
-BOTH_WAYS = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert-windows")
+BOTH_WAYS = (
+    "bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "modernbert-windows", "eurobert",
+    "gte",
+)  # fmt: skip
+CAUSAL = ("qwen2", "qwen3", "qwen3-windows", "llama", "mistral-windows", "gemma")
 CASES = [
-    *((architecture, mode) for architecture in BOTH_WAYS for mode in ("cls", "mean")),
-    *((architecture, "lasttoken") for architecture in ("qwen2", "qwen3", "qwen3-windows")),
+    *((name, mode) for name in BOTH_WAYS for mode in ("cls", "mean") if name in MADE),
+    *((name, "lasttoken") for name in CAUSAL),
 ]
 
 

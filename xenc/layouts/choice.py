@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from transformers import PreTrainedModel
 
@@ -21,6 +21,9 @@ from .padded import PaddedLayout
 from .shared_prefix import SharedPrefixLayout
 
 logger = logging.getLogger(__name__)
+
+
+_BUCKETED: Final = "execution.layout is now 'bucketed', which also computes padding"
 
 
 def possible_execution(
@@ -50,7 +53,7 @@ def possible_execution(
         instead = {"layout": "padded", "compile_mode": None, "buckets": Execution.buckets}
         execution = _without(execution, reason, "execution is now padded and not compiled", **instead)
     if execution.layout == "packed" and isinstance(packing, str):
-        execution = _without(execution, packing, "execution.layout is now 'bucketed'", layout="bucketed")
+        execution = _without(execution, packing, _BUCKETED, layout="bucketed")
     if execution.layout != "packed" and execution.attention == "sdpa":
         said = "execution.attention is now 'eager'"
         execution = _without(execution, without_sdpa(model), said, attention="eager")
@@ -73,11 +76,10 @@ def _without_moved_scores(
     """See `possible_execution`."""
     reason = moves_scores(execution)
     if reason is not None and execution.layout == "packed":
-        said = "execution.layout is now 'bucketed'"
-        execution = _without(execution, reason, said, layout="bucketed")
+        execution = _without(execution, reason, _BUCKETED, layout="bucketed")
         reason = moves_scores(execution)
     nothing = {name: getattr(Execution(), name) for name in ("buckets", "quantize", "products")}
-    said = "sentence-transformers' own predict scores"
+    said = "sentence-transformers' own predict scores, padded to the longest pair and not compiled"
     return _without(execution, reason, said, layout="padded", compile_mode=None, **nothing), reason
 
 
