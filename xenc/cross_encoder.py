@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from functools import partial
@@ -39,6 +39,7 @@ from .serving.worker import Worker
 from .text.pairs import as_list, as_pairs, faults_named
 from .text.prompts import FirstStep
 from .text.tokenizer import tokenizer_lock
+from .text.windows import LongDocuments, known, windows_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,9 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     Args:
         *args, **kwargs: as sentence-transformers' `CrossEncoder`.
         execution: an `Execution`, or a preset's name (`xenc.PRESETS`).
+        long_documents: what becomes of a document that does not fit beside its query: "cut" (as in
+            sentence-transformers), or overlapping windows that all carry the query, of which the "first", the
+            "max" or the "mean" of the logits counts. The attribute may be changed.
         max_waiting_pairs: the most pairs that may wait for their scores; a call that would exceed it raises
             `Overloaded` at once. None for any number. The attribute may be changed.
         first_step: the prompt of a generating T5; monoT5's by default.
@@ -90,12 +94,13 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         self,
         *args: Any,
         execution: Execution | str = DEFAULT_PRESET,
+        long_documents: LongDocuments = "cut",
         max_waiting_pairs: int | None = None,
         first_step: FirstStep | None = None,
         **kwargs: Any,
     ) -> None:
         self._asked, self._admission = resolve_execution(execution), Admission(max_waiting_pairs)
-        self._first_step = first_step
+        self._first_step, self.long_documents = first_step, known(long_documents)
         if self._asked.layout == "packed" and runs_on_processor(kwargs.get("device")):
             build_in_background()
         name = args[0] if args else kwargs.get("model_name_or_path")
@@ -199,11 +204,13 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
                 ))  # fmt: skip
                 return submit_slowly(slowly, leave, self._worker, self.device.type)
             prompt = self._resolve_prompt(prompt, prompt_name)
-            convert = self._converting(
-                routed[1], batch_size, activation_fn, single=single, apply_softmax=bool(apply_softmax),
-                array=convert_to_numpy, tensor=convert_to_tensor,
+            asked, convert = self._to_score(
+                *routed, prompt, batch_size, activation_fn, single=single,
+                apply_softmax=bool(apply_softmax), array=convert_to_numpy, tensor=convert_to_tensor,
             )  # fmt: skip
-            return self._submit(*routed, prompt, answer=convert, batch_size=batch_size, leave=leave)
+            return self._submit(
+                routed[0], asked, prompt, answer=convert, batch_size=batch_size, leave=leave
+            )  # fmt: skip
 
     @cross_encoder_predict_rank_args_decorator
     def predict(
@@ -248,12 +255,14 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
                     )  # fmt: skip
                 leave()
                 return scores
-            convert = self._converting(
-                routed[1], batch_size, activation_fn, single=single, apply_softmax=bool(apply_softmax),
-                array=convert_to_numpy, tensor=convert_to_tensor,
-            )  # fmt: skip
             prompt = self._resolve_prompt(prompt, prompt_name)
-            scored = self._wait(*routed, prompt, show_progress_bar, batch_size=batch_size, leave=leave)
+            asked, convert = self._to_score(
+                *routed, prompt, batch_size, activation_fn, single=single,
+                apply_softmax=bool(apply_softmax), array=convert_to_numpy, tensor=convert_to_tensor,
+            )  # fmt: skip
+            scored = self._wait(
+                routed[0], asked, prompt, show_progress_bar, batch_size=batch_size, leave=leave
+            )  # fmt: skip
         return convert(scored)  # the activation function runs on the caller's thread
 
     def preprocess(self, *args: Any, **kwargs: Any) -> Any:
@@ -332,9 +341,15 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         if isinstance(scores, Pipeline):
             assert pairs is not None
             assert isinstance(reranker, Reranker)
-            if not self._has_too_long(reranker, pairs, prompt, prompt_name):
+            cuts = self.long_documents != "cut"
+            if cuts or not self._has_too_long(reranker, pairs, prompt, prompt_name):
                 return scores, pairs
             scores = f"a pair of more than {reranker.max_length} tokens"
+        if self.long_documents != "cut":
+            raise ModelError(
+                f"long_documents={self.long_documents!r}: sentence-transformers scores this call ({scores}), "
+                "and cuts long documents. Use long_documents='cut'."
+            )
         if scores not in self._said:
             self._said.add(scores)
             logger.info("%s: scored by sentence-transformers' own predict", scores)
@@ -349,8 +364,22 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         read = reader_for(self, reranker).for_request(self._resolve_prompt(prompt, prompt_name))
         return read(pairs).truncated_pairs > 0
 
+    def _to_score(
+        self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, batch_size: int,
+        activation_fn: Any, **form: bool,
+    ) -> tuple[Sequence[tuple[str, str]], Callable[[Scored], Any]]:  # fmt: skip
+        """What is scored, and what makes the result of its logits."""
+        how, reranker = known(self.long_documents), pipeline.reranker
+        convert = self._converting(pairs, batch_size, activation_fn, **form)
+        if how == "cut":
+            return pairs, convert
+        tokenize = pipeline.reader.for_request(prompt)
+        tokenizer, max_length = reranker.tokenizer, reranker.max_length
+        windows = windows_of(pairs, tokenize, tokenizer, max_length, first=how == "first")
+        return windows.pairs, lambda scored: convert(scored.joined(windows, how))
+
     def _submit(
-        self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, **more: Any
+        self, pipeline: Pipeline, pairs: Sequence[tuple[str, str]], prompt: str | None, **more: Any
     ) -> Future[Any]:
         with self._lock:
             if self._look is None or self._look.training:
@@ -358,7 +387,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         return pipeline.schedule(Request(pairs, tokenize=pipeline.reader.for_request(prompt), **more))
 
     def _wait(
-        self, pipeline: Pipeline, pairs: list[tuple[str, str]], prompt: str | None, shown: bool | None,
+        self, pipeline: Pipeline, pairs: Sequence[tuple[str, str]], prompt: str | None, shown: bool | None,
         **more: Any,
     ) -> Scored:  # fmt: skip
         """The logits of a request, under a progress bar if one is to be shown."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import ExecutionError
 from ..text.tokens import TokenizedPairs
+from ..text.windows import LongDocuments, Windows
 from .spans import Span
 
 
@@ -32,6 +33,8 @@ class PredictReport:
         waste: the padding fraction, 1 - (sum of token_counts - shared_tokens) / all_tokens.
         batches: batches in which the pairs ran.
         shared_tokens: tokens not computed again, because they belong to a shared prefix.
+        windows: what was scored in place of the pairs, if documents were cut into windows (then token_counts
+            are theirs); else 0.
     """
 
     pairs: int
@@ -41,6 +44,7 @@ class PredictReport:
     waste: float
     batches: int
     shared_tokens: int = 0
+    windows: int = 0
 
 
 class Scored(NamedTuple):
@@ -48,6 +52,16 @@ class Scored(NamedTuple):
 
     logits: Tensor
     report: PredictReport
+
+    def joined(self, windows: Windows, how: LongDocuments) -> Scored:
+        """Of N pairs, from the logits of their windows: the largest, the mean or the first, of each label."""
+        if how == "first":
+            logits = self.logits
+        else:
+            counts = torch.tensor(windows.counts, device=self.logits.device)
+            logits = torch.segment_reduce(self.logits, how, lengths=counts)
+        report = replace(self.report, pairs=len(windows.counts), windows=len(windows.pairs))
+        return Scored(logits=logits, report=report)
 
 
 class Request:
