@@ -184,6 +184,11 @@ class Doubled(Dense):
         return {**features, "scores": 2 * features["scores"]}
 
 
+class OwnPooling(Pooling):
+    def forward(self, features):
+        return {**features, "sentence_embedding": features["token_embeddings"][:, 1]}
+
+
 def test_other_modules_are_scored_by_sentence_transformers(made, caplog):
     model = on_cpu(made("modernbert") / "chain", EAGER["packed"])
     assert model.pipeline
@@ -192,7 +197,7 @@ def test_other_modules_are_scored_by_sentence_transformers(made, caplog):
     without_prompt = Pooling(HIDDEN, pooling_mode="cls", include_prompt=False)
     for modules in (
         [first, pooling], [first, *layers], [first, pooling, other], [first, pooling, layers[0]],
-        [first, without_prompt, *layers], [first, pooling, scores(read="nothing")],
+        [first, OwnPooling(HIDDEN), *layers], [first, without_prompt, *layers], [first, pooling, scores(read="nothing")],
     ):  # fmt: skip
         assert chain_of(modules) is None
     model[-1] = other
