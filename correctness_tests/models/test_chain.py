@@ -197,7 +197,8 @@ def test_other_modules_are_scored_by_sentence_transformers(made, caplog):
     without_prompt = Pooling(HIDDEN, pooling_mode="cls", include_prompt=False)
     for modules in (
         [first, pooling], [first, *layers], [first, pooling, other], [first, pooling, layers[0]],
-        [first, OwnPooling(HIDDEN), *layers], [first, without_prompt, *layers], [first, pooling, scores(read="nothing")],
+        [first, OwnPooling(HIDDEN), *layers], [first, without_prompt, *layers],
+        [first, pooling, scores(read="nothing")],
     ):  # fmt: skip
         assert chain_of(modules) is None
     model[-1] = other
