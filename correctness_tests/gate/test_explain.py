@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import time
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import torch
 from torch._C._profiler import RecordScope, _EventType
 from torch.profiler import record_function
 
+from xenc.gate.errors import SubjectError
 from xenc.gate.fixture import folder_of
 from xenc.gate.measuring import explain
 from xenc.gate.measuring.explain import look_inside, stages_of
@@ -156,6 +158,12 @@ def test_stages_of_the_tests_own_are_asked_for_instead():
     own = subject(work, [1, 2], rounds=20, stages=lambda values: asked.append(values) or {"all": 1.0})
     assert stages_of(own, "cpu") == {"all": (0, 1.0)}
     assert asked == [[1, 2] * 4]
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, None, "x"])
+def test_stages_that_are_no_seconds_are_refused(seconds):
+    with pytest.raises(SubjectError, match="stages: "):
+        stages_of(subject(work, stages=lambda values: {"all": seconds}), "cpu")
 
 
 @pytest.mark.parametrize(

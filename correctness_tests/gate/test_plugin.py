@@ -67,6 +67,8 @@ def test_what_compiled_in_the_timed_region_fails_a_run_that_judges_nothing(run_g
         (FACTS, {"work": 1, "exact": {"graphs": 2, "padded_share": 0.1}}, "REGRESSED: graphs: 1 -> 2"),
         (FACTS, {"exact": {"graphs": 1, "padded_share": 0.2}}, "REGRESSED: padded share: 0.1 -> 0.2"),
         (FACTS, {"exact": {"padded_share": 0.1}}, "NOT MEASURED: in the baseline, but not measured"),
+        ({"exact": {"n": -5}}, {"exact": {"n": -4}}, "REGRESSED: n: -5 -> -4"),
+        ({"exact": {"n": 1}}, {"exact": {"n": 1, "recompiles": 7}}, "REGRESSED: recompiles: none -> 7"),
         *(
             ({key: "old"}, {key: "new"}, f"INCOMPARABLE: {key} is new, the baseline's is old")
             for key in ("workload_fingerprint", "dtype", "model")
@@ -82,6 +84,15 @@ def test_facts_and_protocol_are_compared_with_the_baselines_whatever_the_times(
     status, _, failures = run_gate("--benchmark-compare")
     assert status == 1
     assert all(said in message for message in failures.values())
+
+
+def test_a_fact_that_the_baseline_lacks_is_named(suite, run_gate):
+    suite(exact={"n": 1})
+    assert run_gate("--gate-record")[0] == 0
+    suite(exact={"n": 1, "more": 9})
+    status, output, _ = run_gate("--benchmark-compare")
+    assert status == 0
+    assert "more: none -> 9, not measured on the base" in output
 
 
 @pytest.mark.parametrize(

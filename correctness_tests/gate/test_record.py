@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import pytest
@@ -38,7 +39,7 @@ def stored(tmp_path):
 
 
 def row(printed, name):
-    (line,) = [line for line in printed.splitlines() if f"t.py::{name} " in line]
+    (line,) = [line for line in printed.splitlines() if line.startswith(f"| {name} ")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -114,6 +115,24 @@ def test_a_damaged_baseline_is_replaced_and_another_devices_is_not(record, store
     with pytest.raises(BaselineError, match="belongs to A-CPU"):
         record(session())
     assert read_baseline(stored).device == "A-CPU"
+
+
+def test_sessions_that_are_stored_at_once_are_all_kept(tmp_path, stored):
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: store(session(), tmp_path), range(8)))
+    assert read_baseline(stored).sessions == 8
+
+
+def test_a_file_without_benchmarks_any_more_was_read(suite, run_gate, pytester, commit):
+    other = pytester.path / "test_other.py"
+    other.write_text((pytester.path / "test_timed.py").read_text())
+    commit()
+    assert run_gate("--gate-record")[0] == 0
+    other.write_text("def test_nothing():\n    pass\n")
+    commit()
+    status, output, _ = run_gate("--gate-record")
+    assert status == 0, output
+    assert "removed" in output
 
 
 def test_each_recording_adds_a_session_and_the_baseline_judges(suite, run_gate):

@@ -225,6 +225,39 @@ def activate(model):
     model[2].activation_function = torch.nn.Sigmoid()
 
 
+def twice(model):
+    model.insert(3, model[2])
+
+
+def mix(model):
+    model[2].activation_function = torch.nn.Softmax(dim=0)
+
+
+def mix_below(model):
+    model[2].linear = torch.nn.Sequential(model[2].linear, torch.nn.Softmax(dim=0))
+
+
+def read_before(model):
+    model[0].modality_config["text"]["method_output_name"] = ("hidden_states", 0)
+
+
+def listed(model):
+    model[1].pooling_mode = ["mean"]
+
+
+@pytest.mark.parametrize("layout", ["packed", "bucketed"])
+@pytest.mark.parametrize("change", [twice, mix, mix_below, read_before, listed])
+def test_what_cannot_run_on_one_row_for_each_pair_is_scored_as_by_sentence_transformers(made, change, layout):
+    model = on_cpu(made("distilbert") / "chain", EAGER[layout])
+    logits(model, PAIRS)
+    change(model)
+    plain = sentence_transformers.CrossEncoder(modules=list(model), device="cpu")
+    expected = [logits(plain, PAIRS)] if change in (mix, mix_below) else [
+        np.array([logits(plain, [pair])[0] for pair in PAIRS])
+    ]  # fmt: skip
+    assert_close(logits(model, PAIRS), expected[0])
+
+
 @pytest.mark.parametrize("execution", [EAGER["packed"], "packed"], ids=["eager", "compiled"])
 @pytest.mark.parametrize("change", [train, replace, shift, activate])
 def test_what_is_changed_behind_the_pooling_changes_the_scores(made, change, execution):

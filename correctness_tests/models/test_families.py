@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import sentence_transformers
 
 import xenc
 from correctness_tests import checkpoints, oracle
@@ -38,6 +40,47 @@ def test_every_architecture_scores_as_the_oracle(architecture, checkpoint, layou
     assert expected.std() > 0.3
     assert_close(scores, expected)
     assert max(model.last_report.token_counts) == 64
+
+
+def pooled_otherwise(model):
+    model.model.classifier_pooling = "bos"
+
+
+def configured_otherwise(model):
+    model.model.config.classifier_pooling = "bos"
+
+
+def no_windows(model):
+    model.model.config.layer_types = ["full_attention"] * len(model.model.config.layer_types)
+
+
+def without_first_layer(model):
+    model.model.model.layers = model.model.model.layers[1:]
+    model.model.config.num_hidden_layers = len(model.model.model.layers)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "change"),
+    [
+        ("eurobert", pooled_otherwise), ("eurobert", configured_otherwise), ("qwen3-windows", no_windows),
+        ("qwen3-windows", without_first_layer), ("modernbert-windows", without_first_layer),
+    ],
+)  # fmt: skip
+def test_what_is_changed_after_loading_counts_where_transformers_reads_it(tmp_path, architecture, change):
+    model = on_cpu(checkpoints.make(tmp_path, architecture), xenc.Execution(compile_mode=None))
+    before = logits(model, PAIRS)
+    change(model)
+    plain = sentence_transformers.CrossEncoder(modules=list(model), device="cpu")
+    expected = np.array([logits(plain, [pair])[0] for pair in PAIRS])
+    assert change is configured_otherwise or np.abs(expected - before).max() > 0.01
+    assert_close(logits(model, PAIRS), expected)
+
+
+def test_rotations_that_grow_with_the_longest_text_are_left_to_sentence_transformers(tmp_path):
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
+    model = on_cpu(checkpoints.make(tmp_path, "llama", rope_parameters=rope), "packed-eager")
+    with pytest.raises(xenc.ModelError, match="rotary positions that grow"):
+        _ = model.pipeline
 
 
 def test_what_only_packed_batches_have_is_not_dropped_silently(tmp_path):

@@ -57,7 +57,7 @@ ROWS = (
     ("the base's missing facts are the test's fault", "_own_facts", 'if name == "head":', "if True:"),
     "test_record.py",
     ("files that were not read are not missed", "Stored._refusal", "| unread)", ")"),
-    ("a session of anything is added", "store", "why = difference(old, session)", "why = None"),
+    ("a session of anything is added", "_store", "why = difference(old, session)", "why = None"),
     ("the smaller count is kept", "_joined", "max(each", "min(each"),
     ("margins of a reviewer are lost", "_with_margins", "if name in old.entries else", "if False else"),
     ("expected failures are stored", "Stored._refusal", "if broken:", "if False:"),

@@ -142,9 +142,10 @@ def _is_baseline(value: str) -> bool:
         raise pytest.UsageError(f"--benchmark-compare took {value} as its value. {usage}")
     if path.is_file():
         try:
-            return "machine_info" not in json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
             return True  # reading it says what is wrong
+        return not isinstance(content, dict) or "machine_info" not in content
     if value.endswith(".json"):
         raise pytest.UsageError(f"--benchmark-compare={value}: no such baseline file. {usage}")
     return False

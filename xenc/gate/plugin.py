@@ -105,6 +105,10 @@ class GatePlugin:
         )  # fmt: skip
         return Gate(device, package_named(package), measured)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Remember which files were read."""
+        self.session.stored.files.add(report.nodeid)
+
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         """Remember what -m, -k or --deselect left out."""
         self._deselected += items

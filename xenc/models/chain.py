@@ -45,7 +45,7 @@ class Chain:
     def mode(self) -> str | tuple[str, ...]:
         """The name of the pooling, such as "cls"; several are put side by side."""
         mode: str | tuple[str, ...] = self.pooling.pooling_mode
-        return mode
+        return mode if isinstance(mode, str) else tuple(mode)
 
 
 def chain_of(modules: Sequence[nn.Module]) -> Chain | None:
@@ -54,8 +54,8 @@ def chain_of(modules: Sequence[nn.Module]) -> Chain | None:
     Args:
         modules: those of a CrossEncoder, the Transformer first.
     """
-    _, *others = modules
-    pooling, behind = (others or modules)[0], tuple(others[1:])
+    _, *others = dict.fromkeys(modules)  # one that stands in two places runs once
+    pooling, behind = others[0] if others else None, tuple(others[1:])
     if not isinstance(pooling, Pooling):
         return None
     plain = type(pooling) is Pooling and pooling.include_prompt

@@ -11,7 +11,7 @@ from operator import is_
 from typing import Any, Final
 
 import torch
-from torch.nn import Module
+from torch.nn import Module, ModuleList
 from torch.utils.hooks import RemovableHandle
 
 from .attention import configs_of
@@ -56,7 +56,7 @@ class Look:
         self.attached = _own_step(cross_encoder) or attached_code(cross_encoder)
         own = [vars(module) for module in self._modules]
         self.causal = {said for said in (each.get("is_causal") for each in own) if isinstance(said, bool)}
-        self.windows_as_configured = all(map(_is_configured, own))
+        self.windows_as_configured = all(map(_is_configured, own)) and _slide_as_masked(self.model)
         self.positions_count = all(map(_counts, self._modules))
         self._last_layer: bool | None = None
         self._code = (
@@ -125,6 +125,21 @@ def _is_configured(own: dict[str, Any]) -> bool:
     if window is not None and getattr(config, "model_type", None) == "modernbert":
         window += 1
     return own.get("sliding_window") in (None, window)
+
+
+def _slide_as_masked(model: Any) -> bool:
+    """Whether the layers with windows are those that are masked so: by their place, or their own type."""
+    body = getattr(model, "base_model", None)
+    types = getattr(getattr(body, "config", None), "layer_types", None)
+    layers = getattr(body, "layers", None)
+    if types is None or not isinstance(layers, ModuleList):
+        return True
+    for place, layer in enumerate(layers):
+        windows = [vars(part)["sliding_window"] for part in layer.modules() if "sliding_window" in vars(part)]
+        masked = vars(layer).get("attention_type", types[place] if place < len(types) else None)
+        if any((window is not None) != (masked == "sliding_attention") for window in windows):
+            return False
+    return True
 
 
 def _counts(module: Module) -> bool:

@@ -125,9 +125,10 @@ def packable(
             return f"{name} with {chain.mode} pooling"
         traits = replace(traits, pooling=pooling, pooled_alone=traits.pooled_alone and pooling == "first")
     if traits.head in ("prediction-head", "dense"):
-        late, read = config.classifier_pooling == "late", _CLASSIFIED.get(config.classifier_pooling)
+        read_by: Any = model if traits.head == "dense" else config
+        late, read = read_by.classifier_pooling == "late", _CLASSIFIED.get(read_by.classifier_pooling)
         if read is None:
-            return f"{name} with {config.classifier_pooling} pooling"
+            return f"{name} with {read_by.classifier_pooling} pooling"
         return Packable(read, traits.head, late=late)
     if traits.pooled_alone and not unmodified(model):
         return replace(traits, pooled_alone=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import math
 import pstats
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from torch._C._profiler import RecordScope, _EventType
 
 from ...profiling.kernel_names import Kernels, added
 from ...profiling.kernels import profile_pass, recording
-from .subject import Subject
+from ..errors import SubjectError
+from .subject import Subject, number
 
 EXPLAINED: Final = 8
 """Rounds, at most, in which the stages are timed."""
@@ -68,7 +70,10 @@ def stages_of(subject: Subject, device: str) -> Kernels:
     rounds = subject.timed(EXPLAINED)
     if subject.stages is None:
         return _marked(subject, device, rounds)
-    return {stage: (0, seconds) for stage, seconds in subject.stages(rounds).items()}
+    found = {stage: number(f"stages: {stage}", each) for stage, each in subject.stages(rounds).items()}
+    if not all(map(math.isfinite, found.values())):
+        raise SubjectError(f"stages: {found}: give finite seconds.")
+    return {stage: (0, seconds) for stage, seconds in found.items()}
 
 
 def _marked(subject: Subject, device: str, values: Iterable[Any]) -> dict[str, tuple[int, float]]:

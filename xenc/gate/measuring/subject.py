@@ -119,20 +119,25 @@ class Subject:
         Raises:
             SubjectError: a fact is no number.
         """
-        facts = {name: _number(name, value) for name, value in (self.facts() if self.facts else {}).items()}
+        asked = self.facts() if self.facts is not None else {}
+        facts: dict[str, float | None] = {
+            name: None if value is None else number(f"facts: {name}", value) for name, value in asked.items()
+        }
         if self.oracle is not None:
             errors = [output_error(self.run(value), self.oracle(value)) for value in self.counted]
             facts |= {"output_error": _largest(errors), "output_tolerance": self.tolerance}
         return facts
 
 
-def _number(name: str, value: Any) -> float | None:
-    """A fact as a number of Python's; None if it was not measured."""
-    if value is None:
-        return None
+def number(name: str, value: Any) -> float:
+    """A value as a number of Python's.
+
+    Raises:
+        SubjectError: it is none.
+    """
     plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
     if isinstance(plain, bool) or not isinstance(plain, (int, float)):
-        raise SubjectError(f"facts: {name}={value!r} is no number: give an int, a float, or None.")
+        raise SubjectError(f"{name}={value!r} is no number: give an int or a float.")
     return plain
 
 

@@ -19,7 +19,7 @@ from ..whole_file import write_whole
 SCHEMA: Final = 3
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fact = Annotated[int | float, Field(ge=0, allow_inf_nan=False)]
+Fact = Annotated[int | float, Field(allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -147,7 +147,7 @@ def read_baseline(path: Path) -> Baseline:
     remedy = "restore it from git, or record a new one with --gate-record"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BaselineError(f"baseline {path} is not complete JSON ({error}): {remedy}.") from error
     except OSError as error:
         raise BaselineError(f"baseline {path} cannot be read ({error}): {remedy}.") from error
@@ -156,10 +156,8 @@ def read_baseline(path: Path) -> Baseline:
         raise SchemaError(f"baseline {path} has schema {schema!r}, this gate reads {SCHEMA}: {remedy}.")
     try:
         return Baseline.model_validate_json(json.dumps(content))
-    except ValidationError as error:
-        found = error.errors()[0]
-        where = ".".join(map(str, found["loc"])) or "the file"
-        raise BaselineError(f"baseline {path} is damaged ({where}: {found['msg']}): {remedy}.") from error
+    except (ValidationError, OverflowError) as error:
+        raise BaselineError(f"baseline {path} is damaged ({_first_fault(error)}): {remedy}.") from error
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
@@ -185,9 +183,16 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
         ) from error
 
 
+def _first_fault(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = error.errors()[0]
+    return f"{'.'.join(map(str, found['loc'])) or 'the file'}: {found['msg']}"
+
+
 def log_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """log(ours / theirs), one per round."""
-    return [math.log(one / other) for one, other in zip(ours, theirs, strict=True)]
+    return [math.log(one) - math.log(other) for one, other in zip(ours, theirs, strict=True)]
 
 
 def _deviation(levels: Sequence[float]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,12 +34,16 @@ class Stored:
         must_read: whether a damaged one is an error; a run that records may replace it.
         root: the folder that node ids start from.
 
+    Attributes:
+        directory, root: as given.
+        files: those that pytest has read in this run, also without benchmarks.
+
     Raises:
         BaselineError: a baseline that must be read cannot be.
     """
 
     def __init__(self, directory: Path, *, named: Path | None, must_read: bool, root: Path) -> None:
-        self.directory, self.root = directory, root
+        self.directory, self.root, self.files = directory, root, set[str]()
         self._must_read = must_read
         self._unreadable: dict[str, str] = {}
         self._paths = {
@@ -142,7 +147,7 @@ class Stored:
             return f"{', '.join(broken)} broke a law that no baseline may hold"
         stored = [self._baselines.get(device) for device in {record.device for record in records}]
         known = {name for baseline in stored if baseline is not None for name in baseline.entries}
-        collected = {name.partition("::")[0] for name in selected | deselected}
+        collected = self.files | {name.partition("::")[0] for name in selected | deselected}
         unread = {name for name in known if name.partition("::")[0] not in collected and self._has_file(name)}
         left_out = sorted((selected - measured) | (known & deselected) | unread)
         return f"the run left out {', '.join(left_out)}" if left_out else None
@@ -171,7 +176,7 @@ def entry_of(record: Record) -> Entry:
     exact = {
         name: value
         for name, value in info.get("exact", {}).items()
-        if type(value) in (int, float) and value >= 0
+        if type(value) in (int, float) and math.isfinite(value)
     }
     return Entry(
         protocol={name: str(info[name]) for name in PROTOCOL if name in info},
@@ -193,9 +198,10 @@ def _with_exact(judgement: Judgement, head: Entry, base: Entry) -> Judgement:
     """Add the exact facts to a judgement of times, and the causes: a fact that grew makes it REGRESSED."""
     if judgement.verdict is Verdict.INCOMPARABLE:
         return judgement
-    facts: dict[str, Any] = {name: head.exact.get(name) for name in base.exact}
+    names = {**base.exact, **head.exact}
+    facts: dict[str, Any] = {name: head.exact.get(name) for name in names}
     found = changed_facts(facts, base.exact)
-    judgement = replace(judgement, changed=found.better)
+    judgement = replace(judgement, changed=(*found.better, *found.notes))
     if found.worse:
         reason = "; ".join([*found.worse, judgement.reason])
         judgement = replace(judgement, verdict=Verdict.REGRESSED, reason=reason, exact=found.worse)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from filelock import FileLock
+
 from ..errors import BaselineError
-from ..report import markdown_table
+from ..report import label, markdown_table
 from .baseline import Baseline, Entry, baseline_path, read_baseline, write_baseline
 
 
@@ -22,7 +25,13 @@ def store(session: Baseline, directory: Path) -> list[str]:
     Raises:
         BaselineError: it cannot be written, or the file belongs to another device.
     """
-    path, old, told = baseline_path(directory, session.device), None, []
+    path = baseline_path(directory, session.device)
+    with FileLock(Path(tempfile.gettempdir()) / f"xenc-gate-{path.name}.lock", mode=0o666):
+        return _store(session, path)
+
+
+def _store(session: Baseline, path: Path) -> list[str]:
+    old, told = None, list[str]()
     try:
         old = read_baseline(path) if path.exists() else None
     except BaselineError as error:
@@ -74,7 +83,7 @@ def changes(old: Baseline | None, new: Baseline) -> str:
     """The changes from the old to the new baseline as a Markdown table, one row per benchmark."""
     before: Mapping[str, Entry] = old.entries if old is not None else {}
     names = sorted({*before, *new.entries})
-    rows = [_row(name.rpartition("/")[2], before.get(name), new.entries.get(name)) for name in names]
+    rows = [_row(label(name), before.get(name), new.entries.get(name)) for name in names]
     commits = f"{old.commit[:12] if old is not None else 'nothing'} -> {new.commit[:12]}"
     return f"{commits}, {new.device}\n\n{markdown_table(rows)}\n" if rows else commits
 
