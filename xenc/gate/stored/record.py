@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import statistics
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-
-from filelock import FileLock
 
 from ..errors import BaselineError
 from ..report import label, markdown_table
@@ -26,8 +25,18 @@ def store(session: Baseline, directory: Path) -> list[str]:
         BaselineError: it cannot be written, or the file belongs to another device.
     """
     path = baseline_path(directory, session.device)
-    with FileLock(Path(tempfile.gettempdir()) / f"xenc-gate-{path.name}.lock", mode=0o666):
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        place = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise BaselineError(
+            f"the folder {directory} cannot be used ({error}): choose another one."
+        ) from error
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)  # another run may store a session too
         return _store(session, path)
+    finally:
+        os.close(place)
 
 
 def _store(session: Baseline, path: Path) -> list[str]:
