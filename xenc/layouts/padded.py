@@ -9,7 +9,6 @@ from ..batching.padded_collate import Collator, PaddedBatch
 from ..batching.padded_plan import bucket_lengths, plan_batches, warmup_shapes
 from ..batching.plan import Plan
 from ..compiling.prefix_cache import Compiled
-from ..models.chain import classify_chain
 from ..models.encoder_decoder import FirstStepTensors, classify_at_eos, score_first_step
 from ..models.families import reads_eos
 from ..models.forward import classify
@@ -36,9 +35,9 @@ class PaddedLayout(Layout):
         )
         if first_step is not None:
             return compiled or self._runs(score_first_step, FirstStepTensors(first_step, self._model))
-        if reranker.chain is not None:
-            return compiled or self._runs(classify_chain, reranker.chain)
-        return compiled or self._runs(classify_at_eos if at_eos else classify)
+        if at_eos:
+            return compiled or self._runs(classify_at_eos)
+        return compiled or self._runs(classify, reranker.chain)
 
     def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:
         """See `Layout`."""

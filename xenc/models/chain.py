@@ -1,4 +1,4 @@
-"""Cross-encoders made of several modules of sentence-transformers, such as Ettin's, and their forward pass.
+"""Cross-encoders made of several modules of sentence-transformers, such as Ettin's.
 
     Transformer -> Pooling -> any of Dense, LayerNorm, Normalize, Dropout -> "scores"
 
@@ -20,7 +20,6 @@ from sentence_transformers.sentence_transformer.modules import (
     Pooling,
 )  # fmt: skip
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 _BEHIND: Final = (Dense, Dropout, LayerNorm, Normalize)
 """Modules that compute each document's row from that row alone."""
@@ -47,6 +46,19 @@ class Chain:
         mode: str | tuple[str, ...] = self.pooling.pooling_mode
         return mode if isinstance(mode, str) else tuple(mode)
 
+    def scores_of_tokens(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Scores [B, C] of an encoder's output [B, L, H]; the mask [B, L] is 1 on tokens, int64."""
+        pooled = self.pooling({"token_embeddings": hidden, "attention_mask": attention_mask})
+        return self.scores_of_rows(pooled[_EMBEDDING])
+
+    def scores_of_rows(self, pooled: Tensor) -> Tensor:
+        """Scores [N, C] of pooled rows [N, H]."""
+        features: dict[str, Any] = {_EMBEDDING: pooled}
+        for module in self.behind:
+            features = module(features)
+        scores: Tensor = features[_SCORES]
+        return scores
+
 
 def chain_of(modules: Sequence[nn.Module]) -> Chain | None:
     """The chain that follows a Transformer module; None if its scores are not computed in this way.
@@ -60,26 +72,6 @@ def chain_of(modules: Sequence[nn.Module]) -> Chain | None:
         return None
     plain = type(pooling) is Pooling and pooling.include_prompt
     return Chain(pooling, behind) if plain and _SCORES in _written(behind) else None
-
-
-def scores_of_rows(chain: Chain, pooled: Tensor) -> Tensor:
-    """What the modules behind the pooling make of pooled rows [N, H]: scores [N, C]."""
-    features: dict[str, Any] = {_EMBEDDING: pooled}
-    for module in chain.behind:
-        features = module(features)
-    scores: Tensor = features[_SCORES]
-    return scores
-
-
-def classify_chain(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None,
-    chain: Chain,
-) -> Tensor:  # fmt: skip
-    """Scores [B, C] of one padded batch; arguments as for `forward.classify`, the model an encoder."""
-    types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-    hidden = model(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
-    pooled = chain.pooling({"token_embeddings": hidden, "attention_mask": attention_mask})[_EMBEDDING]
-    return scores_of_rows(chain, pooled)
 
 
 def _written(behind: Sequence[nn.Module]) -> set[str]:

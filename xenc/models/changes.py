@@ -6,6 +6,7 @@ has changed, by the identity of objects; only then the modules are looked at in 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from operator import is_
 from typing import Any, Final
@@ -15,6 +16,7 @@ from torch.nn import Module, ModuleList
 from torch.utils.hooks import RemovableHandle
 
 from .attention import configs_of
+from .families import reads_tokens_alone
 from .foreign_code import GLOBAL_HOOKS, attached_code, code_of, forward_of, hooks_of, is_known
 from .last_layer import is_unmodified
 from .weights import is_own, settings_of
@@ -42,6 +44,8 @@ class Look:
             transformers makes masks.
         positions_count: whether tables of position ids are 0, 1, 2, as the architectures that can be packed
             make them.
+        rotations_grow: whether a long text changes the angles of others: of those beside it, and after it.
+        rows_alone: whether each layer in the modules behind the first reads one row at a time.
     """
 
     def __init__(self, cross_encoder: Any) -> None:
@@ -58,6 +62,8 @@ class Look:
         self.causal = {said for said in (each.get("is_causal") for each in own) if isinstance(said, bool)}
         self.windows_as_configured = all(map(_is_configured, own)) and _slide_as_masked(self.model)
         self.positions_count = all(map(_counts, self._modules))
+        self.rotations_grow = any("dynamic" in str(each.get("rope_type")) for each in own)
+        self.rows_alone = all(reads_tokens_alone(layer, ()) for layer in _layers_behind(cross_encoder))
         self._last_layer: bool | None = None
         self._code = (
             *map(type, self._modules),
@@ -116,6 +122,11 @@ class Look:
             *(value for config in self.configs for name, value in vars(config).items() if is_own(name)),
             *chain.from_iterable(self._lists),
         ]
+
+
+def _layers_behind(cross_encoder: Any) -> Iterator[Module]:
+    """What the modules behind the first are made of."""
+    return (layer for module in list(cross_encoder)[1:] for layer in module.modules() if layer is not module)
 
 
 def _is_configured(own: dict[str, Any]) -> bool:

@@ -14,28 +14,33 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..kernels.pooled_attention import pooled_attention
-from .chain import Chain, scores_of_rows
+from .chain import Chain
 from .families import Packable
 
 _EMBEDDED: Final = ("input_ids", "position_ids", "token_type_ids")
 
 
 def classify(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None
-) -> Tensor:
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None,
+    chain: Chain | None = None,
+) -> Tensor:  # fmt: skip
     """Logits of one padded batch.
 
     Args:
-        model: a sequence-classification model.
+        model: a sequence-classification model, or an encoder that a chain follows.
         input_ids: int64 [B, L].
         attention_mask: int64 [B, L], 1 on the tokens to attend to.
         token_type_ids: int64 [B, L] or None.
+        chain: the modules behind an encoder.
 
     Returns:
         [B, C], in the model's dtype.
     """
     types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-    logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+    output = model(input_ids=input_ids, attention_mask=attention_mask, **types)
+    if chain is not None:
+        return chain.scores_of_tokens(output.last_hidden_state, attention_mask)
+    logits: Tensor = output.logits
     return logits
 
 
@@ -71,15 +76,17 @@ def classify_packed(
     Returns:
         [N, C], in the model's dtype; undefined for slots without a document.
     """
+
+    def head(rows: Tensor) -> Tensor:
+        return head_logits(model, rows, traits, targets, chain)
+
     inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
     if traits.pooled_alone:
-        return head_logits(model, hidden_of_pooled(model, inputs, pooled), traits, targets, chain)
+        return head(hidden_of_pooled(model, inputs, pooled))
     hidden = model.base_model(**inputs).last_hidden_state[0]
     if traits.late:
-        return _mean(head_logits(model, hidden, traits, targets, chain), cu_seqlens)
-    if traits.pooling == "mean":
-        return head_logits(model, _mean(hidden, cu_seqlens), traits, targets, chain)
-    return head_logits(model, hidden[pooled], traits, targets, chain)
+        return _mean(head(hidden), cu_seqlens)
+    return head(_mean(hidden, cu_seqlens) if traits.pooling == "mean" else hidden[pooled])
 
 
 def _mean(of_tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
@@ -168,7 +175,7 @@ def head_logits(
             logits = each[:, :1] - each[:, 1:] if each.shape[1] > 1 else each
         case "chain":
             assert chain is not None
-            logits = scores_of_rows(chain, pooled)
+            logits = chain.scores_of_rows(pooled)
     return logits
 
 

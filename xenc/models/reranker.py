@@ -23,9 +23,8 @@ from ..text.tokens import PairReader
 from .attention import attention_of_somebody
 from .chain import Chain, chain_of
 from .changes import Look
-from .families import Packable, packable, reads_tokens_alone, resolve_max_length
+from .families import Packable, packable, resolve_max_length
 from .first_step import FirstStepScorer, first_step_scorer
-from .foreign_code import OURS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,9 +175,12 @@ def _why_slow(
         ("processing arguments saved with the model", bool(getattr(first, "processing_kwargs", None))),
         (f"{type(first).__name__} as first module", type(first) not in (Transformer, FirstStepScorer)),
         ("several modules of another kind", len(cross_encoder) != 1 and chain is None and not known_head),
-        ("a layer behind the pooling that may read its neighbours", chain is not None and _mixes_rows(chain)),
+        (
+            "a layer behind the pooling that may read its neighbours",
+            chain is not None and not look.rows_alone,
+        ),
         ("another output of the model than the usual one", not _has_usual_output(first, task)),
-        ("rotary positions that grow with the longest text", _grows(model)),
+        ("rotary positions that grow with the longest text", look.rotations_grow),
         ("a head other than sequence classification", task != known_task and not known_head),
         ("a chat template", "message" in getattr(first, "modality_config", {}) and not known_head),
         (f"somebody's attention ({attention})", attention is not None),
@@ -186,12 +188,6 @@ def _why_slow(
         (f"{changed}, which somebody changed", changed is not None),
     )
     return next((reason for reason, holds in reasons if holds), None)
-
-
-def _mixes_rows(chain: Chain) -> bool:
-    """Whether a layer in the modules behind the pooling may read more than its own row."""
-    layers = (layer for module in chain.behind for layer in module.modules() if layer is not module)
-    return not all(reads_tokens_alone(layer, (OURS,)) for layer in layers)
 
 
 _USUAL_OUTPUTS: Final = {
@@ -209,12 +205,6 @@ def _has_usual_output(first: Any, task: str) -> bool:
     text = getattr(first, "modality_config", {}).get("text", {})
     usual = (text.get("method", "forward"), text.get("method_output_name", read)) == ("forward", read)
     return usual and getattr(first, "module_output_name", name) == name
-
-
-def _grows(model: Any) -> bool:
-    """Whether a long text changes the angles of others: of those beside it, and of those after it."""
-    config = model.config.get_text_config() if isinstance(model, PreTrainedModel) else None
-    return "dynamic" in str(getattr(config, "rope_parameters", None))
 
 
 def _changed(look: Look, packing: Packable) -> str | None:
