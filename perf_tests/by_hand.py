@@ -1,6 +1,6 @@
 """Faults put into xenc's source by hand, one at a time: does the gate call them REGRESSED on this CPU?
 
-    python -m perf_tests.by_hand [NAME ...]             about eight minutes for each: whole runs
+    python -m perf_tests.by_hand [NAME ...]             about ten minutes for each: whole runs
     python -m perf_tests.by_hand --exact [NAME ...]     two to five: by what one process counts, without times
 
 Each fault is an edit in a temporary clone of the commit that is checked out. The clone is measured against
@@ -17,8 +17,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from correctness_tests.mutants import apply
+from correctness_tests.mutations import Mutant, read
 from perf_tests.against import REPOSITORY, paired_request
 from xenc.gate.errors import GateError
 from xenc.gate.paired.campaign import LOCK, Campaign
@@ -27,63 +29,32 @@ from xenc.gate.paired.session import measure_paired, process_request
 from xenc.gate.paired.verdicts import PairedVerdicts, judge_campaign
 from xenc.gate.verdict import Verdict
 
-
-class Fault(NamedTuple):
-    """An edit of a file: `old` occurs in it once, and becomes `new`."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
-
-FAULTS: Final = (
-    Fault(
-        "copies", "xenc/kernels/packed_attention.py",
-        "    operators = library().operators\n",
-        "    query, key = query.clone(), key.clone()\n    operators = library().operators\n",
-    ),
-    Fault(
-        "no-token-cache", "xenc/text/tokens.py",
-        "[text for text in dict.fromkeys(chain.from_iterable(pairs)) if text not in seen]",
-        "list(chain.from_iterable(pairs))",
-    ),
-    Fault(
-        "small-budget", "xenc/layouts/packed.py",
-        'USUAL_BUDGET: Final = {"cpu": 2048', 'USUAL_BUDGET: Final = {"cpu": 512',
-    ),
-    Fault("one-more-graph", "xenc/compiling/wrapper.py", "dynamic=execution.dynamic", "dynamic=None"),
-    Fault(
-        "memory", "xenc/serving/scheduler.py",
-        "                logits = self.forward(collated)\n",
-        "                held = torch.empty(collated.input_ids.numel(), 70)\n"
-        "                logits = self.forward(collated)\n"
-        "                del held\n",
-    ),
-)  # fmt: skip
+FAULTS: Final = tuple(read((
+    ("copies", "packed_attention",
+     "    operators = library().operators\n",
+     "    query, key = query.clone(), key.clone()\n    operators = library().operators\n"),
+    ("no-token-cache", "PairReader._texts",
+     "[text for text in dict.fromkeys(chain.from_iterable(pairs)) if text not in seen]",
+     "list(chain.from_iterable(pairs))"),
+    ("small-budget", "USUAL_BUDGET", '"cpu": 2048', '"cpu": 512'),
+    ("one-more-graph", "CompiledForward.__init__", "dynamic=execution.dynamic", "dynamic=None"),
+    ("memory", "Scheduler._run_batch",
+     "                logits = self.forward(collated)\n",
+     "                held = torch.empty(collated.input_ids.numel(), 70)\n"
+     "                logits = self.forward(collated)\n"
+     "                del held\n"),
+)))  # fmt: skip
 """Two more copies in packed attention; each text tokenized as often as it occurs; a quarter of the tokens in
 a full batch; static shapes first, and so a second graph in the warm-up; 280 bytes more held for each token of
 a batch, about 3% of the peak of a full one."""
 
 
-def edited(fault: Fault, root: Path) -> str:
-    """The text of a fault's file below `root`, with the fault.
-
-    Raises:
-        LookupError: the old text does not occur exactly once.
-    """
-    text = (root / fault.file).read_text(encoding="utf-8")
-    if text.count(fault.old) != 1:
-        raise LookupError(f"{fault.name}: {fault.old!r} occurs {text.count(fault.old)} times in {fault.file}")
-    return text.replace(fault.old, fault.new)
-
-
 @contextmanager
-def broken_clone(fault: Fault) -> Iterator[Path]:
+def broken_clone(fault: Mutant) -> Iterator[Path]:
     """A clone of the repository with a fault in its working tree; removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="xenc-by-hand-") as folder:
         subprocess.run(["git", "clone", "--quiet", "--shared", str(REPOSITORY), folder], check=True)
-        (Path(folder) / fault.file).write_text(edited(fault, Path(folder)), encoding="utf-8")
+        apply(fault, Path(folder))
         yield Path(folder)
 
 
@@ -99,7 +70,7 @@ def judged(clone: Path, *, exact: bool) -> PairedVerdicts:
     return judge_campaign([counted], asked.rules)
 
 
-def is_found(fault: Fault, *, exact: bool) -> bool:
+def is_found(fault: Mutant, *, exact: bool) -> bool:
     """Measure a fault and print what the gate says; whether it called a configuration REGRESSED."""
     started = time.monotonic()
     try:
