@@ -28,7 +28,7 @@ def markdown(results: Results) -> str:
     sections = [
         "# Side by side on a processor",
         f"{warning}{_machine(results)}",
-        f"## Goals\n\n{goals_table(GOALS, results)}",
+        f"## Goals\n\n{goals_table(GOALS, results)}" if results.has_goals else "",
     ]
     for found in results.workloads.values():
         sections += [f"## {found.name}", _about(found), _rows(found), _speeds(found)]

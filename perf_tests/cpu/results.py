@@ -59,8 +59,10 @@ class Results(Kept):
 
     Attributes:
         model: the checkpoint's name.
+        has_goals: whether it is the model that the goals are set for.
         workloads: by name.
     """
 
     model: str = ""
+    has_goals: bool = True
     workloads: dict[str, Found] = field(default_factory=dict)

@@ -39,7 +39,9 @@ class Run(Steps):
     def __init__(
         self, setting: Setting, rows: Sequence[Row], out: Path, tell: Callable[[str], object] | None = None
     ) -> None:
-        results = Results(rehearsal=setting.rehearsal, model=setting.checkpoint().name)
+        results = Results(
+            rehearsal=setting.rehearsal, model=setting.checkpoint().name, has_goals=setting.classifier is None
+        )
         super().__init__(out, results, markdown, partial(facts, Machine("cpu")), tell)
         self.setting, self.rows = setting, rows
         self._contestants = Contestants(setting)
