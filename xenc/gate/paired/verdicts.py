@@ -8,7 +8,7 @@ judged; exact facts are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Final
 
@@ -216,9 +216,8 @@ def _causes(found: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _breakdown(process: Mapping[str, Any], arm: str) -> Breakdown:
-    return Breakdown(
-        **{part: process.get(part, {}).get(arm, {}) for part in ("stages", "kernels", "functions")}
-    )
+    parts = {part.name: process.get(part.name, {}).get(arm, {}) for part in fields(Breakdown)}
+    return Breakdown(**parts)
 
 
 def _has_controls(result: Result, name: str) -> bool:

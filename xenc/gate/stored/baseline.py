@@ -127,6 +127,11 @@ class Baseline(_Frozen):
         """How many sessions measured it; 0 without entries."""
         return next((len(entry.sessions) for entry in self.entries.values()), 0)
 
+    @property
+    def counted(self) -> str:
+        """Its sessions in words: "1 session", "3 sessions"."""
+        return f"{self.sessions} session{'s' if self.sessions > 1 else ''}"
+
 
 class SchemaError(BaselineError):
     """The baseline was written in another schema."""

@@ -56,8 +56,7 @@ class Stored:
         baseline = self._baselines.get(device)
         if baseline is None:
             return f"no baseline for {device} ({self._paths.get(device, 'no such device')})"
-        sessions = f"{baseline.sessions} session{'s' if baseline.sessions > 1 else ''}"
-        return f"judged by {self._paths[device]}, {sessions} of commit {baseline.commit[:12]}"
+        return f"judged by {self._paths[device]}, {baseline.counted} of commit {baseline.commit[:12]}"
 
     def absent(self, selected: Mapping[str, str], deselected: Mapping[str, str]) -> dict[str, Judgement]:
         """Verdicts on the tests that the baselines have and the run will not measure, by node id.

@@ -55,8 +55,8 @@ def _store(session: Baseline, path: Path) -> list[str]:
         new = _with_margins(old, session) if why else _joined(old, session)
         told += [f"a new baseline begins, since {why}"] if why else disagreements(old, session)
     write_baseline(path, new)
-    counted = f"{len(new.entries)} benchmarks, {new.sessions} session{'s' if new.sessions > 1 else ''}"
-    return [*told, changes(old, new), f"recorded {counted}, in {path}"]
+    recorded = f"recorded {len(new.entries)} benchmarks, {new.counted}, in {path}"
+    return [*told, changes(old, new), recorded]
 
 
 def difference(old: Baseline, session: Baseline) -> str | None:
