@@ -108,9 +108,9 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """Architectures in other settings. Windows are much smaller than 64 tokens, and only in some layers."""
 
 
-def make(directory: Path, architecture: str, **changes: Any) -> Path:
+def make(directory: Path, architecture: str, *, seed: int = 0, **changes: Any) -> Path:
     """A seeded checkpoint of few layers whose logits have unit spread, with a tokenizer of its family."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     architecture, variation = VARIANTS.get(architecture, (architecture, {}))
     settings = {**_SMALL, **ARCHITECTURES.get(architecture, {}), **variation, **changes}
     tokenizer = _unigram() if settings.get("pad_token_id") == 1 else _wordpiece()

@@ -104,24 +104,37 @@ def made(checkpoint, dtype=torch.float32, **settings) -> xenc.CrossEncoder:
 ARCHITECTURES = ["bert", "distilbert", "modernbert", "xlm-roberta", "electra", "qwen2", "qwen3"]
 
 
+SEEDS = 4
+"""Models of an architecture. With one label, a single model's ratio of errors is anything from 0.4 to 2.1."""
+
+
 def test_scores_are_on_the_whole_no_further_from_float32_than_torchaos(tmp_path):
-    """Weights round alike in both, and a model of few layers has few roundings: one model alone may be off by
-    half as much again, or by half as much.
+    """Weights round alike in both, and a model of few layers has few roundings, so models of many labels are
+    averaged. Of eight such models each, an architecture's mean ratio was 0.80 to 0.99, with a spread of 18 %.
     """
     pytest.importorskip("torchao", reason="not installed: pip install 'xenc[torchao]'")
-    ratios = []
+    means = []
     for architecture in ARCHITECTURES:
-        checkpoint = checkpoints.make(tmp_path / architecture, architecture)
-        exact = oracle.logits(checkpoint, MANY_PAIRS, max_length=64)
-        theirs = oracle.logits(checkpoint, MANY_PAIRS, max_length=64, quantize="int8") - exact
-        model = made(checkpoint)
-        assert isinstance(model.pipeline._twin, KernelTwin)
-        ours = logits(model, MANY_PAIRS) - exact
-        ratios.append(np.sqrt(np.mean(ours**2) / np.mean(theirs**2)))
-        assert 0 < ratios[-1] < 1.75
-        step = np.abs(exact).max() / 127  # a last bit decides between two steps, see test_quantize
-        assert np.abs(ours).max() <= 2 * np.abs(theirs).max() + step
-    assert np.exp(np.mean(np.log(ratios))) <= 1
+        logarithms = [
+            np.log(ratio_to_torchao(tmp_path / f"{architecture}-{seed}", architecture, seed))
+            for seed in range(SEEDS)
+        ]
+        means.append(np.mean(logarithms))
+        assert np.exp(means[-1]) <= 1.4, architecture
+    assert np.exp(np.mean(means)) <= 1
+
+
+def ratio_to_torchao(folder, architecture, seed) -> float:
+    """Our root mean square error against float32 over torchao's."""
+    checkpoint = checkpoints.make(folder, architecture, seed=seed, num_labels=16)
+    exact = oracle.logits(checkpoint, MANY_PAIRS, max_length=64)
+    theirs = oracle.logits(checkpoint, MANY_PAIRS, max_length=64, quantize="int8") - exact
+    model = made(checkpoint)
+    assert isinstance(model.pipeline._twin, KernelTwin)
+    ours = logits(model, MANY_PAIRS) - exact
+    step = np.abs(exact).max() / 127  # a last bit decides between two steps, see test_quantize
+    assert 0 < np.abs(ours).max() <= 2 * np.abs(theirs).max() + step
+    return float(np.sqrt(np.mean(ours**2) / np.mean(theirs**2)))
 
 
 @pytest.mark.parametrize(("activation", "share"), [("none", 1.02), ("gelu", 0.8)])
