@@ -74,6 +74,10 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
         else {}  # before transformers 5.23
     ),
     **dict.fromkeys(("qwen2", "qwen3", "llama", "mistral", "gemma"), _CAUSAL),
+    **{
+        family: {**_CAUSAL, "sliding_window": 9, "layer_types": ["sliding_attention", "full_attention"]}
+        for family in ("gemma2", "gemma3_text")
+    },
 }  # fmt: skip
 """64 tokens each, for which the position tables of RoBERTa's descendants have 66 rows."""
 
@@ -98,6 +102,23 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "modernbert-mean": ("modernbert", {"classifier_pooling": "mean"}),
     "eurobert-mean": ("eurobert", {"classifier_pooling": "mean"}),
     "eurobert-bos": ("eurobert", {"classifier_pooling": "bos"}),
+    "deberta-v3": (
+        "deberta-v2",
+        {
+            "position_buckets": 8,
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "type_vocab_size": 0,
+            "pooler_hidden_size": 32,
+            "num_hidden_layers": 2,
+            "max_relative_positions": -1,
+        },
+    ),
+    "deberta-v2-c2p": ("deberta-v2", {"pos_att_type": ["c2p"], "max_relative_positions": 16}),
+    "deberta-v2-p2c": ("deberta-v2", {"pos_att_type": ["p2c"], "position_biased_input": True}),
+    "deberta-v2-absolute": ("deberta-v2", {"relative_attention": False, "position_biased_input": True}),
+    "deberta-v2-convolution": ("deberta-v2", {"conv_kernel_size": 3, "conv_act": "gelu"}),
+    "gemma2-capped": ("gemma2", {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 8}),
     "mistral-windows": ("mistral", {"sliding_window": 5}),
     "modernbert-windows": (
         "modernbert",

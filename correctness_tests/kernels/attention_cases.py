@@ -39,7 +39,7 @@ class Case:
         lengths: tokens of each document.
         heads: of queries, and of keys and values.
         size: of a head.
-        causal, window, scale: as of `packed_attention`; scale None for 1 / sqrt(size).
+        causal, window, scale, cap: as of `packed_attention`; scale None for 1 / sqrt(size).
         laid_out: "apart", "joint" for views of one product of all three, "transposed" for heads first.
         dtype: of all three.
         seed: of their numbers.
@@ -51,6 +51,7 @@ class Case:
     causal: bool = False
     window: int = NO_WINDOW
     scale: float | None = None
+    cap: float = 0.0
     laid_out: Literal["apart", "joint", "transposed"] = "apart"
     dtype: torch.dtype = torch.float32
     seed: int = 0
@@ -86,7 +87,8 @@ class Case:
         """What the operator answers."""
         cu_seqlens = torch.tensor(self.cu_seqlens(), dtype=torch.int32, device=query.device)
         longest = max(1, *self.lengths)
-        return attention(query, key, value, cu_seqlens, longest, self.factor, self.causal, self.window)
+        how = (self.factor, self.causal, self.window, *((self.cap,) if self.cap else ()))
+        return attention(query, key, value, cu_seqlens, longest, *how)
 
     def in_float64(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """One document and one head at a time."""
@@ -99,6 +101,7 @@ class Case:
                 unseen = ~self._seen(torch.arange(rows.start - start, rows.stop - start), end - start)
                 for head in range(self.heads[0]):
                     scores = query[rows, head] @ key[start:end, head // share].T * self.factor
+                    scores = self.cap * (scores / self.cap).tanh() if self.cap else scores
                     weights = scores.masked_fill(unseen, -torch.inf).softmax(dim=-1)
                     out[rows, head] = weights @ value[start:end, head // share]
         return out

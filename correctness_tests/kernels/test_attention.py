@@ -24,6 +24,7 @@ cases = st.builds(
     size=st.sampled_from(SIZES + ODD_SIZES),
     causal=st.booleans(),
     window=st.one_of(st.just(NO_WINDOW), st.integers(0, 20), st.integers(0, 320)),
+    cap=st.sampled_from([0.0, 0.0, 0.1, 1.0, 50.0]),
     laid_out=st.sampled_from(["apart", "joint", "transposed"]),
     dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 99),
@@ -61,6 +62,14 @@ def test_documents_at_the_edges_of_a_block_are_right(dtype, tokens, causal, wind
 )
 def test_documents_of_more_than_one_block_of_keys_are_right(dtype, tokens, causal, window):
     Case(lengths=(tokens, 5), heads=(1, 1), size=20, causal=causal, window=window, dtype=dtype).assert_right()
+
+
+@IN_ALL_DTYPES
+@pytest.mark.parametrize("cap", [0.1, 1.0, 50.0])
+@pytest.mark.parametrize("scale", [1e-3, None, 30.0])
+@pytest.mark.parametrize(("tokens", "causal"), [(40, False), (1500, True)])
+def test_scores_near_a_cap_and_far_below_it_are_right(dtype, cap, scale, tokens, causal):
+    Case(lengths=(tokens,), size=64, scale=scale, cap=cap, causal=causal, dtype=dtype).assert_right()
 
 
 @pytest.mark.slow

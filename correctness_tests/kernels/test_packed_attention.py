@@ -28,6 +28,7 @@ cases = st.builds(
     size=st.just(16),
     causal=st.booleans(),
     window=st.one_of(st.just(NO_WINDOW), st.integers(0, 4), st.integers(0, 45)),
+    cap=st.sampled_from([0.0, 0.5]),
     laid_out=st.sampled_from(["apart", "transposed"]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     seed=st.integers(0, 99),
@@ -42,6 +43,12 @@ EDGES = (
     Case(lengths=(9, 4), window=7, causal=True),
     Case(lengths=(0, 5, 0, 5, 0), causal=True, laid_out="transposed"),
 )
+CAPPED = (
+    Case(lengths=(9, 4, 9), cap=0.5),
+    Case(lengths=(9, 9, 4), causal=True, heads=(4, 2), cap=0.5),
+    Case(lengths=(9, 4), window=3, causal=True, cap=0.5),
+)
+"""On CPUs only."""
 
 
 def by_sdpa(query, key, value, cu_seqlens, longest, *how) -> Tensor:
@@ -61,7 +68,7 @@ def test_each_document_attends_to_itself_alone(case):
 
 
 @DTYPES
-@pytest.mark.parametrize("case", EDGES, ids=str)
+@pytest.mark.parametrize("case", EDGES + CAPPED, ids=str)
 def test_each_document_attends_to_itself_alone_at_the_edges(dtype, case):
     replace(case, dtype=dtype).assert_right(by_sdpa, steps=4)
 
@@ -110,7 +117,7 @@ def test_what_cuda_answers_is_laid_out_as_the_compiler_is_told(dtype):
     assert (out.shape, out.stride(), out.dtype) == (told.shape, told.stride(), dtype)
 
 
-@pytest.mark.parametrize("case", EDGES[2:], ids=str)
+@pytest.mark.parametrize("case", EDGES[2:] + CAPPED, ids=str)
 def test_it_is_an_operator_as_pytorch_wants_them(case):
     torch.library.opcheck(packed_attention, arguments_of(case))
 

@@ -28,6 +28,8 @@ EXPECTED = {
     "distilbert": (4, 6, ["gelu"]),
     "modernbert": (4, 4, []),
     "modernbert-windows": (16, 16, []),
+    "deberta-v3": (12, 12, ["gelu", "gelu"]),
+    "mpnet": (6, 6, ["gelu"]),
     "qwen2": (14, 14, ["silu", "silu"]),
     "qwen3": (14, 14, ["silu", "silu"]),
 }

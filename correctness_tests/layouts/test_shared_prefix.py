@@ -349,7 +349,9 @@ def test_contradictions_are_refused():
     ("architecture", "layout", "reason"),
     [
         ("bert", "packed", "BertForSequenceClassification attends both ways"),
-        ("mpnet", "bucketed", "MPNetForSequenceClassification is not among the packable architectures"),
+        ("mpnet", "packed", "MPNetForSequenceClassification attends both ways"),
+        ("megatron-bert", "bucketed", "MegatronBertForSequenceClassification is not among the packable"),
+        ("gemma2-capped", "packed", "Gemma2ForSequenceClassification with a cap of its attention's scores"),
         ("qwen3-windows", "packed", "Qwen3ForSequenceClassification with sliding windows"),
     ],
 )

@@ -49,7 +49,7 @@ def one_by_one(checkpoint: Path, **kwargs: object) -> np.ndarray:
     return np.array([logits(model, pair, **kwargs) for pair in PAIRS])
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "llama", "mistral", "gemma"])
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "mistral", "gemma", "gemma2", "gemma3_text"])
 def test_other_causal_models_score_as_sentence_transformers_does_one_by_one(tmp_path, architecture):
     checkpoint = make(tmp_path, architecture=architecture)
     expected = one_by_one(checkpoint)

@@ -108,7 +108,8 @@ def _loaded() -> Library:
     try:
         torch.ops.load_library(_built(name()))  # type: ignore[no-untyped-call]
         for operator, described in (
-            ("attention", like_query), ("pooled_attention", like_query), ("linear", _like_product),
+            ("attention", like_query), ("biased_attention", like_query), ("pooled_attention", like_query),
+            ("linear", _like_product),
         ):  # fmt: skip
             torch.library.register_fake(f"{NAMESPACE}::{operator}", described)
     except Exception as error:

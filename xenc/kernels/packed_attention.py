@@ -45,7 +45,7 @@ STRIDED: Final = (torch.Tag.needs_fixed_stride_order,)
 @torch.library.custom_op(f"{NAMESPACE}::packed_attention", mutates_args=(), device_types="cpu", tags=STRIDED)
 def packed_attention(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
-    max_seqlen: int, scale: float, causal: bool, window: int,
+    max_seqlen: int, scale: float, causal: bool, window: int, cap: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """softmax(scale x Q K^T) V within each document.
 
@@ -59,21 +59,28 @@ def packed_attention(
         scale: factor of the scores.
         causal: whether a token attends to none after it.
         window: how many tokens to either side a token attends to, or NO_WINDOW.
+        cap: if positive, a scaled score s becomes cap tanh(s / cap) (Gemma 2, arXiv:2408.00118, section 2).
 
     Returns:
         [T, H, D], in query's dtype.
     """
     operators = library().operators
     if operators is not None and query.dtype in DTYPES:
-        own: Tensor = operators.attention(query, key, value, cu_seqlens, max_seqlen, scale, causal, window)
+        own: Tensor = operators.attention(
+            query, key, value, cu_seqlens, max_seqlen, scale, causal, window, cap
+        )
         return own
-    return by_sdpa(query, key, value, cu_seqlens, scale, causal, window)
+    return by_sdpa(query, key, value, cu_seqlens, scale, causal, window, cap)
 
 
 def by_sdpa(
-    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, scale: float, causal: bool, window: int
-) -> Tensor:
-    """`packed_attention` by PyTorch's SDPA, one call per run of documents of equal length."""
+    query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor, scale: float, causal: bool, window: int,
+    cap: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """`packed_attention` by PyTorch's SDPA, one call per run of documents of equal length.
+
+    SDPA knows no cap: with one, scores are written out.
+    """
     out = torch.empty(query.shape, dtype=query.dtype)
     for start, documents, tokens in runs(cu_seqlens.tolist()):
         stretch = slice(start, start + documents * tokens)
@@ -81,11 +88,27 @@ def by_sdpa(
         if k.shape[1] != q.shape[1]:
             k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in (k, v))
         mask = _window_mask(tokens, window, causal=causal) if NO_WINDOW < window < tokens - 1 else None
-        attended = scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, scale=scale, is_causal=causal and mask is None
-        )
+        if cap:
+            attended = _capped(q, k, v, mask, scale, cap, causal=causal)
+        else:
+            attended = scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, scale=scale, is_causal=causal and mask is None
+            )
         by_head(out[stretch], documents, tokens).copy_(attended)
     return out
+
+
+def _capped(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, cap: float, *, causal: bool
+) -> Tensor:
+    """Attention with capped scores, of parts [documents, H, tokens, D]; mask is True where to attend."""
+    scores = query.float() @ key.float().transpose(-1, -2) * scale
+    scores = cap * torch.tanh(scores / cap)
+    if mask is None and causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return (scores.softmax(-1) @ value.float()).to(query.dtype)
 
 
 def runs(cu_seqlens: list[int]) -> list[tuple[int, int, int]]:
@@ -115,9 +138,11 @@ def _window_mask(tokens: int, window: int, *, causal: bool) -> Tensor:
 @packed_attention.register_kernel("cuda")
 def _on_cuda(
     query: Tensor, key: Tensor, value: Tensor, cu_seqlens: Tensor,
-    max_seqlen: int, scale: float, causal: bool, window: int,
+    max_seqlen: int, scale: float, causal: bool, window: int, cap: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """Our own kernel in Triton where it runs, else PyTorch's."""
+    """Our own kernel in Triton where it runs, else PyTorch's; neither has a cap."""
+    if cap:
+        raise NotImplementedError(f"no CUDA kernel for attention with a cap of {cap}")
     if why_not_triton(query.device, query.dtype, query.shape[-1]) is None:
         from .triton_attention import varlen_attention
 
@@ -215,7 +240,7 @@ def packed_attention_forward(
     out = packed_attention(
         query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), cu_seqlens,
         kwargs["max_length_q"], scale, bool(getattr(module, "is_causal", False)),
-        NO_WINDOW if reach is None else reach - 1,
+        NO_WINDOW if reach is None else reach - 1, kwargs.get("softcap") or 0.0,
     )  # fmt: skip
     return out[None], None
 

@@ -49,6 +49,8 @@ class PackedLayout(Layout):
         if not isinstance(reranker.packing, Packable):
             raise ExecutionError(f"layout='packed': {reranker.packing}. Use layout='bucketed'.")
         self._traits = reranker.packing
+        if self._traits.relative:
+            self.attention = "eager"  # the only one they have; packed, its module is not called
         self._targets = torch.tensor(reranker.targets, device=model.device) if reranker.targets else None
         usual = ONE_BUDGET if execution.deterministic else USUAL_BUDGET
         self._budgets = token_budgets(

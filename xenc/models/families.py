@@ -21,7 +21,8 @@ _POSITIONS_AFTER_PADDING: Final = frozenset(
 )
 
 Head = Literal[
-    "pooler", "features", "pre-classifier", "prediction-head", "dense", "score", "vocabulary", "chain"
+    "pooler", "context-pooler", "features", "pre-classifier", "prediction-head", "dense", "score",
+    "vocabulary", "chain",
 ]  # fmt: skip
 
 
@@ -34,15 +35,17 @@ class Packable:
         head: which of the model's modules turn that into logits; see `models.forward.head_logits`.
         late: whether the head runs on every token, and the mean is that of its logits.
         pooled_alone: whether the last layer can run only on the tokens that the head reads; see `forward`.
+        relative: whether attention depends on how far apart tokens are; see `relative_attention`.
     """
 
     pooling: Pooling
     head: Head
     pooled_alone: bool = False
     late: bool = False
+    relative: bool = False
 
 
-_CAUSAL: Final = ("Qwen2", "Qwen3", "Llama", "Mistral", "Gemma")
+_CAUSAL: Final = ("Qwen2", "Qwen3", "Llama", "Mistral", "Gemma", "Gemma2")
 
 _PACKABLE: Final = {
     "BertForSequenceClassification": Packable("first", "pooler", pooled_alone=True),
@@ -55,7 +58,10 @@ _PACKABLE: Final = {
     "GteForSequenceClassification": Packable("first", "pooler"),
     "EuroBertForSequenceClassification": Packable("first", "dense"),
     **{f"{family}ForSequenceClassification": Packable("last", "score") for family in _CAUSAL},
-    **{f"{family}ForCausalLM": Packable("last", "vocabulary") for family in _CAUSAL},
+    **{f"{family}ForCausalLM": Packable("last", "vocabulary") for family in (*_CAUSAL, "Gemma3")},
+    "Gemma3TextForSequenceClassification": Packable("last", "score"),
+    "DebertaV2ForSequenceClassification": Packable("first", "context-pooler", relative=True),
+    "MPNetForSequenceClassification": Packable("first", "features", relative=True),
     **{
         f"{family}Model": Packable("first", "chain", pooled_alone=True)
         for family in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra")
@@ -64,7 +70,8 @@ _PACKABLE: Final = {
         f"{family}Model": Packable("first", "chain")
         for family in ("DistilBert", "ModernBert", "Gte", "EuroBert")
     },
-    **{f"{family}Model": Packable("last", "chain") for family in _CAUSAL},
+    **{f"{family}Model": Packable("first", "chain", relative=True) for family in ("DebertaV2", "MPNet")},
+    **{f"{family}Model": Packable("last", "chain") for family in (*_CAUSAL, "Gemma3Text")},
 }
 """By class, not by model type: these classes are tested against plain transformers."""
 
@@ -79,20 +86,15 @@ _CLASSIFIED: Final[dict[str, Pooling]] = {
 }  # fmt: skip
 """The same of a configuration's `classifier_pooling`."""
 
-_READS_ALL: Final = {"pooler": "pooler", "features": "classifier"}
+_READS_ALL: Final = {"pooler": "pooler", "context-pooler": "pooler", "features": "classifier"}
 """Head -> the module that finds the first token among all of them; it is given that token alone."""
-
-_PADDABLE: Final = frozenset({"DebertaV2ForSequenceClassification", "MPNetForSequenceClassification"})
-"""Other classes for which padded batches with dummy rows are tested against plain transformers."""
 
 
 def packable(
     model: PreTrainedModel, unmodified: Callable[[PreTrainedModel], bool] = is_unmodified,
     chain: Chain | None = None,
 ) -> Packable | str:  # fmt: skip
-    """How to run a model on packed batches, or why it cannot.
-
-    Families whose attention adds a bias per pair of positions (DeBERTa, MPNet), and untested classes, cannot.
+    """How to run a model on packed batches, or why it cannot. Classes that are not tested cannot.
 
     Args:
         model: a model.
@@ -103,7 +105,7 @@ def packable(
     traits = _PACKABLE.get(name)
     if traits is None or not _is_transformers_own(model):
         return f"{name} is not among the packable architectures"
-    head: Any = {"pooler": model.base_model, "features": model}.get(traits.head)
+    head: Any = {"pooler": model.base_model, "context-pooler": model, "features": model}.get(traits.head)
     reads_all = None if head is None else getattr(head, _READS_ALL[traits.head], None)
     if head is not None and type(reads_all).__module__ != type(model).__module__:
         return f"{name} with a {_READS_ALL[traits.head]} of another architecture"
@@ -119,6 +121,9 @@ def packable(
     windowed = getattr(config, "sliding_window", None) is not None
     if model.device.type == "cuda" and model.dtype.itemsize == 4 and windowed:
         return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
+    why_plain = _why_not_relative(model, unmodified) if traits.relative else _why_not_capped(model)
+    if why_plain is not None:
+        return f"{name} {why_plain}"
     if chain is not None:
         pooling = _POOLINGS[traits.pooling].get(chain.mode) if traits.head == "chain" else None
         if pooling is None:
@@ -135,15 +140,42 @@ def packable(
     return traits
 
 
+def _why_not_relative(model: PreTrainedModel, unmodified: Callable[[PreTrainedModel], bool]) -> str | None:
+    body: Any = model.base_model
+    if model.device.type != "cpu":
+        return f"on {model.device.type}: attention with a bias has a kernel for CPUs only"
+    if not unmodified(model):
+        return "with modules that somebody changed, around which a packed pass goes"
+    if getattr(body.encoder, "conv", None) is not None:
+        return "with a convolution, which reads across documents"
+    return None
+
+
+def _why_not_capped(model: PreTrainedModel) -> str | None:
+    cap = _cap_of_scores(model)
+    capped_on_cuda = cap is not None and model.device.type == "cuda"
+    return f"on cuda: attention with a cap of {cap} has a kernel for CPUs only" if capped_on_cuda else None
+
+
+def _cap_of_scores(model: PreTrainedModel) -> float | None:
+    """The cap of attention scores, as Gemma 2 has it."""
+    return getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+
+
 def is_paddable(model: PreTrainedModel, traits: Packable | str) -> bool:
     """Whether padding and dummy rows are known to change no score; traits are those of `packable`.
 
     Known of classes that are tested against plain transformers, while their modules are plain.
     """
-    named = _is_transformers_own(model) and type(model).__name__ in _PADDABLE
-    tested = isinstance(traits, Packable) or reads_eos(model) or named
+    tested = isinstance(traits, Packable) or reads_eos(model) or _is_relative(model)
     files = (type(model).__module__, "transformers.activations", OURS)
     return tested and all(reads_tokens_alone(module, files) for module in model.modules())
+
+
+def _is_relative(model: PreTrainedModel) -> bool:
+    """Whether attention depends on how far apart tokens are, in a class that is tested."""
+    traits = _PACKABLE.get(type(model).__name__) if _is_transformers_own(model) else None
+    return traits is not None and traits.relative
 
 
 _CONTAINERS: Final = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
@@ -178,6 +210,8 @@ def unshareable(model: PreTrainedModel, traits: Packable | str) -> str | None:
         return f"{name} is followed by other modules"
     if traits.pooling != "last":
         return f"{name} attends both ways, so what stands before a document depends on it"
+    if _cap_of_scores(model) is not None:
+        return f"{name} with a cap of its attention's scores"
     if getattr(model.config.get_text_config(), "sliding_window", None) is not None:
         return f"{name} with sliding windows, in which a prefix goes out of sight,"
     if model.device.type == "cuda" and model.dtype.itemsize == 4:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from ..kernels.pooled_attention import pooled_attention
 from .chain import Chain
 from .families import Packable
+from .relative_attention import hidden_of_relative
 
 _EMBEDDED: Final = ("input_ids", "position_ids", "token_type_ids")
 
@@ -83,10 +84,20 @@ def classify_packed(
     inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
     if traits.pooled_alone:
         return head(hidden_of_pooled(model, inputs, pooled))
-    hidden = model.base_model(**inputs).last_hidden_state[0]
+    hidden = _hidden(model, inputs, traits)[0]
     if traits.late:
         return _mean(head(hidden), cu_seqlens)
     return head(_mean(hidden, cu_seqlens) if traits.pooling == "mean" else hidden[pooled])
+
+
+def _hidden(model: PreTrainedModel, inputs: dict[str, Any], traits: Packable) -> Tensor:
+    """The base model's last hidden states [1, T, H]; arguments as for `classify_packed`."""
+    body: Any = model.base_model
+    if traits.relative:
+        hidden = body.embeddings(**{name: inputs[name] for name in _EMBEDDED if name in inputs})
+        return hidden_of_relative(body, hidden, inputs["cu_seq_lens_q"], inputs["max_length_q"])
+    last: Tensor = body(**inputs).last_hidden_state
+    return last
 
 
 def _mean(of_tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
@@ -160,6 +171,8 @@ def head_logits(
     match traits.head:
         case "pooler":
             logits = model.classifier(model.base_model.pooler(as_first_token))
+        case "context-pooler":
+            logits = model.classifier(model.dropout(model.pooler(as_first_token)))
         case "features":
             logits = model.classifier(as_first_token)
         case "pre-classifier":
@@ -172,6 +185,8 @@ def head_logits(
             logits = model.score(pooled)
         case "vocabulary":
             each = _target_logits(model.lm_head, pooled, targets)  # [N, targets]
+            cap = getattr(model.config, "final_logit_softcapping", None)
+            each = each if cap is None else cap * torch.tanh(each / cap)
             logits = each[:, :1] - each[:, 1:] if each.shape[1] > 1 else each
         case "chain":
             assert chain is not None

@@ -5,7 +5,7 @@ See `forward.hidden_of_pooled`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from torch.nn import Module
 from transformers import PreTrainedModel
@@ -27,15 +27,21 @@ def asked_by_pooled(model: PreTrainedModel) -> Module:
     return attention
 
 
-def is_unmodified(model: PreTrainedModel) -> bool:
-    """Whether no foreign code runs in or around the last layer of a model of BERT's structure.
+_ALL_LAYERS: Final = ("MPNetModel", "DebertaV2Model")
+"""Base models of which `relative_attention` calls the modules of all layers one by one."""
 
-    A hook would see N tokens instead of T, or nothing on a module whose `forward` is not called. A foreign
-    module may mix tokens.
+
+def is_unmodified(model: PreTrainedModel) -> bool:
+    """Whether no foreign code runs in or around the layers whose modules are called one by one.
+
+    They are the last of a model of BERT's structure, and all where attention depends on distances. A hook
+    would see N tokens instead of T, or nothing on a module whose `forward` is not called. A foreign module
+    may mix tokens.
     """
     body: Any = model.base_model
     layers = getattr(getattr(body, "encoder", None), "layer", None)  # somebody may have wrapped either
     if any(GLOBAL_HOOKS) or not layers:
         return False
-    checked = (body, body.encoder, *layers[-1].modules())
+    called = body.encoder if type(body).__name__ in _ALL_LAYERS else layers[-1]
+    checked = (body, body.encoder, *called.modules())
     return all(foreign_code_of(module) is None for module in checked)

@@ -24,7 +24,10 @@ JOINT: Final = {
 """Class -> its query, key and value layers, and its output projection if it has one."""
 
 ACTIVATED: Final = {
-    **{f"{family}Intermediate": ("dense", "intermediate_act_fn") for family in _LIKE_BERT},
+    **{
+        f"{family}Intermediate": ("dense", "intermediate_act_fn")
+        for family in (*_LIKE_BERT, "DebertaV2", "MPNet")
+    },
     "FFN": ("lin1", "activation"),
     "Qwen2MLP": ("gate_proj", "act_fn"),
     "Qwen3MLP": ("gate_proj", "act_fn"),

@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "bias.h"
 #include "operators.h"
 #include "packing.h"
 #include "product.h"
@@ -59,9 +60,10 @@ class Task {
   static constexpr int kDepth = Numbers::depth;
 
  public:
-  explicit Task(const Attention& how)
+  Task(const Attention& how, const BucketPanels<T>& buckets)
       : how_(how),
         packing_(how.size),
+        bias_(how, buckets, kTile, kKeys + kRows),
         inner_(packing_.inner()),
         columns_(packing_.columns()),
         keys_(kKeys * inner_),
@@ -78,6 +80,7 @@ class Task {
     start_ = block.start, first_query_ = block.first_query, length_ = block.length, head_ = block.head;
     const Range seen = seen_by(how_, from, to, length_);
     const int64_t blocks = (seen.to - seen.from + kKeys - 1) / kKeys;
+    if (how_.bias.buckets != nullptr) bias_.begin(head_, length_);
     fetch(how_.query, how_.query_stride, head_, {first_query_ + from, first_query_ + to});
     for (int64_t number = 0; number < blocks; ++number) {
       block_ = {seen.from + number * kKeys, std::min(seen.to, seen.from + (number + 1) * kKeys)};
@@ -85,6 +88,7 @@ class Task {
       fetch(how_.value, how_.value_stride, key_head(), {first, first + count});
       packing_.keys(row(how_.key, how_.key_stride, first, key_head()), how_.key_stride, count, keys_.data());
       packing_.values(row(how_.value, how_.value_stride, first, key_head()), how_.value_stride, count, values_.data());
+      if (bias_.reads_keys()) take_keys(first, count);
       for (int64_t query = from; query < to; query += kTile) {
         const int64_t end = std::min(query + kTile, to);
         attend_tile(query, end, query - from, number == 0);
@@ -130,40 +134,41 @@ class Task {
     const Number* left[kRows];
     for (int r = 0; r < kRows; ++r) {
       const int64_t token = std::min(query + r, end - 1);  // rows beyond the last repeat it
-      const T* from = row(how_.query, how_.query_stride, first_query_ + token, head_);
-      if (packing_.direct()) {
-        left[r] = reinterpret_cast<const Number*>(from);
-      } else {
-        Number* copy = queries_.data() + (row_in_tile + r) * inner_;
-        packing_.copy(from, copy, inner_);
-        left[r] = copy;
-      }
+      left[r] = numbers_of(row(how_.query, how_.query_stride, first_query_ + token, head_), row_in_tile + r);
     }
     float* scores = scores_.data() + row_in_tile * kStride;
-    for (int64_t key = here.from; key < here.to;) {
-      const int64_t panel = key / kPanel, into = key % kPanel;
-      const int64_t vectors = std::min<int64_t>((kPanel - into) / kLanes, (here.to - key) / kLanes);
-      const Number* keys = keys_.data() + panel * kPanel * inner_ + into * kDepth;
-      switch (vectors) {
-        case 1: score_panel<1>(left, keys, scores + key); break;
-        case 2: score_panel<2>(left, keys, scores + key); break;
-        case 3: score_panel<3>(left, keys, scores + key); break;
-        default: score_panel<kMostVectors>(left, keys, scores + key);
-      }
-      key += vectors * kLanes;
+    multiply_panels<Numbers>(left, keys_.data(), inner_, here.from, here.to, scores, kStride);
+    if (how_.bias.buckets != nullptr) {
+      bias_.take_queries(left, row_in_tile);
+      for (int64_t r = 0; r < std::min<int64_t>(kRows, end - query); ++r)
+        bias_.add(row_in_tile + r, block_.from - query - r, here.from, here.to, scores + r * kStride);
+    } else if (how_.cap > 0.0f) {
+      for (int r = 0; r < kRows; ++r) cap(scores + r * kStride, here);
     }
   }
 
-  template <int Vectors>
-  void score_panel(const Number* const (&left)[kRows], const Number* keys, float* scores) const {
-    if constexpr (Vectors <= kMostVectors) {
-      Vec sums[kRows][Vectors];
-      products<kRows, Vectors>(left, keys, kPanel, inner_ / kDepth, sums);
-#pragma GCC unroll 6
+  void cap(float* scores, Range here) const {
+    const Vec inwards(how_.scale / how_.cap), outwards(how_.cap / how_.scale);
+    for (int64_t at = here.from; at < here.to; at += kLanes)
+      store(scores + at, tanh_of(load(scores + at) * inwards) * outwards);
+  }
+
+  // Rows of keys for the bias, six at a time; those beyond the block's last repeat it.
+  void take_keys(int64_t first, int64_t count) {
+    for (int64_t key = 0; key < count; key += kRows) {
+      const Number* rows[kRows];
       for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < Vectors; ++v) store(scores + r * kStride + v * kLanes, sums[r][v]);
+        rows[r] = numbers_of(row(how_.key, how_.key_stride, first + std::min(key + r, count - 1), key_head()), r);
+      bias_.take_keys(rows, key);
     }
+  }
+
+  // A row as products read it, copied into a row of the tile if need be.
+  const Number* numbers_of(const T* from, int64_t row_in_tile) {
+    if (packing_.direct()) return reinterpret_cast<const Number*>(from);
+    Number* copy = queries_.data() + row_in_tile * inner_;
+    packing_.copy(from, copy, inner_);
+    return copy;
   }
 
   template <int Rows, int Vectors>
@@ -312,6 +317,7 @@ class Task {
 
   const Attention& how_;
   Packing<T> packing_;
+  BiasTask<T> bias_;
   const int64_t inner_, columns_;
   int64_t start_ = 0, first_query_ = 0, length_ = 0, head_ = 0;
   Range block_{0, 0};
@@ -336,8 +342,9 @@ std::vector<Block> blocks_of(const Attention& how) {
 template <class T>
 void attend_in(const Attention& how) {
   const std::vector<Block> blocks = blocks_of(how);
+  const BucketPanels<T> buckets(how);
   share(blocks.size(), [&](const auto& take) {
-    Task<T> task(how);
+    Task<T> task(how, buckets);
     for (int64_t number = take(); number >= 0; number = take()) task.run(blocks[number]);
   });
 }

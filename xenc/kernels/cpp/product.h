@@ -86,4 +86,38 @@ __attribute__((always_inline)) inline void multiply(
   }
 }
 
+template <class Numbers, int Vectors>
+void multiply_panel(const typename Numbers::Left* const (&left)[kRows], const typename Numbers::Right* panel,
+                    int64_t inner, float* out, int64_t stride) {
+  if constexpr (Vectors <= kMostVectors) {
+    typename Numbers::Sum sums[kRows][Vectors];
+    multiply<Numbers, kRows, Vectors>(left, panel, kPanel, inner / Numbers::depth, sums);
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) store(out + r * stride + v * kLanes, Vec(sums[r][v]));
+  }
+}
+
+// out[r][column] = left[r] . panels, for the columns [from, to), both multiples of kLanes.
+//
+// panels: one after another, of rows of `inner` numbers. Rows of out are `stride` apart.
+template <class Numbers>
+void multiply_panels(const typename Numbers::Left* const (&left)[kRows], const typename Numbers::Right* panels,
+                     int64_t inner, int64_t from, int64_t to, float* out, int64_t stride) {
+  for (int64_t column = from; column < to;) {
+    const int64_t panel = column / kPanel, into = column % kPanel;
+    const int64_t vectors = std::min<int64_t>((kPanel - into) / kLanes, (to - column) / kLanes);
+    const auto* first = panels + panel * kPanel * inner + into * Numbers::depth;
+    float* to_columns = out + column;
+    switch (vectors) {
+      case 1: multiply_panel<Numbers, 1>(left, first, inner, to_columns, stride); break;
+      case 2: multiply_panel<Numbers, 2>(left, first, inner, to_columns, stride); break;
+      case 3: multiply_panel<Numbers, 3>(left, first, inner, to_columns, stride); break;
+      default: multiply_panel<Numbers, kMostVectors>(left, first, inner, to_columns, stride);
+    }
+    column += vectors * kLanes;
+  }
+}
+
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -68,12 +70,71 @@ Tensor& attend(own::Attention how, const Tensor& query, const Tensor& key, const
 }
 
 Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& cu_seqlens,
-                 int64_t /*max_seqlen*/, double scale, bool causal, int64_t window) {
+                 int64_t /*max_seqlen*/, double scale, bool causal, int64_t window, double cap) {
+  TORCH_CHECK(cap >= 0, "cap=", cap, " must be positive, or 0 for none");
   check(query, key, value, cu_seqlens, scale);
   TORCH_CHECK(query.size(0) == key.size(0), query.size(0), " queries for ", key.size(0), " keys: give one for each");
   Tensor out = at::empty(query.sizes(), query.options().memory_format(at::MemoryFormat::Contiguous));
   own::Attention how{};
-  how.causal = causal, how.window = std::min(window, key.size(0));
+  how.causal = causal, how.window = std::min(window, key.size(0)), how.cap = static_cast<float>(cap);
+  return attend(how, query, key, value, cu_seqlens, scale, out);
+}
+
+// Keys or queries of buckets, [buckets, heads, size], with heads next to each other.
+Tensor by_bucket(const Tensor& rows, int64_t buckets, const Tensor& query) {
+  TORCH_CHECK(rows.dim() == 3 && rows.size(0) == buckets && rows.size(1) == query.size(1) &&
+                  rows.size(2) == query.size(2) && rows.scalar_type() == query.scalar_type(),
+              "keys or queries of buckets are ", rows.scalar_type(), " ", rows.sizes(), ": give ", query.scalar_type(),
+              " [", buckets, ", ", query.size(1), ", ", query.size(2), "]");
+  return by_rows(rows);
+}
+
+// The bucket of each distance, and behind the last as many more as a vector may read.
+std::vector<int32_t> checked_buckets(const Tensor& buckets, const Tensor& cu_seqlens, int64_t count) {
+  TORCH_CHECK(buckets.dim() == 1 && buckets.numel() % 2 == 1 && buckets.scalar_type() == at::kInt, "buckets is ",
+              buckets.scalar_type(), " ", buckets.sizes(), ": give int32, as many to either side of distance 0");
+  const Tensor row = buckets.contiguous(), ends = cu_seqlens.contiguous();
+  const int32_t *bucket = row.const_data_ptr<int32_t>(), *end = ends.const_data_ptr<int32_t>();
+  const int64_t reach = row.numel() / 2;
+  for (int64_t document = 0; document + 1 < ends.numel(); ++document)
+    TORCH_CHECK(end[document + 1] - end[document] <= reach + 1, "a document of ", end[document + 1] - end[document],
+                " tokens: buckets reach to ", reach, " to either side");
+  const auto [least, most] = std::minmax_element(bucket, bucket + row.numel());
+  TORCH_CHECK(*least >= 0 && *most < count, "buckets are ", *least, " to ", *most, ": there are ", count);
+  std::vector<int32_t> padded(bucket, bucket + row.numel());
+  padded.resize(row.numel() + own::kMostLanes, padded.back());
+  return padded;
+}
+
+Tensor biased_attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& cu_seqlens,
+                        int64_t /*max_seqlen*/, double scale, const Tensor& buckets,
+                        const std::optional<Tensor>& of_bucket, const std::optional<Tensor>& bucket_keys,
+                        const std::optional<Tensor>& bucket_queries) {
+  check(query, key, value, cu_seqlens, scale);
+  TORCH_CHECK(query.sizes() == key.sizes(), "query is ", query.sizes(), " and key is ", key.sizes(),
+              ": with a bias they must have one shape");
+  TORCH_CHECK(of_bucket.has_value() || bucket_keys.has_value() || bucket_queries.has_value(), "no bias: give one");
+  const int64_t count = of_bucket.has_value() ? of_bucket->size(-1) : (bucket_keys ? bucket_keys : bucket_queries)->size(0);
+  const std::vector<int32_t> padded = checked_buckets(buckets, cu_seqlens, count);
+  own::Attention how{};
+  how.window = -1;
+  how.bias.buckets = padded.data() + buckets.numel() / 2, how.bias.count = count;
+  Tensor numbers, keys, queries;
+  if (of_bucket.has_value()) {
+    TORCH_CHECK(of_bucket->dim() == 2 && of_bucket->size(0) == query.size(1) && of_bucket->scalar_type() == at::kFloat,
+                "of_bucket is ", of_bucket->scalar_type(), " ", of_bucket->sizes(), ": give float32 [", query.size(1),
+                " heads, buckets]");
+    numbers = of_bucket->contiguous(), how.bias.of_bucket = numbers.const_data_ptr<float>();
+  }
+  if (bucket_keys.has_value()) {
+    keys = by_bucket(*bucket_keys, count, query);
+    how.bias.bucket_keys = keys.const_data_ptr(), how.bias.keys_stride = keys.stride(0);
+  }
+  if (bucket_queries.has_value()) {
+    queries = by_bucket(*bucket_queries, count, query);
+    how.bias.bucket_queries = queries.const_data_ptr(), how.bias.queries_stride = queries.stride(0);
+  }
+  Tensor out = at::empty(query.sizes(), query.options().memory_format(at::MemoryFormat::Contiguous));
   return attend(how, query, key, value, cu_seqlens, scale, out);
 }
 
@@ -159,7 +220,10 @@ Tensor fingerprints(at::TensorList parts, int64_t every, int64_t only) {
 
 TORCH_LIBRARY(XENC_NAMESPACE, library) {
   library.def("attention(Tensor query, Tensor key, Tensor value, Tensor cu_seqlens, int max_seqlen, float scale, "
-              "bool causal, int window) -> Tensor", {at::Tag::needs_fixed_stride_order});
+              "bool causal, int window, float cap=0.0) -> Tensor", {at::Tag::needs_fixed_stride_order});
+  library.def("biased_attention(Tensor query, Tensor key, Tensor value, Tensor cu_seqlens, int max_seqlen, float scale, "
+              "Tensor buckets, Tensor? of_bucket, Tensor? bucket_keys, Tensor? bucket_queries) -> Tensor",
+              {at::Tag::needs_fixed_stride_order});
   library.def("pooled_attention(Tensor query, Tensor key, Tensor value, Tensor cu_seqlens, int max_seqlen, float scale) "
               "-> Tensor", {at::Tag::needs_fixed_stride_order});
   library.def("linear(Tensor left, Tensor weight, Tensor bias, Tensor? scales, Tensor? sums, int outputs, "
@@ -171,6 +235,7 @@ TORCH_LIBRARY(XENC_NAMESPACE, library) {
 }
 TORCH_LIBRARY_IMPL(XENC_NAMESPACE, CPU, library) {
   library.impl("attention", &attention);
+  library.impl("biased_attention", &biased_attention);
   library.impl("pooled_attention", &pooled_attention);
   library.impl("linear", &linear);
   library.impl("fingerprints", &fingerprints);
