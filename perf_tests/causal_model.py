@@ -22,7 +22,7 @@ TRUE_TOKEN, FALSE_TOKEN = 10, 11
 
 MAX_LENGTH = 512
 
-_TEMPLATE = (
+TEMPLATE = (
     "{% for message in messages %}[CLS] {{ message['role'] }} {{ message['content'] }} [SEP] {% endfor %}"
     "[CLS] assistant"
 )
@@ -36,7 +36,7 @@ def small_causal() -> Path:
 def _save(directory: Path) -> None:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(models.tiny_bert())
-    tokenizer.chat_template, tokenizer.model_max_length = _TEMPLATE, MAX_LENGTH
+    tokenizer.chat_template, tokenizer.model_max_length = TEMPLATE, MAX_LENGTH
     config = Qwen3Config(
         vocab_size=len(tokenizer), hidden_size=256, num_hidden_layers=4, num_attention_heads=8,
         num_key_value_heads=4, head_dim=32, intermediate_size=1024, max_position_embeddings=MAX_LENGTH,

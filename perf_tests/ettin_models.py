@@ -93,7 +93,7 @@ def _save(geometry: Geometry, folder: Path) -> None:
     for part in (model, tokenizer):
         part.save_pretrained(folder / "classifier")
     if geometry.chain:
-        _save_chain(model, folder)
+        save_chain(model, folder)
 
 
 @torch.no_grad()
@@ -116,9 +116,9 @@ def _seeded(geometry: Geometry) -> Any:
     return model
 
 
-def _save_chain(model: Any, folder: Path) -> None:
-    """The classifier in `folder` as a chain of modules."""
-    hidden, dtype = model.config.hidden_size, torch.bfloat16
+def save_chain(model: Any, folder: Path) -> None:
+    """Save the classifier in `folder / "classifier"` as a chain of modules in `folder / "chain"`."""
+    hidden, dtype = model.config.hidden_size, model.dtype
     first = Transformer(
         str(folder / "classifier"), transformer_task="feature-extraction", model_kwargs={"dtype": dtype}
     )

@@ -33,7 +33,7 @@ _NO_KERNEL: Final = re.compile(r"aten::(empty(_like|_strided)?|new_empty|resize_
 _Launch = tuple[str, int, int]
 """Name, start in ns, duration in ns."""
 
-_OWN: Final = re.compile(r"xenc\w*_kernels::((pooled_)?attention|linear)")
+_OWN: Final = re.compile(r"xenc\w*_kernels::((pooled_|biased_)?attention|linear)")
 """xenc's C++ kernels, of any revision; their copies of inputs belong to them."""
 
 
