@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,12 +10,11 @@ import sentence_transformers
 import torch
 from transformers import AutoTokenizer
 
-from correctness_tests import oracle
 from correctness_tests.everyday import THEMES
 from correctness_tests.mutants import ROOT
 from correctness_tests.scoring import TOLERANCE, logits, nothing_compiles, on_cpu
 from perf_tests import msmarco, ranking, relevance
-from perf_tests.scorers import judged
+from perf_tests.scorers import judged, oracle_logits
 from xenc import PRESETS, Execution
 from xenc.gate.exact import broken_laws
 from xenc.models.precision import has_int8_instructions
@@ -36,10 +34,14 @@ FLOAT32 = {
     "packed-eager": PRESETS["packed-eager"],
     "bucketed": Execution(layout="bucketed", compile_mode=None),
 }
+LEAST_TAU = 0.97 if has_int8_instructions("cpu") else 0.9
+"""Of int8. With weights cut to a step, not rounded, or in a quarter of the steps it is 0.95."""
+
 LOWER = {
-    "packed, bfloat16": (PRESETS["packed-eager"], torch.bfloat16),
-    "int8, bfloat16": (Execution(quantize="int8", compile_mode=None), torch.bfloat16),
-    "packed-int8": (PRESETS["packed-int8"], torch.float32),
+    # logits near -11 have steps of 1/16, so many are equal
+    "packed-bfloat16": (PRESETS["packed-eager"], torch.bfloat16, 0.9),
+    "int8": (Execution(quantize="int8", compile_mode=None), torch.float32, LEAST_TAU),
+    "packed-int8": (PRESETS["packed-int8"], torch.float32, LEAST_TAU),
 }
 with_int8 = pytest.mark.skipif(
     not has_int8_instructions("cpu"),
@@ -129,17 +131,16 @@ def test_in_float32_it_ranks_as_in_sentence_transformers(trained, arxiv, exact, 
 
 
 @pytest.mark.usefixtures("suites_facts")
-@pytest.mark.parametrize(("execution", "dtype"), LOWER.values(), ids=LOWER)
-def test_in_a_lower_precision_the_ranking_holds(trained, arxiv, exact, execution, dtype):
+@pytest.mark.parametrize(("execution", "dtype", "least_tau"), LOWER.values(), ids=LOWER)
+def test_in_a_lower_precision_the_ranking_holds(trained, arxiv, exact, execution, dtype, least_tau):
     scores, kind = scored(trained, execution, arxiv.pairs, dtype), execution.quantize
-    ask = partial(oracle.logits, trained, arxiv.pairs, max_length=512)
-    eager = ask(dtype=dtype, quantize=kind)
+    eager = oracle_logits(trained, "cpu", tuple(arxiv.pairs), 512, dtype, kind)
     known = {(torch.float32, None): exact, (dtype, kind): eager}
     error, tolerance = judged(scores, lambda *precision: known[precision], dtype, kind)
     assert error <= tolerance
     quality = ranking.rank_quality(scores, exact, arxiv, tolerance=tolerance, plain=eager)
     assert broken_laws(quality.facts()) == []
-    assert quality.kendall_tau > 0.9
+    assert quality.kendall_tau > least_tau
 
 
 def test_a_weight_is_its_steps_from_the_zero_point_and_a_product_tells_whose_it_is():
