@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, CanineTokenizer, PreTrainedTokenizerBase
 
 import xenc
 from correctness_tests import checkpoints, small_functions
-from perf_tests import models
+from perf_tests import models, msmarco
 from xenc.gate import exact
 
 BATCH_SIZE = 4
@@ -35,6 +35,14 @@ def suites_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     return models.minilm()
+
+
+@pytest.fixture(scope="session")
+def trained() -> Path:
+    """Weights that rank as people would; they are fetched once."""
+    if (reason := msmarco.missing()) is not None:
+        pytest.skip(reason)
+    return msmarco.msmarco_minilm()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ seconds, it runs here (RUN). Otherwise it is rehearsed (REHEARSE): make prints w
 collects, a module parses its options and prints its help. A command that neither table knows is an error.
 
 The ```python blocks of a page run one after the other, with DEFAULT_MODEL in place of every model that they
-name. What a block prints is the ```text block behind it, if there is one.
+name, those of README.md with trained weights too. What a block prints is the ```text block behind it, if
+there is one.
 """
 
 from __future__ import annotations
@@ -161,13 +162,25 @@ def quick_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", with_eager_backend)
 
 
-def with_default_model(code: str) -> str:
-    return re.sub(r'CrossEncoder\(\s*"[^"]+"', f"CrossEncoder({DEFAULT_MODEL!r}", code)
+@pytest.fixture(params=["default", "trained"])
+def checkpoint(request: pytest.FixtureRequest) -> str:
+    """Stands for every model that a page names."""
+    return DEFAULT_MODEL if request.param == "default" else str(request.getfixturevalue(request.param))
 
 
-@pytest.mark.parametrize("page", [name for name, text in TEXTS.items() if blocks(text, "python")])
+def with_model(checkpoint: str, code: str) -> str:
+    return re.sub(r'CrossEncoder\(\s*"[^"]+"', f"CrossEncoder({checkpoint!r}", code)
+
+
+EXAMPLES = [
+    *((name, "default") for name, text in TEXTS.items() if blocks(text, "python")),
+    ("README.md", "trained"),
+]
+
+
+@pytest.mark.parametrize(("page", "checkpoint"), EXAMPLES, indirect=["checkpoint"])
 def test_the_examples_of_a_page_run_and_print_what_it_says(
-    page, quick_compile, tmp_path, monkeypatch, capsys
+    page, checkpoint, quick_compile, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -176,20 +189,21 @@ def test_the_examples_of_a_page_run_and_print_what_it_says(
     )
     for code, printed in examples:
         capsys.readouterr()
-        exec(compile(with_default_model(code), page, "exec"), names)
+        exec(compile(with_model(checkpoint, code), page, "exec"), names)
         if printed:
             assert capsys.readouterr().out == printed
 
 
-def test_the_three_line_change_scores_as_before(quick_compile):
+def test_the_three_line_change_scores_as_before(checkpoint, quick_compile):
     (change,) = blocks(TEXTS["README.md"], "diff")
     scores = []
     for left_out in "+-":
         kept = [line[1:] for line in change.splitlines() if not line.startswith(left_out)]
         names: dict[str, object] = {"pairs": [("bees", "Bees make honey."), ("bees", "A bank lends money.")]}
-        exec(compile(with_default_model("\n".join(kept)), "README.md", "exec"), names)
+        exec(compile(with_model(checkpoint, "\n".join(kept)), "README.md", "exec"), names)
         scores.append(names["scores"])
     np.testing.assert_allclose(*scores, rtol=0, atol=1e-4)
+    assert scores[0][0] > scores[0][1]
 
 
 def anchors(text: str) -> set[str]:

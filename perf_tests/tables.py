@@ -52,6 +52,7 @@ def technique_row(record: Record) -> dict[str, str]:
         "recompiles": str(info.get("recompiles", "")),
         "waste": f"{info['waste']:.1%}" if "waste" in info else "",
         "error": _error(info),
+        "ranked by": str(info.get("ranked_model", "")),
         "nDCG@10": f"{info['ndcg']:.3f} ({-info['ndcg_loss']:+.3f})"
         if "ndcg" in info
         else str(info.get("not_ranked", "")),

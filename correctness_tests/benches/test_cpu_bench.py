@@ -25,7 +25,7 @@ from perf_tests.cpu.report import markdown
 from perf_tests.cpu.results import Found, Results
 from perf_tests.cpu.rows import CASE, Row, case_row, table_rows
 from perf_tests.cpu.run import Run, complete
-from perf_tests.cpu.setting import WORKLOADS, Setting
+from perf_tests.cpu.setting import MODELS, WORKLOADS, Setting
 from perf_tests.peers.onnxruntime import onnxruntime
 from perf_tests.peers.openvino import openvino
 from perf_tests.ready_models import ReadyModel
@@ -156,6 +156,10 @@ def test_shares_are_of_the_row_in_bfloat16_and_of_one_that_stands():
 def test_there_is_a_goal_for_each_peer_on_each_workload_and_an_empty_run_reaches_none():
     assert len({goal.name for goal in GOALS}) == len(GOALS) == 5 * 3 + 2
     assert {each.verdict(Results()) for each in GOALS} == {"NOT MEASURED"}
+
+
+def test_goals_are_judged_on_their_own_model_alone():
+    assert {name for name, model in MODELS.items() if Setting(**model).has_goals} == {"minilm"}
 
 
 def test_calibration_has_other_texts_of_the_same_kind():

@@ -80,8 +80,11 @@ NOT_INSTALLED = "not installed: pip install it"
         (record("absent", [], not_measured=NOT_INSTALLED, **WHEN), {"speed-up": NOT_INSTALLED}),
         (record("int8", [1.0], not_ranked=NOT_INSTALLED, **WHEN), {"nDCG@10": NOT_INSTALLED}),
         (
-            record("int8", [1.0], output_error=2.0, ranked_error=0.125, ndcg=0.9, ndcg_loss=-0.01, **WHEN),
-            {"error": "0.1", "nDCG@10": "0.900 (+0.010)"},
+            record(
+                "int8", [1.0], output_error=2.0, ranked_model="real", ranked_error=0.125, ndcg=0.9,
+                ndcg_loss=-0.01, **WHEN,
+            ),
+            {"error": "0.1", "ranked by": "real", "nDCG@10": "0.900 (+0.010)"},
         ),
     ],
     ids=["measured", "not measured", "not ranked", "the error of the ranked model"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from itertools import pairwise
 
 import numpy as np
@@ -14,9 +13,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, CanineTokenizer
 
 import xenc
-from correctness_tests import everyday
 from correctness_tests.models.test_causal import make as make_causal
 from correctness_tests.scoring import assert_close, logits, nothing_compiles, on_cpu
+from perf_tests.long_documents import answers_first
 from perf_tests.workloads import sentences
 from xenc import DEFAULT_MODEL, ModelError, PairError
 from xenc.text.tokens import PairReader
@@ -44,10 +43,11 @@ def cut(tokenizer, pairs, max_length, *, first=False):
 
 
 @given(
-    words=st.lists(st.sampled_from(WORDS), max_size=300), asked=st.integers(0, 12), most=st.integers(24, 90)
+    words=st.lists(st.sampled_from(WORDS), max_size=150), asked=st.integers(0, 12), most=st.integers(25, 90)
 )
 def test_windows_cover_the_document_overlap_carry_the_query_and_fit(tokenizer, words, asked, most):
-    query, document = " ".join(WORDS[:asked]), " ".join(words)
+    # numbered, so that a window's text stands in one place
+    query, document = " ".join(WORDS[:asked]), " ".join(f"{word} {at}" for at, word in enumerate(words))
     made = cut(tokenizer, [(query, document)], most)
     counts = PairReader(tokenizer, 10**6).for_request(None)(made.pairs).counts
     assert max(counts) <= most
@@ -161,24 +161,10 @@ def test_what_cannot_be_done_is_refused_by_name(tiny, tokenizer):
         windows_of(PAIRS, PairReader(tokenizer, 9).for_request(None), CanineTokenizer(), 64, first=False)
 
 
-def first_of_theme(how):
-    """For how many questions the answer ranks first, each passage at some place in a long text."""
-    model = on_cpu(DEFAULT_MODEL, "packed-eager", long_documents=how, max_length=128)
-    draw, found = random.Random(0), 0
-    hidden = {}
-    for answered in everyday.QUESTIONS:
-        filler = draw.choices(sentences(), k=60)
-        place = draw.randrange(len(filler))
-        hidden[answered.passage] = " ".join([*filler[:place], answered.passage, *filler[place:]])
-    for theme in everyday.THEMES.values():
-        documents = [hidden[answered.passage] for answered in theme]
-        for row, answered in enumerate(theme):
-            ranked = model.rank(answered.question, documents)
-            found += ranked[0]["corpus_id"] == row
-    return found
-
-
 def test_the_best_window_finds_answers_that_the_cut_loses():
     """Of 32 questions; chance is 8."""
-    found = {how: first_of_theme(how) for how in ("cut", "max")}
+    model = on_cpu(DEFAULT_MODEL, "packed-eager", max_length=128)
+    found = {}
+    for model.long_documents in ("cut", "max"):
+        found[model.long_documents] = answers_first(model)
     assert found["max"] >= found["cut"] + 10, found

@@ -40,7 +40,7 @@ class Run(Steps):
         self, setting: Setting, rows: Sequence[Row], out: Path, tell: Callable[[str], object] | None = None
     ) -> None:
         results = Results(
-            rehearsal=setting.rehearsal, model=setting.checkpoint().name, has_goals=setting.classifier is None
+            rehearsal=setting.rehearsal, model=setting.checkpoint().name, has_goals=setting.has_goals
         )
         super().__init__(out, results, markdown, partial(facts, Machine("cpu")), tell)
         self.setting, self.rows = setting, rows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from perf_tests import models, workloads
+from perf_tests import models, msmarco, workloads
 from perf_tests.ettin_models import GEOMETRIES, Geometry, stored
 from perf_tests.workloads import Pair, Workload
 from xenc import fastest_dtype
@@ -67,6 +67,11 @@ class Setting:
     looked_into: str = "seed"
     rehearsal: bool = False
 
+    @property
+    def has_goals(self) -> bool:
+        """Whether it is the model that the goals are set for."""
+        return self.checkpoint is models.minilm
+
     def one_model(self) -> Path:
         """The checkpoint for plain transformers and for exports, which know nothing of several modules."""
         return (self.classifier or self.checkpoint)()
@@ -83,6 +88,7 @@ class Setting:
 
 MODELS: Mapping[str, Mapping[str, Callable[[], Path]]] = {
     "minilm": {"checkpoint": models.minilm},
+    "msmarco-minilm-l12": {"checkpoint": msmarco.msmarco_minilm},
     **{
         geometry.name: {
             "checkpoint": partial(_published, geometry), "classifier": partial(_classifier, geometry),
