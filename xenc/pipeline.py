@@ -199,7 +199,8 @@ class Pipeline(Scheduler):
 
     def halve(self, plan: BatchPlan | PackedPlan, asked: str, pairs: int) -> bool:
         """See `Scheduler`. If smaller batches have shapes of their own, those are warmed up now."""
-        if not self._fitting.halve(self._layout, plan.shape, asked, pairs=pairs, batch=plan):
+        tried = not self._layout.is_unknown(plan.shape)
+        if not tried or not self._fitting.halve(self._layout, plan.shape, asked, pairs=pairs, batch=plan):
             return False
         for batch_size, passes in self._warmed.items():
             if self.compiled is None:

@@ -48,7 +48,7 @@ def test_packed_batches_of_several_pairs_are_smaller_than_what_failed(counts, fa
         needed = every.at_least(max(counts[row] for row in batch.rows))
         if failed and len(batch.rows) > 1:
             assert batch.tokens < min(failed)
-            assert batch.tokens <= max(every.sizes[0], needed, min(failed) // 2)
+            assert batch.tokens <= max(every.sizes[0], needed, after(failed).most)
         assert budgets.allow(batch.tokens, [counts[row] for row in batch.rows])
 
 

@@ -38,10 +38,10 @@ class Fitting:
             pairs: how many it held; None for a dummy.
             batch: the batch, or its plan, which may have a prefix.
         """
+        free_memory(self._device)
         unfit = layout.halve(shape, pairs=pairs, prefix=getattr(batch, "prefix", None))
         if unfit is None:
             return False
-        free_memory(self._device)
         self._unsaid.append(f"{unfit} ({asked})")
         return True
 
