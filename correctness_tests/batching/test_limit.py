@@ -32,6 +32,7 @@ def test_the_most_is_half_of_what_failed_until_half_fails_too():
 
 
 @given(counts_of_a_request, sizes_that_failed, st.sampled_from([512, (64, 512), (64, 96, 128, 300)]))
+@example([60, 4], [512, 64], 512)
 @example([64] * 30, [512], 512)
 @example([64, 3, 64, 3] * 5, [512, 256, 128, 64], 512)
 @example([64, 3, 64, 3] * 5, [512, 256, 128, 64], (64, 512))
