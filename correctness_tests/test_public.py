@@ -26,7 +26,7 @@ ROOMS = (
 """In the order of the road: the modules of a room import only rooms that stand before it, and each other."""
 
 PURE = (
-    "errors", "forks", "execution", "presets", "batching.plan", "batching.padded_plan",
+    "errors", "forks", "execution", "presets", "batching.limit", "batching.plan", "batching.padded_plan",
     "batching.packed_plan", "batching.prefix_plan", "gate.verdict", "gate.errors",
     "gate.record", "gate.exact", "gate.growth",
 )  # fmt: skip
@@ -37,8 +37,9 @@ RULES = ("gate.stored.rule", "gate.paired.rule", "gate.paired.verdicts")
 
 EXPORTED = {
     "DEFAULT_MODEL", "PRESETS", "CompileError", "CompileReport", "CrossEncoder", "Execution",
-    "ExecutionError", "FirstStep", "ModelError", "NonFiniteScoreError", "NotInstalledError", "Overloaded",
-    "PairError", "PredictReport", "WarmupReport", "XencError", "fastest_dtype", "watch_compiles",
+    "ExecutionError", "FirstStep", "ModelError", "NonFiniteScoreError", "NotInstalledError",
+    "OutOfMemoryError", "Overloaded", "PairError", "PredictReport", "WarmupReport", "XencError",
+    "fastest_dtype", "watch_compiles",
 }  # fmt: skip
 
 

@@ -29,6 +29,10 @@ class CompileError(XencError, RuntimeError):
     """In strict mode: something compiled after warm-up, or the model cannot be compiled."""
 
 
+class OutOfMemoryError(XencError, MemoryError):
+    """A pair that does not fit the device's memory in the smallest batch that holds it."""
+
+
 class Overloaded(XencError, RuntimeError):
     """More pairs would wait than `max_waiting_pairs` allows. No pair of the request was accepted.
 

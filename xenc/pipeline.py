@@ -13,14 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batching.plan import Plan
+from .batching.plan import BatchPlan, PackedPlan, Plan
+from .batching.prefix_collate import PrefixedBatch
 from .compiling.cold_start import load_graphs, save_graphs
+from .compiling.memory import memory_asked
 from .compiling.prefix_cache import Compiled
 from .compiling.untraceable import UNCOMPILABLE, why_uncompilable
 from .compiling.wrapper import Batch, WarmupReport
-from .errors import CompileError
+from .errors import CompileError, OutOfMemoryError
 from .execution import Execution
 from .layouts.choice import layout_of, possible_execution
+from .layouts.fitting import Fitting, nothing_fits, pair_does_not_fit
 from .layouts.probe import OwnLogits, moves_scores
 from .models.attention import Attention
 from .models.changes import Look
@@ -107,6 +110,8 @@ class Pipeline(Scheduler):
         self._layout = layout_of(reranker, execution, model=self._runs, compiled=compiled)
         self._attention = Attention(self._runs, self._layout.attention)
         self.compiled: Compiled | None = self._layout.compiled
+        self._fitting = Fitting(self.model.device)
+        self._warmed: dict[int, int | None] = {} if reuse is None else reuse._warmed  # batch sizes, passes
         super().__init__(worker, self._layout.queue(), self._layout.collator)
 
     @property
@@ -163,15 +168,65 @@ class Pipeline(Scheduler):
             return WarmupReport(products=self.products)
         if folder is not None:
             load_graphs(folder)
-        with torch.inference_mode(), self._attention.lent(), self._worker.interruptible():
-            try:
-                report = self.compiled.warmup(self.every_shape(batch_size), passes)
-            except UNCOMPILABLE as error:
-                self._give_up_compiling(error)
-                return WarmupReport(products=self.products)
+        report = self._run_shapes(self.every_shape(batch_size), passes)
+        if self.compiled is None:
+            return WarmupReport(products=self.products)
+        self._warmed[batch_size] = passes
         if folder is not None:
             save_graphs(folder)
         return replace(report, products=self.products)
+
+    def _run_shapes(self, batches: Iterator[Batch], passes: int | None) -> WarmupReport:
+        """Warm up on batches, and on smaller ones for those that do not fit."""
+        assert self.compiled is not None
+        last: list[str] = []
+
+        def too_large(batch: Batch, asked: str) -> None:
+            last[:] = asked, self._layout.described(batch.shape)
+            self._fitting.halve(self._layout, batch.shape, asked, batch=batch)
+
+        with torch.inference_mode(), self._attention.lent(), self._worker.interruptible():
+            try:
+                report = self.compiled.warmup(batches, passes, too_large)
+            except UNCOMPILABLE as error:
+                self._give_up_compiling(error)
+                return WarmupReport()
+        if last and not self.compiled.is_warm:
+            raise nothing_fits(*last)
+        if report.shapes:
+            self._fitting.say(self._layout, report.shapes[0], report.graphs)
+        return report
+
+    def halve(self, plan: BatchPlan | PackedPlan, asked: str, pairs: int) -> bool:
+        """See `Scheduler`. If smaller batches have shapes of their own, those are warmed up now."""
+        tried = not self._layout.is_unknown(plan.shape)
+        if not tried or not self._fitting.halve(self._layout, plan.shape, asked, pairs=pairs, batch=plan):
+            return False
+        for batch_size, passes in self._warmed.items():
+            if self.compiled is None:
+                break
+            report = self._run_shapes(self._cold_shapes(batch_size), passes)
+            if report.graphs and self.execution.strict:
+                raise CompileError(
+                    f"{self._layout.described(plan.shape)} did not fit the memory ({asked}), and smaller "
+                    f"ones were compiled after warm-up; {self._layout.limited(report.shapes[0])}."
+                )
+        return True
+
+    def _cold_shapes(self, batch_size: int) -> Iterator[Batch]:
+        """A dummy batch of every shape that has not been warmed up."""
+        for batch in self.every_shape(batch_size):
+            read = isinstance(batch, PrefixedBatch) and batch.prefix is not None
+            if self.compiled is not None and not read and batch.shape not in self.compiled.warm_shapes:
+                yield batch
+
+    def note_fit(self, plan: BatchPlan | PackedPlan) -> None:
+        """See `Scheduler`."""
+        self._fitting.say(self._layout, plan.shape)
+
+    def does_not_fit(self, plan: BatchPlan | PackedPlan, asked: str, tokens: int) -> OutOfMemoryError:
+        """See `Scheduler`."""
+        return pair_does_not_fit(tokens, asked, self._layout.described(plan.shape))
 
     def run(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Logits of collated batches: only forward passes, one after another, on the device's thread."""
@@ -188,11 +243,13 @@ class Pipeline(Scheduler):
         """The logits of a batch, by the model's weights as they are now; on the device's thread."""
         if self._twin is not None:
             self._twin.follow()
+        if self._layout.is_unknown(batch.shape):
+            raise MemoryError("warm-up found none")
         with self._attention.lent(), self._worker.interruptible():
             try:
                 return self._layout.forward(batch)
             except UNCOMPILABLE as error:
-                if self.compiled is None:  # somebody compiles a part of the model
+                if self.compiled is None or memory_asked(error):  # or somebody compiles a part of the model
                     raise
                 self._give_up_compiling(error)
             return self._layout.forward(batch)
@@ -206,7 +263,9 @@ class Pipeline(Scheduler):
             ) from error
         logger.warning("%s: execution is now not compiled, which is slower", why)
         self.execution = replace(self.execution, compile_mode=None)
-        self._layout, self.compiled = layout_of(self.reranker, self.execution, model=self._runs), None
+        limit = self._layout.limit
+        self._layout = layout_of(self.reranker, self.execution, model=self._runs, limit=limit)
+        self.compiled = None
 
 
 def pipeline_for(

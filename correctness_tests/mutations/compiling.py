@@ -2,6 +2,12 @@
 
 # fmt: off
 ROWS = (
+    "compiling/test_memory.py",
+    ("a compiler hides that memory is short", "memory_asked", "return memory_asked(inner)", "return None"),
+    ("a capture hides that memory is short", "memory_asked",
+     "return memory_asked(error.__context__)", "return None"),
+    ("every RuntimeError is one of memory", "memory_asked",
+     "any(saying in said for saying in _SAYINGS)", "True"),
     "test_fall_to_eager.py",
     ("watch blind to the fall to eager", "CompileWatch.__init__", "_ask_again()", "pass"),
     ("a watch blames those before it", "CompileWatch.__init__", "len(_exceeded)", "0"),
@@ -41,7 +47,7 @@ ROWS = (
     ("what cannot be compiled raises", "Pipeline.forward",
      "except UNCOMPILABLE as error:", "except () as error:"),
     ("strict mode falls back too", "Pipeline._give_up_compiling", "if self.execution.strict:", "if False:"),
-    ("a warm-up that cannot compile raises", "Pipeline._warm_up",
+    ("a warm-up that cannot compile raises", "Pipeline._run_shapes",
      "except UNCOMPILABLE as error:", "except () as error:"),
     ("the module that cannot be compiled not named", "_place",
      "for file, line in reversed(_FRAME.findall(said)):", "for file, line in ():"),
@@ -53,7 +59,7 @@ ROWS = (
     ("a fall that is tried again at each new max_length", "pipeline_for",
      "execution, why = current.execution, None", "execution, why = asked, None"),
     ("compiled by somebody else, taken for ours", "Pipeline.forward",
-     "if self.compiled is None:", "if False:"),
+     "if self.compiled is None or memory_asked(error):", "if memory_asked(error):"),
     "test_foreign_code.py",
     ("a twin with attributes of its own", "copy_sharing_weights", "shared | shareable(original)", "shared"),
     ("attributes that are set anew unseen", "_frozen", "    return id(value)", "    return None"),

@@ -156,6 +156,26 @@ def check_next(stream: PackedQueue, clients: list[Client], waiting: list[tuple[i
     return True
 
 
+@given(st.lists(counts_of_a_request, min_size=1, max_size=4))
+@example([[3, 20, 1, 32], [32] * 9])
+def test_the_pairs_of_a_batch_that_did_not_fit_are_first_in_line_the_oldest_before_the_others(many):
+    stream, clients = PackedQueue(SMALL), [Client(counts, name) for name, counts in enumerate(many)]
+    for client in clients:
+        client.add(stream, len(client.counts))
+    before, tokens = list(stream._waiting), stream._tokens
+    batch = stream.next_batch()
+    others = list(stream._waiting)
+    stream.put_back(batch)
+    taken = [document for document in before if document not in others]
+    assert list(stream._waiting) == taken + others
+    assert stream._tokens == tokens
+    assert len(taken) == len(batch.documents)
+    stream._limit.halve(64)
+    half = stream.next_batch()
+    assert half.plan.tokens <= 32
+    assert taken[0] in half.documents
+
+
 def whose(clients: list[Client], request: Request) -> Client:
     return next(client for client in clients if client.request is request)
 

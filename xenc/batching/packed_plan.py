@@ -7,7 +7,7 @@ one machine word then handles 64 sums at once).
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -15,6 +15,7 @@ from typing import Final
 
 from ..errors import ExecutionError
 from ..execution import TokenBudgets
+from .limit import Limit
 from .plan import PackedPlan, Plan
 
 FEWEST_PER_SEQUENCE: Final = 8
@@ -44,17 +45,36 @@ class Budgets:
         max_seqlen: the most tokens of a pair.
         tokens_per_sequence: a batch has about one slot per this many tokens; of several numbers, the largest
             with enough slots.
+        unfit: a batch of this size or a larger one holds one pair alone; None if there is no such size.
     """
 
     sizes: tuple[int, ...]
     usual: int
     max_seqlen: int
     tokens_per_sequence: tuple[int, ...] = (FEWEST_PER_SEQUENCE,)
+    unfit: int | None = None
 
     @property
     def enough(self) -> int:
         """Waiting tokens from which a batch can be filled well."""
         return self.usual + min(LOOK_AHEAD * self.max_seqlen, MOST_LOOK_AHEAD * self.usual)
+
+    def within(self, limit: Limit) -> Budgets:
+        """The sizes that fit the memory, as far as is known, and larger ones if a pair needs them."""
+        if limit.most is None:
+            return self
+        usual = self.sizes[max(0, bisect_right(self.sizes, min(limit.most, self.usual)) - 1)]
+        largest = max(usual, self.at_least(self.max_seqlen))
+        sizes = tuple(size for size in self.sizes if size <= largest)
+        return replace(self, sizes=sizes, usual=usual, unfit=limit.unfit)
+
+    def fits(self, size: int) -> bool:
+        """Whether it is one of the sizes, and not known to be too large."""
+        return size in self.sizes and (self.unfit is None or size < self.unfit)
+
+    def allow(self, size: int, counts: Sequence[int]) -> bool:
+        """Whether pairs of these token counts may share a batch of this size."""
+        return size <= max(self.usual, self.at_least(max(counts))) and (self.fits(size) or len(counts) == 1)
 
     def at_least(self, tokens: int) -> int:
         """The smallest size that holds this many tokens, or the largest size."""
@@ -123,7 +143,7 @@ def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
     """The next batch: the first pair, and the other pairs that fill the budget best.
 
     Of equally full choices it takes the one with the earliest pairs. If all pairs fit into one batch, it has
-    the smallest budget that holds them.
+    the smallest budget that holds them. A pair that needs a size known not to fit is alone.
 
     Args:
         counts: [N >= 1] token counts of waiting pairs, oldest first.
@@ -133,7 +153,8 @@ def pack(counts: Sequence[int], budgets: Budgets) -> PackedPlan:
         A plan with the longest rows first, so that documents of equal length are neighbours.
     """
     target = max(budgets.usual, budgets.at_least(counts[0]))
-    limit = budgets.most_documents(target)
+    alone = budgets.unfit is not None and target >= budgets.unfit
+    limit = 1 if alone else budgets.most_documents(target)
     chosen = [0, *(1 + index for index in _fullest(counts[1:], target - counts[0], limit - 1))]
     tokens = sum(counts[row] for row in chosen)
     sizes = (size for size in budgets.sizes if tokens <= size)

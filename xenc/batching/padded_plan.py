@@ -8,6 +8,7 @@ from typing import Final
 
 from ..errors import ExecutionError
 from ..execution import Buckets
+from .limit import Limit
 from .plan import BatchPlan, Plan
 
 SMALLEST_POWER_OF_TWO: Final = 16
@@ -32,10 +33,18 @@ def bucket_lengths(buckets: Buckets, max_length: int) -> tuple[int, ...]:
     return (*(length for length in powers if length < max_length), max_length)
 
 
+def rows_within(limit: Limit, batch_size: int, length: int) -> int:
+    """The batch size, halved until a batch of this length has at most limit.most tokens; at least 1."""
+    while limit.most is not None and batch_size > 1 and batch_size * length > limit.most:
+        batch_size //= 2
+    return batch_size
+
+
 def plan_batches(
-    counts: Sequence[int], *, batch_size: int, sort: bool, buckets: Sequence[int] | None
-) -> Plan:
-    """Group pairs into batches with a fixed number of pairs.
+    counts: Sequence[int], *, batch_size: int, sort: bool, buckets: Sequence[int] | None,
+    limit: Limit | None = None,
+) -> Plan:  # fmt: skip
+    """Group pairs into batches with a fixed number of pairs, or with half of it as often as a limit asks.
 
     Args:
         counts: [N] token counts.
@@ -43,16 +52,22 @@ def plan_batches(
         sort: longest first, ties in the caller's order; otherwise all in the caller's order.
         buckets: allowed padded lengths, ascending; dummy rows fill the last batch. None pads to the longest
             pair of each batch and leaves the last batch short.
+        limit: what fits the device's memory; None for everything.
     """
     order = sorted(range(len(counts)), key=lambda row: -counts[row] if sort else row)
-    batches = []
-    for start in range(0, len(counts), batch_size):
-        rows = tuple(order[start : start + batch_size])
-        longest = max(1, *(counts[row] for row in rows))
-        if buckets is None:
-            batches.append(BatchPlan(rows, len(rows), longest))
-        else:
-            batches.append(BatchPlan(rows, batch_size, buckets[bisect_left(buckets, longest)]))
+    limit = limit or Limit()
+    batches: list[BatchPlan] = []
+    start = 0
+    while start < len(order):
+        rows: tuple[int, ...] = ()
+        most, length = batch_size, 0
+        while not rows or len(rows) > most:  # the longest of fewer rows may be shorter
+            rows = tuple(order[start : start + most])
+            longest = max(1, *(counts[row] for row in rows))
+            length = longest if buckets is None else buckets[bisect_left(buckets, longest)]
+            most = rows_within(limit, batch_size, length)
+        batches.append(BatchPlan(rows, len(rows) if buckets is None else most, length))
+        start += len(rows)
     return Plan(tuple(batches), sum(counts))
 
 

@@ -15,9 +15,19 @@ class BatchPlan:
     length: int
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(B, L)."""
+        return self.batch_size, self.length
+
+    @property
     def all_tokens(self) -> int:
         """Tokens that the device processes."""
         return self.batch_size * self.length
+
+    @property
+    def shared_tokens(self) -> int:
+        """Tokens of its pairs that are computed once, for all of them."""
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +43,19 @@ class PackedPlan:
     max_seqlen: int
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(T, N)."""
+        return self.tokens, self.max_sequences
+
+    @property
     def all_tokens(self) -> int:
         """Tokens that the device processes."""
         return self.tokens
+
+    @property
+    def shared_tokens(self) -> int:
+        """Tokens of its pairs that are computed once, for all of them."""
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

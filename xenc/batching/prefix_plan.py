@@ -43,6 +43,11 @@ class SharedPlan(PackedPlan):
         """Tokens that the device processes."""
         return self.tokens + self.prefix_tokens
 
+    @property
+    def shared_tokens(self) -> int:
+        """Tokens of its pairs that are computed once, for all of them."""
+        return 0 if self.prefix is None else len(self.prefix.ids) * len(self.rows)
+
 
 def prefix_budgets(max_seqlen: int) -> Budgets:
     """The batch sizes in which a prefix is read: powers of two below max_seqlen, and max_seqlen."""
@@ -75,6 +80,8 @@ def plan_shared(
     batches that read a prefix, and `unread_id` a token that the head skips.
     """
     count = common_tokens(rows, unread_id) if len(rows) > 1 else 0
+    if not read_in.fits(read_in.at_least(count)):
+        count = 0
     shared = _plan(rows, count, budgets, read_in)
     if not count or shared.all_tokens + LEAST_SAVED <= shared.real_tokens:
         return shared
@@ -84,11 +91,19 @@ def plan_shared(
 
 def _plan(rows: Sequence[list[int]], count: int, budgets: Budgets, read_in: Budgets) -> Plan:
     """All batches, if the first `count` tokens are computed once."""
-    plan = plan_packed([max(1, len(ids) - count) for ids in rows], budgets)
     prefix, read = (Prefix(tuple(rows[0][:count])), read_in.at_least(count)) if count else (None, 0)
+    batches = after_prefix([len(ids) for ids in rows], budgets, prefix, read)
+    return Plan(batches, sum(map(len, rows)), shared_tokens=count * max(0, len(rows) - 1))
+
+
+def after_prefix(
+    counts: Sequence[int], budgets: Budgets, prefix: Prefix | None, read: int
+) -> tuple[SharedPlan, ...]:
+    """Batches of pairs with counts [N] that begin with a prefix; the first reads it in `read` tokens."""
+    shared = 0 if prefix is None else len(prefix.ids)
     batches: list[SharedPlan] = []
-    for batch in plan.batches:
+    for batch in plan_packed([max(1, count - shared) for count in counts], budgets).batches:
         assert isinstance(batch, PackedPlan)
-        shape = batch.tokens, batch.max_sequences, batch.max_seqlen
-        batches.append(SharedPlan(batch.rows, *shape, prefix, prefix_tokens=0 if batches else read))
-    return Plan(tuple(batches), sum(map(len, rows)), shared_tokens=count * max(0, len(rows) - 1))
+        own = batch.tokens, batch.max_sequences, batch.max_seqlen
+        batches.append(SharedPlan(batch.rows, *own, prefix, prefix_tokens=0 if batches else read))
+    return tuple(batches)

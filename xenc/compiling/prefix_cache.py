@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..batching.packed_collate import PackedBatch
 from ..batching.prefix_collate import PrefixedBatch
 from ..batching.prefix_plan import Prefix
-from .wrapper import CompiledForward, WarmupReport
+from .wrapper import CompiledForward, TooLarge, WarmupReport
 
 
 class PrefixForward:
@@ -54,6 +54,10 @@ class PrefixForward:
         logits: Tensor = self._classify(self._after_prefix(batch))
         return logits
 
+    def holds(self, prefix: Prefix) -> bool:
+        """Whether this prefix is in the cache."""
+        return self._held is prefix
+
     def _after_prefix(self, batch: PrefixedBatch) -> PrefixedBatch:
         if self._cache is None:
             self._cache = _empty_cache(self._model, self.max_seqlen)
@@ -81,24 +85,33 @@ class PrefixForward:
     @property
     def is_warm(self) -> bool:
         """See `CompiledForward`."""
-        return bool(self._read.is_warm)
+        return bool(self._classify.is_warm)
+
+    @property
+    def warm_shapes(self) -> Set[tuple[int, int]]:
+        """See `CompiledForward`; those of batches, not of prefixes."""
+        shapes: Set[tuple[int, int]] = self._classify.warm_shapes
+        return shapes
 
     @property
     def graphs(self) -> int:
         """Graphs compiled so far for the two functions."""
         return int(self._read.graphs + self._classify.graphs)
 
-    def warmup(self, batches: Iterable[Any], passes: int | None = None) -> WarmupReport:
+    def warmup(
+        self, batches: Iterable[Any], passes: int | None = None, too_large: TooLarge | None = None
+    ) -> WarmupReport:
         """Read the prefixes of the batches that have one, and run the others; see `CompiledForward`."""
-        every = list(batches)
-        prefixes = (self._lay_out(batch.prefix) for batch in every if batch.prefix is not None)
-        others = (self._after_prefix(batch) for batch in every if batch.prefix is None)
-        reports = self._read.warmup(prefixes, passes), self._classify.warmup(others, passes)
-        return WarmupReport(
-            shapes=sum((report.shapes for report in reports), ()),
-            graphs=sum(report.graphs for report in reports),
-            seconds=sum(report.seconds for report in reports),
-        )
+        return sum((self._warm(batch, passes, too_large) for batch in batches), WarmupReport())
+
+    def _warm(self, batch: Any, passes: int | None, too_large: TooLarge | None) -> WarmupReport:
+        unfit = too_large and (lambda _, asked: too_large(batch, asked))
+        report: WarmupReport
+        if batch.prefix is None:
+            report = self._classify.warmup([self._after_prefix(batch)], passes, unfit)
+        else:
+            report = self._read.warmup([self._lay_out(batch.prefix)], passes, unfit)
+        return report
 
 
 Compiled = CompiledForward | PrefixForward

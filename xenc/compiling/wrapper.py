@@ -10,9 +10,9 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any, Final
 from weakref import finalize
@@ -30,11 +30,15 @@ from ..batching.prefix_collate import PrefixedBatch
 from ..errors import CompileError
 from ..execution import Execution
 from ..forks import renewed_in_a_child
+from .memory import memory_asked
 from .watch import cached_graphs, last_recompile_reason
 
 logger = logging.getLogger(__name__)
 
 Batch = PaddedBatch | PackedBatch | PrefixedBatch
+
+TooLarge = Callable[[Any, str], object]
+"""Called with a batch that did not fit the device's memory, and what could not be allocated."""
 
 with FakeTensorMode():
     """Without a GPU, CUDA builds of torch 2.11 keep using data of the first thread that traced, after it has
@@ -69,12 +73,21 @@ class WarmupReport:
         graphs: graphs compiled.
         seconds: duration, including compilation.
         products: the implementation of the encoder's matrix products; see `Execution.products`.
+        too_large: shapes that did not fit the device's memory; no batch of several pairs has one.
     """
 
     shapes: tuple[tuple[int, int], ...] = ()
     graphs: int = 0
     seconds: float = 0.0
     products: str = ""
+    too_large: tuple[tuple[int, int], ...] = ()
+
+    def __add__(self, other: WarmupReport) -> WarmupReport:
+        """The report on both."""
+        return replace(
+            self, shapes=self.shapes + other.shapes, graphs=self.graphs + other.graphs,
+            seconds=self.seconds + other.seconds, too_large=self.too_large + other.too_large,
+        )  # fmt: skip
 
 
 class CompiledForward:
@@ -109,6 +122,11 @@ class CompiledForward:
         return bool(self._warm_shapes)
 
     @property
+    def warm_shapes(self) -> Set[tuple[int, int]]:
+        """The shapes that warm-up has run."""
+        return self._warm_shapes
+
+    @property
     def graphs(self) -> int:
         """Graphs compiled so far for this wrapper."""
         return cached_graphs(self._own_function.__code__)
@@ -129,25 +147,41 @@ class CompiledForward:
             self._compiled_late("recorded a CUDA graph")
         return logits
 
-    def warmup(self, batches: Iterable[Batch], passes: int | None = None) -> WarmupReport:
+    def warmup(
+        self, batches: Iterable[Batch], passes: int | None = None, too_large: TooLarge | None = None
+    ) -> WarmupReport:
         """Run every batch. Call it in the thread and grad mode that will predict.
 
         Args:
             batches: one of each shape.
             passes: how often each runs; None for three times under CUDA graphs and once without.
+            too_large: called for each that does not fit the memory, before the next one; None to raise.
         """
-        passes = passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)
         started, graphs_before = time.perf_counter(), self.graphs
-        shapes = []
+        shapes: list[tuple[int, int]] = []
+        left_out: list[tuple[int, int]] = []
         for batch in batches:
-            for _ in range(passes):
-                self._run(batch)
-            shapes.append(batch.shape)
+            asked = self._warm(batch, passes, raises=too_large is None)
+            (shapes if asked is None else left_out).append(batch.shape)
+            if asked is not None and too_large is not None:
+                too_large(batch, asked)
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)
         self._warm_shapes.update(shapes)
         graphs, seconds = self.graphs - graphs_before, time.perf_counter() - started
-        return WarmupReport(shapes=tuple(shapes), graphs=graphs, seconds=seconds)
+        return WarmupReport(shapes=tuple(shapes), graphs=graphs, seconds=seconds, too_large=tuple(left_out))
+
+    def _warm(self, batch: Batch, passes: int | None, *, raises: bool) -> str | None:
+        """Run a batch; what could not be allocated, without the error, whose traceback holds tensors."""
+        try:
+            for _ in range(passes or (CUDAGRAPH_PASSES if self._replays_cudagraphs else 1)):
+                self._run(batch)
+        except Exception as error:
+            asked = memory_asked(error)
+            if raises or asked is None:
+                raise
+            return asked
+        return None
 
     def _run(self, batch: Batch) -> Tensor:
         if self._replays_cudagraphs:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from transformers import PreTrainedModel
 
+from ..batching.limit import Limit
 from ..compiling.prefix_cache import Compiled
 from ..errors import ExecutionError, first_line
 from ..execution import Execution
@@ -108,7 +109,7 @@ def missing_compiler() -> str | None:
 
 def layout_of(
     reranker: Reranker, execution: Execution, *,
-    model: PreTrainedModel | None = None, compiled: Compiled | None = None,
+    model: PreTrainedModel | None = None, compiled: Compiled | None = None, limit: Limit | None = None,
 ) -> Layout:  # fmt: skip
     """The layout of an execution; arguments as `Layout`'s.
 
@@ -116,6 +117,6 @@ def layout_of(
         ExecutionError: buckets or token budgets that do not hold max_length; a model that cannot be packed.
     """
     if execution.layout != "packed":
-        return PaddedLayout(reranker, execution, model=model, compiled=compiled)
+        return PaddedLayout(reranker, execution, model=model, compiled=compiled, limit=limit)
     kind = SharedPrefixLayout if execution.share_prefix else PackedLayout
-    return kind(reranker, execution, model=model, compiled=compiled)
+    return kind(reranker, execution, model=model, compiled=compiled, limit=limit)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
 
 from ..batching.packed_collate import PackedCollator
-from ..batching.packed_plan import FEWEST_PER_SEQUENCE, plan_packed, token_budgets, warmup_plans
+from ..batching.packed_plan import FEWEST_PER_SEQUENCE, Budgets, plan_packed, token_budgets, warmup_plans
 from ..batching.plan import Plan
 from ..compiling.prefix_cache import Compiled
 from ..errors import ExecutionError
@@ -16,7 +16,7 @@ from ..kernels.packed_attention import PACKED_ATTENTION
 from ..models.families import Packable, position_offset, unnumbered_id
 from ..models.forward import classify_packed
 from ..serving.queue import BatchQueue, PackedQueue
-from ..text.tokens import TokenizedPairs
+from ..text.tokens import PairTokens, TokenizedPairs
 from .base import Layout
 
 USUAL_BUDGET: Final = {"cpu": 2048, "cuda": 32_768}
@@ -75,12 +75,48 @@ class PackedLayout(Layout):
 
     def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:  # noqa: ARG002
         """See `Layout`; packed batches have no batch size."""
-        return plan_packed([max(1, count) for count in tokens.counts], self._budgets)
+        return plan_packed([max(1, count) for count in tokens.counts], self.budgets)
+
+    @property
+    def budgets(self) -> Budgets:
+        """The sizes of batches, within the limit."""
+        return self._budgets.within(self.limit)
 
     def every_shape(self, batch_size: int) -> Iterator[Any]:  # noqa: ARG002
         """See `Layout`."""
-        return map(self._packs.dummy, warmup_plans(self._budgets))
+        plans = (plan for plan in warmup_plans(self._budgets) if self.budgets.fits(plan.tokens))
+        return map(self._packs.dummy, plans)
+
+    def again(self, pairs: Sequence[PairTokens], plan: Any, batch_size: int) -> Sequence[Any]:  # noqa: ARG002
+        """See `Layout`; pairs of all requests are packed anew."""
+        return ()
+
+    def halve(self, shape: tuple[int, int], *, pairs: int | None = None, prefix: Any = None) -> str | None:  # noqa: ARG002
+        """See `Layout`. A pair that was alone needs its size."""
+        if shape[0] == self._budgets.sizes[0] or pairs == 1:
+            return None
+        self.limit.halve(shape[0])
+        return self.described(shape)
+
+    def is_unknown(self, shape: tuple[int, int]) -> bool:
+        """See `Layout`."""
+        compiled = self.compiled
+        if compiled is None or not compiled.is_warm or self.budgets.fits(shape[0]):
+            return False
+        return shape not in compiled.warm_shapes
+
+    def described(self, shape: tuple[int, int]) -> str:
+        """See `Layout`."""
+        return f"a batch of {shape[0]:,} tokens"
+
+    def limited(self, shape: tuple[int, int]) -> str:  # noqa: ARG002
+        """See `Layout`."""
+        usual = self.budgets.usual
+        return (
+            f"later ones have at most {usual:,} tokens, or one pair. To begin with that, use "
+            f"Execution(token_budgets={usual})"
+        )
 
     def queue(self) -> BatchQueue:
         """A queue in which requests share batches."""
-        return PackedQueue(self._budgets)
+        return PackedQueue(self._budgets, self.limit)

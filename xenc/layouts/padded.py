@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..batching.padded_collate import Collator, PaddedBatch
-from ..batching.padded_plan import bucket_lengths, plan_batches, warmup_shapes
-from ..batching.plan import Plan
+from ..batching.padded_plan import bucket_lengths, plan_batches, rows_within, warmup_shapes
+from ..batching.plan import BatchPlan, Plan
 from ..compiling.prefix_cache import Compiled
 from ..models.encoder_decoder import FirstStepTensors, classify_at_eos, score_first_step
 from ..models.families import reads_eos
 from ..models.forward import classify
-from ..text.tokens import TokenizedPairs
+from ..text.tokens import PairTokens, TokenizedPairs
 from .base import Layout
 
 
@@ -41,9 +41,40 @@ class PaddedLayout(Layout):
 
     def plan(self, tokens: TokenizedPairs, batch_size: int) -> Plan:
         """See `Layout`."""
-        sort = self._execution.sort
-        return plan_batches(tokens.counts, batch_size=batch_size, sort=sort, buckets=self._buckets)
+        return self._planned(tokens.counts, batch_size)
+
+    def _planned(self, counts: Sequence[int], batch_size: int) -> Plan:
+        sort, buckets = self._execution.sort, self._buckets
+        return plan_batches(counts, batch_size=batch_size, sort=sort, buckets=buckets, limit=self.limit)
 
     def every_shape(self, batch_size: int) -> Iterator[PaddedBatch]:
         """See `Layout`; none for padded batches, which can have any shape and are never compiled."""
-        return map(self.collator.dummy, warmup_shapes(self._buckets or (), batch_size))
+        for shape in warmup_shapes(self._buckets or (), batch_size):
+            rows, length = 0, shape[1]
+            while rows != (rows := rows_within(self.limit, batch_size, length)):  # once more if it was halved
+                yield self.collator.dummy((rows, length))
+
+    def again(self, pairs: Sequence[PairTokens], plan: BatchPlan, batch_size: int) -> Sequence[Any]:
+        """See `Layout`."""
+        if plan.batch_size <= rows_within(self.limit, batch_size, plan.length):
+            return ()
+        return self._planned([len(pair.ids) for pair in pairs], batch_size).batches
+
+    def halve(self, shape: tuple[int, int], *, pairs: int | None = None, prefix: Any = None) -> str | None:  # noqa: ARG002
+        """See `Layout`. A batch of one row is not halved."""
+        rows, length = shape
+        if rows == 1:
+            return None
+        self.limit.halve(rows * length)
+        return self.described(shape)
+
+    def described(self, shape: tuple[int, int]) -> str:
+        """See `Layout`."""
+        return f"a batch of {shape[0]} x {shape[1]} tokens"
+
+    def limited(self, shape: tuple[int, int]) -> str:
+        """See `Layout`. The number of rows is no field of an `Execution`."""
+        return (
+            f"later ones have at most {self.limit.most:,} tokens, or one pair. To begin with that, call "
+            f"warmup and predict with batch_size={shape[0]}"
+        )

@@ -10,14 +10,18 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+from ..batching.limit import Limit
 from ..batching.packed_plan import MAX_CANDIDATES, Budgets, pack
 from ..batching.plan import BatchPlan, PackedPlan, Plan
 from ..forks import renewed_in_a_child
 from ..text.tokens import PairTokens, TokenizedPairs
 from .request import Request
+
+Again = Callable[[Sequence[PairTokens], Any, int], Sequence[BatchPlan | PackedPlan]]
+"""The pairs of a batch, its plan, the batch size -> plans of smaller batches; none if it is small enough."""
 
 MOST_WAITING: Final = 64
 """The queue is bounded: stop tokenizing beyond this many token budgets."""
@@ -57,6 +61,11 @@ class NextBatch:
             slots.setdefault(document.request, []).append(slot)
         return slots
 
+    def part(self, slots: Sequence[int], plan: BatchPlan | PackedPlan | None = None) -> NextBatch:
+        """A batch of some of the pairs, of the same size or of another plan's."""
+        plan = plan or replace(self.plan, rows=tuple(self.plan.rows[slot] for slot in slots))
+        return NextBatch([self.documents[slot] for slot in slots], plan)
+
 
 class BatchQueue(ABC):
     """Reader threads add tokenized pairs, the device's thread takes batches."""
@@ -80,6 +89,10 @@ class BatchQueue(ABC):
     def next_batch(self) -> NextBatch | None:
         """The next batch; None if more pairs must be tokenized first."""
 
+    @abstractmethod
+    def put_back(self, batch: NextBatch) -> None:
+        """The pairs of a batch that did not fit are next again, in batches as they are planned now."""
+
     def pause(self, request: Request) -> bool:  # noqa: ARG002
         """Whether the queue is full; if so, stop tokenizing this request until `resume` returns it."""
         return False
@@ -90,10 +103,15 @@ class BatchQueue(ABC):
 
 
 class RequestQueue(BatchQueue):
-    """Whole requests, each planned separately, first come, first served."""
+    """Whole requests, each planned separately, first come, first served.
 
-    def __init__(self, plan: Callable[[TokenizedPairs, int], Plan]) -> None:
-        self._plan = plan
+    Args:
+        plan: the pairs of a request and its batch size -> its batches.
+        again: see `Again`.
+    """
+
+    def __init__(self, plan: Callable[[TokenizedPairs, int], Plan], again: Again = lambda *_: ()) -> None:
+        self._plan, self._again = plan, again
         super().__init__()
 
     def _at_fork_reinit(self) -> None:
@@ -111,9 +129,20 @@ class RequestQueue(BatchQueue):
         """The next batch of the oldest request that is not dropped."""
         while self._batches:
             batch = self._batches.popleft()
-            if not batch.documents[0].request.dropped:
+            request = batch.documents[0].request
+            if request.dropped:
+                continue
+            plans = self._again(batch.tokens, batch.plan, request.batch_size)
+            if not plans:
                 return batch
+            unshared = batch.plan.shared_tokens - sum(plan.shared_tokens for plan in plans)
+            request.shared_tokens = max(0, request.shared_tokens - unshared)
+            self._batches.extendleft(batch.part(plan.rows, plan) for plan in reversed(plans))
         return None
+
+    def put_back(self, batch: NextBatch) -> None:
+        """It is planned again when its turn comes, which is now, as are those planned before it failed."""
+        self._batches.appendleft(batch)
 
 
 class PackedQueue(BatchQueue):
@@ -121,12 +150,16 @@ class PackedQueue(BatchQueue):
 
     While the oldest pair's request is still being tokenized, no batch is made until enough pairs wait to
     choose from. So a single request is packed the same way each time.
+
+    Args:
+        budgets: the sizes of batches.
+        limit: what fits the device's memory, as others write it.
     """
 
     chunk = 64
 
-    def __init__(self, budgets: Budgets) -> None:
-        self._budgets = budgets
+    def __init__(self, budgets: Budgets, limit: Limit | None = None) -> None:
+        self._budgets, self._limit = budgets, limit or Limit()
         super().__init__()
 
     def _at_fork_reinit(self) -> None:
@@ -145,12 +178,13 @@ class PackedQueue(BatchQueue):
     def next_batch(self) -> NextBatch | None:
         """The oldest pair, with the others that fill its batch best."""
         with self._lock:
-            candidates = self._candidates()
+            budgets = self._budgets.within(self._limit)
+            candidates = self._candidates(budgets.enough)
             oldest = candidates[0].request if candidates else None
-            if oldest is None or (oldest.unread and self._tokens < self._budgets.enough):
+            if oldest is None or (oldest.unread and self._tokens < budgets.enough):
                 self._waiting.extendleft(reversed(candidates))
                 return None
-            plan = pack([document.count for document in candidates], self._budgets)
+            plan = pack([document.count for document in candidates], budgets)
             chosen = set(plan.rows)
             self._waiting.extendleft(
                 document for row, document in reversed([*enumerate(candidates)]) if row not in chosen
@@ -158,10 +192,17 @@ class PackedQueue(BatchQueue):
             self._tokens -= sum(candidates[row].count for row in plan.rows)
         return NextBatch([candidates[row] for row in plan.rows], plan)
 
-    def _candidates(self) -> list[Waiting]:
+    def put_back(self, batch: NextBatch) -> None:
+        """The oldest first again: the rows of a plan are in the order in which its pairs waited."""
+        oldest = sorted(range(len(batch.documents)), key=lambda slot: batch.plan.rows[slot])
+        with self._lock:
+            self._waiting.extendleft(batch.documents[slot] for slot in reversed(oldest))
+            self._tokens += sum(document.count for document in batch.documents)
+
+    def _candidates(self, enough: int) -> list[Waiting]:
         """Remove the pairs that a batch is chosen from, and pairs of dropped requests before them."""
         candidates: list[Waiting] = []
-        tokens, enough = 0, self._budgets.enough
+        tokens = 0
         dropped: dict[Request, bool] = {}  # `Request.dropped` takes a lock
         while self._waiting and len(candidates) < MAX_CANDIDATES and tokens < enough:
             document = self._waiting.popleft()
@@ -178,15 +219,19 @@ class PackedQueue(BatchQueue):
     def pause(self, request: Request) -> bool:
         """True beyond MOST_WAITING token budgets."""
         with self._lock:
-            full = self._tokens > MOST_WAITING * self._budgets.usual
+            full = self._full
             if full:
                 self._paused.append(request)
             return full
 
+    @property
+    def _full(self) -> bool:
+        return self._tokens > MOST_WAITING * self._budgets.within(self._limit).usual
+
     def resume(self) -> Sequence[Request]:
         """All paused requests, once the queue is no longer full."""
         with self._lock:
-            if self._tokens > MOST_WAITING * self._budgets.usual:
+            if self._full:
                 return ()
             paused, self._paused = self._paused, []
             return paused

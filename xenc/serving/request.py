@@ -33,6 +33,8 @@ class PredictReport:
         waste: the padding fraction, 1 - (sum of token_counts - shared_tokens) / all_tokens.
         batches: batches in which the pairs ran.
         shared_tokens: tokens not computed again, because they belong to a shared prefix.
+        halved: batches that did not fit the device's memory; their pairs ran in smaller ones, which `batches`
+            counts.
         windows: what was scored in place of the pairs, if documents were cut into windows (then token_counts
             are theirs); else 0.
     """
@@ -44,6 +46,7 @@ class PredictReport:
     waste: float
     batches: int
     shared_tokens: int = 0
+    halved: int = 0
     windows: int = 0
 
 
@@ -82,7 +85,7 @@ class Request:
         future: the result, or this request's error.
         pairs, batch_size, tokenize: as given.
         unread: pairs not tokenized yet.
-        shared_tokens: see `PredictReport`.
+        shared_tokens, halved: see `PredictReport`.
         threads: the caller's number of CPU threads.
     """
 
@@ -108,7 +111,7 @@ class Request:
         self._scored: list[tuple[Tensor, Sequence[int], Sequence[int]]] = []
         self._missing = len(pairs)
         self._all_tokens = 0.0
-        self.shared_tokens = 0
+        self.shared_tokens = self.halved = 0
         self.threads = torch.get_num_threads()
 
     @property
@@ -181,6 +184,7 @@ class Request:
             waste=1 - (sum(self._counts) - self.shared_tokens) / all_tokens,
             batches=len(self._scored),
             shared_tokens=self.shared_tokens,
+            halved=self.halved,
         )
 
 

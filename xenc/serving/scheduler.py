@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CompileError
+from ..batching.plan import BatchPlan, PackedPlan
+from ..compiling.memory import memory_asked
+from ..errors import CompileError, OutOfMemoryError
 from .queue import BatchQueue, NextBatch
 from .request import Request
 from .spans import Span
@@ -40,6 +42,21 @@ class Scheduler(ABC):
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
         """Logits [slots, C] of a collated batch; called on the device's thread, in inference mode."""
+
+    @abstractmethod
+    def halve(self, plan: BatchPlan | PackedPlan, asked: str, pairs: int) -> bool:
+        """A batch of so many pairs did not fit: plan smaller ones. False if none is smaller.
+
+        `asked` says what could not be allocated. Called on the device's thread, as the two below are.
+        """
+
+    @abstractmethod
+    def note_fit(self, plan: BatchPlan | PackedPlan) -> None:
+        """A batch has run."""
+
+    @abstractmethod
+    def does_not_fit(self, plan: BatchPlan | PackedPlan, asked: str, tokens: int) -> OutOfMemoryError:
+        """The error of a pair of so many tokens, for which no batch is smaller."""
 
     def schedule(self, request: Request) -> Future[Any]:
         """Start a request and return its Future."""
@@ -88,22 +105,51 @@ class Scheduler(ABC):
         return batch
 
     def _run_batch(self, batch: NextBatch) -> None:
-        slots_of = batch.slots
         try:
-            with self.span("collate"):
-                collated = self.collator.collate(batch.tokens, batch.plan)
-            with self.span("forward"):
-                logits = self.forward(collated)
+            logits = self._logits(batch)
+            if isinstance(logits, str):
+                self._run_smaller(batch, logits)
+                return
+            self.note_fit(batch.plan)
         except BaseException as error:
+            slots_of = batch.slots
             if len(slots_of) == 1 or isinstance(error, CompileError):
                 for request in slots_of:
                     self._worker.answer(request.fail, error)
             else:  # run each request separately, so that only the one at fault fails
                 for slots in slots_of.values():
-                    self._run_batch(NextBatch([batch.documents[slot] for slot in slots], batch.plan))
+                    self._run_batch(batch.part(slots))
             return
+        self._note_scored(batch, logits)
+
+    def _logits(self, batch: NextBatch) -> Tensor | str:
+        """The logits; or what could not be allocated, without the error, whose traceback holds tensors."""
+        try:
+            with self.span("collate"):
+                collated = self.collator.collate(batch.tokens, batch.plan)
+            with self.span("forward"):
+                return self.forward(collated)
+        except BaseException as error:
+            asked = memory_asked(error)
+            if asked is None:
+                raise
+            return asked
+
+    def _run_smaller(self, batch: NextBatch, asked: str) -> None:
+        """Put the pairs of a batch that did not fit first in line, for smaller ones; else they fail."""
+        requests = batch.slots
+        if self.halve(batch.plan, asked, len(batch.documents)):
+            for request in requests:
+                request.halved += 1
+            self.queue.put_back(batch)
+            return
+        for request, slots in requests.items():
+            longest = max(batch.documents[slot].count for slot in slots)
+            self._worker.answer(request.fail, self.does_not_fit(batch.plan, asked, longest))
+
+    def _note_scored(self, batch: NextBatch, logits: Tensor) -> None:
         per_token = batch.plan.all_tokens / sum(document.count for document in batch.documents)
-        for request, slots in slots_of.items():
+        for request, slots in batch.slots.items():
             own = [batch.documents[slot] for slot in slots]
             all_tokens = per_token * sum(document.count for document in own)
             try:
