@@ -75,6 +75,16 @@ def test_what_is_changed_after_loading_counts_where_transformers_reads_it(tmp_pa
     assert_close(logits(model, PAIRS), expected)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "deberta-v3", "mpnet"])
+@pytest.mark.parametrize("layout", ["bucketed", "packed"])
+def test_a_model_configured_to_answer_with_tuples_scores_all_the_same(tmp_path, architecture, layout):
+    """sentence-transformers asks for more than a tuple in each call."""
+    checkpoint = checkpoints.make(tmp_path, architecture)
+    model = on_cpu(checkpoint, xenc.Execution(layout=layout, compile_mode=None))
+    model.model.config.return_dict = False
+    assert_close(logits(model, PAIRS), oracle.logits(checkpoint, PAIRS, max_length=64))
+
+
 def test_rotations_that_grow_with_the_longest_text_are_left_to_sentence_transformers(tmp_path):
     rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
     model = on_cpu(checkpoints.make(tmp_path, "llama", rope_parameters=rope), "packed-eager")

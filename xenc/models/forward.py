@@ -38,7 +38,7 @@ def classify(
         [B, C], in the model's dtype.
     """
     types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-    output = model(input_ids=input_ids, attention_mask=attention_mask, **types)
+    output = model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **types)
     if chain is not None:
         return chain.scores_of_tokens(output.last_hidden_state, attention_mask)
     logits: Tensor = output.logits
@@ -96,7 +96,7 @@ def _hidden(model: PreTrainedModel, inputs: dict[str, Any], traits: Packable) ->
     if traits.relative:
         hidden = body.embeddings(**{name: inputs[name] for name in _EMBEDDED if name in inputs})
         return hidden_of_relative(body, hidden, inputs["cu_seq_lens_q"], inputs["max_length_q"])
-    last: Tensor = body(**inputs).last_hidden_state
+    last: Tensor = body(**inputs, return_dict=True).last_hidden_state
     return last
 
 
