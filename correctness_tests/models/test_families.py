@@ -12,7 +12,7 @@ import xenc
 from correctness_tests import checkpoints, oracle
 from correctness_tests.checkpoints import PAIRS
 from correctness_tests.scoring import assert_close, logits, on_cpu
-from xenc.models.families import max_positions, position_offset, resolve_max_length
+from xenc.models.positions import max_positions, position_offset, resolve_max_length
 
 NOT_PACKED = {"deberta-v2-convolution"}
 

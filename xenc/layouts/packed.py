@@ -13,8 +13,9 @@ from ..batching.plan import Plan
 from ..compiling.prefix_cache import Compiled
 from ..errors import ExecutionError
 from ..kernels.packed_attention import PACKED_ATTENTION
-from ..models.families import Packable, position_offset, unnumbered_id
+from ..models.families import Packable
 from ..models.forward import classify_packed
+from ..models.positions import position_offset, unnumbered_id
 from ..serving.queue import BatchQueue, PackedQueue
 from ..text.tokens import PairTokens, TokenizedPairs
 from .base import Layout

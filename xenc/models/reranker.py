@@ -23,8 +23,9 @@ from ..text.tokens import PairReader
 from .attention import attention_of_somebody
 from .chain import Chain, chain_of
 from .changes import Look
-from .families import Packable, packable, resolve_max_length
+from .families import Packable, packable
 from .first_step import FirstStepScorer, first_step_scorer
+from .positions import resolve_max_length
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
