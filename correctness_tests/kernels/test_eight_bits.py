@@ -101,7 +101,9 @@ def made(checkpoint, dtype=torch.float32, **settings) -> xenc.CrossEncoder:
     return test_twin.made(checkpoint, None, dtype, quantize="int8", **settings)
 
 
-ARCHITECTURES = ["bert", "distilbert", "modernbert", "xlm-roberta", "electra", "qwen2", "qwen3"]
+ARCHITECTURES = [
+    "bert", "distilbert", "modernbert", "xlm-roberta", "electra", "qwen2", "qwen3", "deberta-v3", "mpnet", "gemma2",
+]  # fmt: skip
 
 
 SEEDS = 4
