@@ -102,7 +102,8 @@ def made(checkpoint, dtype=torch.float32, **settings) -> xenc.CrossEncoder:
 
 
 ARCHITECTURES = [
-    "bert", "distilbert", "modernbert", "xlm-roberta", "electra", "qwen2", "qwen3", "deberta-v3", "mpnet", "gemma2",
+    "bert", "distilbert", "modernbert", "xlm-roberta", "electra", "deberta-v3", "mpnet", "qwen2", "qwen3",
+    "gemma2",
 ]  # fmt: skip
 
 
