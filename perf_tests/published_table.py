@@ -82,7 +82,7 @@ def measured(published: Published, rounds: int) -> Row:
             "error": off(logits(ours, pairs), exact),
             "graphs": report.graphs,
         }
-        ratios = raced(lambda pairs: logits(ours, pairs), theirs, rounds)
+        ratios = raced(ours, theirs, rounds)
         ours.close()
         torch._dynamo.reset()
         short = {"model_kwargs": {"dtype": torch.bfloat16}}
@@ -119,17 +119,21 @@ def attention_of(model: xenc.CrossEncoder, pairs: Any) -> str:
     return ", ".join(sorted(name.partition("::")[2] for name in attending)) or "written out"
 
 
-def raced(ours: Callable[[Any], object], theirs: Any, rounds: int) -> list[float]:
-    """Their seconds over ours in each round, theirs in the batch size that was fastest over all rounds."""
-    own: list[float] = []
+def raced(ours: xenc.CrossEncoder, theirs: Any, rounds: int) -> list[float]:
+    """Their seconds over ours in each round, each in the batch size that was fastest for it over all rounds.
+
+    Packed batches have none.
+    """
+    packed = ours.execution.layout == "packed"
+    own: dict[int, list[float]] = {size: [] for size in (BATCH_SIZES[-1:] if packed else BATCH_SIZES)}
     others: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
     for number in range(rounds):
         pairs = WORKLOAD.round(number)
-        own.append(seconds(lambda pairs=pairs: ours(pairs)))
-        for size, found in others.items():
-            found.append(seconds(lambda pairs=pairs, size=size: logits(theirs, pairs, size)))
-    best = min(others.values(), key=median)
-    return [their / our for their, our in zip(best, own, strict=True)]
+        for model, found in ((ours, own), (theirs, others)):
+            for size, times in found.items():
+                times.append(seconds(lambda: logits(model, pairs, size)))  # noqa: B023
+    fastest = (min(each.values(), key=median) for each in (others, own))
+    return [their / our for their, our in zip(*fastest, strict=True)]
 
 
 def seconds(job: Callable[[], object]) -> float:

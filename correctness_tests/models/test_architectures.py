@@ -88,6 +88,8 @@ def row(model: xenc.CrossEncoder, asked: Execution, own: str | None, said: str) 
     why = "measured: padding changes no score" if "which is rounding" in said else "tested"
     if "looks up <eos>" in said:
         why = "looks up its end tokens as it runs"
+    elif "has linear attention" in said:
+        why += "; linear attention compiles for minutes"
     elif uncompiled:
         why += "; PyTorch cannot compile it"
     return f"| {runs} | {why} |"

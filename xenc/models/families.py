@@ -228,6 +228,14 @@ def without_sdpa(model: PreTrainedModel) -> str | None:
     return f"{name}'s decoder looks ahead in SDPA attention" if looks_ahead else None
 
 
+def loops(model: PreTrainedModel) -> bool:
+    """Whether layers carry a state from token to token in a loop as long as the text (linear attention).
+
+    Compiled, such a loop is written out for each length: Qwen3.5's takes minutes.
+    """
+    return "linear_attention" in (getattr(model.config.get_text_config(), "layer_types", None) or ())
+
+
 _POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})
 
 _READ_AT_EOS: Final = frozenset(
