@@ -2,6 +2,18 @@
 
 # fmt: off
 ROWS = (
+    "test_cuda_traced.py::test_attention_with_a_bias_runs_packed_in_one_graph_that_a_cuda_graph_can_hold",
+    ("the number of distances a batch's", "distance_buckets", "torch._dynamo.mark_static(made)", "pass"),
+    ("buckets on the CPU", "distance_buckets", ".to(body.device)", ""),
+    "test_cuda_traced.py::test_where_attention_with_a_bias_does_not_run_the_reason_is_said",
+    ("a bias packed without a kernel", "_why_not_relative",
+     "None if why_not is None else", "None if True else"),
+    "test_relative_attention.py::test_longer_texts_later_run_in_the_graph_that_is_there",
+    ("far distances read beyond the buckets", "hidden_of_relative", ".clamp(-farthest, farthest)", ""),
+    "test_relative_attention.py::"
+    "test_distances_farther_than_any_that_was_asked_for_have_the_last_ones_bucket",
+    ("buckets end too near", "_deberta_buckets", "max(span, farthest, max_length)",
+     "max(span // 2, farthest // 2, max_length)"),
     "test_chain.py",
     ("somebody's pooling is trusted", "chain_of", "type(pooling) is Pooling and ", ""),
     ("what nobody writes is read", "_written",

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ..batching.packed_collate import Pooling
 from ..errors import ModelError
+from ..kernels.biased_attention import why_not_biased
 from .chain import Chain
 from .foreign_code import OURS
 from .last_layer import is_unmodified
@@ -142,13 +143,18 @@ def packable(
 
 def _why_not_relative(model: PreTrainedModel, unmodified: Callable[[PreTrainedModel], bool]) -> str | None:
     body: Any = model.base_model
-    if model.device.type != "cpu":
-        return f"on {model.device.type}: attention with a bias has a kernel for CPUs only"
+    device, config = model.device, model.config
+    if device.type not in ("cpu", "cuda"):
+        return f"on {device.type}: attention with a bias has kernels for CPUs and for CUDA only"
     if not unmodified(model):
         return "with modules that somebody changed, around which a packed pass goes"
     if getattr(body.encoder, "conv", None) is not None:
         return "with a convolution, which reads across documents"
-    return None
+    if device.type == "cpu":
+        return None
+    size = getattr(config, "attention_head_size", config.hidden_size // config.num_attention_heads)
+    why_not = why_not_biased(device, model.dtype, size)
+    return None if why_not is None else f"on cuda, where attention with a bias does not run: {why_not}"
 
 
 def _why_not_capped(model: PreTrainedModel) -> str | None:
