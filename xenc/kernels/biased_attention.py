@@ -128,12 +128,12 @@ def biased_by_sdpa(
 
     Where tokens meet buckets, products are written out for all buckets, and then picked.
     """
-    out = torch.empty(query.shape, dtype=query.dtype)
+    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     for start, documents, tokens in runs(cu_seqlens.tolist()):
         stretch = slice(start, start + documents * tokens)
         q, k, v = (by_head(part[stretch], documents, tokens) for part in (query, key, value))
         bucket = _by_pair(buckets.long(), tokens)  # [query, key]
-        bias = torch.zeros(1)
+        bias = torch.zeros(1, device=query.device)
         if bucket_keys is not None:
             terms = q.float() @ bucket_keys.float().permute(1, 2, 0)  # [documents, H, query, P]
             bias = bias + scale * terms.gather(-1, bucket.expand(*terms.shape[:2], -1, -1))
@@ -150,6 +150,6 @@ def biased_by_sdpa(
 
 def _by_pair(buckets: Tensor, tokens: int) -> Tensor:
     """[2 R + 1] -> [tokens, tokens]: the bucket of each query (row) and key (column)."""
-    position = torch.arange(tokens)
+    position = torch.arange(tokens, device=buckets.device)
     distance = position - position[:, None]
     return buckets[distance + len(buckets) // 2]
