@@ -66,22 +66,31 @@ def no_device(*, scalars: bool = True) -> Iterator[None]:
 
     A build for CUDA replaces its device guard by one that does nothing, where it finds no device. A build for
     CPUs has none at all, so it borrows that of meta tensors, which does nothing either. Triton, which would
-    launch, is left out.
+    launch, is left out, except where there is nothing else: models whose attention has a bias are packed.
     """
     mode = FakeTensorMode(shape_env=ShapeEnv() if scalars else None, allow_non_fake_inputs=True)
-    no_triton = mock.patch("xenc.kernels.packed_attention.why_not_triton", return_value="fake tensors")
     if torch.cuda._is_compiled():
-        with no_triton, mode:
+        with _no_launches(), mode:
             yield
         return
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
     guards = (ctypes.c_void_p * (int(_KINDS.Meta) + 1)).in_dll(library, _GUARDS)
     guards[int(_KINDS.CUDA)] = guards[int(_KINDS.Meta)]
     try:
-        with no_triton, mode:
+        with _no_launches(), mode:
             yield
     finally:
         guards[int(_KINDS.CUDA)] = None
+
+
+@contextmanager
+def _no_launches() -> Iterator[None]:
+    with (
+        mock.patch("xenc.kernels.packed_attention.why_not_triton", return_value="fake tensors"),
+        mock.patch("xenc.kernels.biased_attention.why_not_biased", return_value=None),
+        mock.patch("xenc.models.families.why_not_biased", return_value=None),
+    ):
+        yield
 
 
 @contextmanager

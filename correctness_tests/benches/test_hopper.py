@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from correctness_tests import small_functions
-from perf_tests.hopper import parts
+from perf_tests.hopper import kernels, parts
 from perf_tests.hopper.children import run_all
 from perf_tests.hopper.fleet import Fleet, RemoteRow
 from perf_tests.hopper.gate_stage import finish_gate
@@ -50,6 +50,12 @@ PACKED = timed("packed", [1.0, 1.0, 1.0], device_seconds=[0.2, 0.1, 0.4], waste=
 
 def goal(name: str) -> Goal:
     return next(goal for goal in GOALS if goal.name.startswith(name))
+
+
+def test_a_way_with_a_bias_has_the_exact_answer_to_be_compared_with(monkeypatch):
+    monkeypatch.setattr(kernels, "_random", lambda *shape: torch.randn(shape, dtype=torch.bfloat16))
+    ways, exact = kernels._ways_with_a_bias(2, 40)
+    assert 1e-4 < kernels._error(ways["written out, then SDPA"](), exact) < 1e-2
 
 
 def test_the_best_packed_row_of_the_tables_precision_is_compared():

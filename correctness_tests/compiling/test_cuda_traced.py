@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,9 @@ from transformers.initialization import no_init_weights
 
 from correctness_tests import fake_cuda
 from correctness_tests.fake_cuda import DEVICE, Graph
+from correctness_tests.kernels.compiled_triton import needs_triton
 from xenc import Execution
+from xenc.kernels import biased_attention as biased
 from xenc.kernels import packed_attention as packed
 from xenc.kernels import pooled_attention as pooled
 from xenc.kernels import prefix_attention as prefixed
@@ -30,6 +33,7 @@ from xenc.layouts.choice import layout_of
 from xenc.models.families import packable
 from xenc.models.kernel_twin import twin_for
 from xenc.models.quantize import TorchaoTwin, encoder_layers
+from xenc.models.relative_attention import distance_buckets
 from xenc.models.reranker import Reranker
 from xenc.text.prompts import FirstStepIds
 
@@ -52,6 +56,19 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-causal": ("qwen3", _QWEN),
 }
 """The geometries of common rerankers, except for the number of layers."""
+
+RELATIVE: dict[str, tuple[str, dict[str, Any]]] = {
+    "deberta-v3": (
+        "deberta-v2",
+        {
+            **_BASE, "vocab_size": 1000, "relative_attention": True, "position_buckets": 256,
+            "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False, "type_vocab_size": 0, "pooler_hidden_size": 768,
+        },
+    ),
+    "mpnet": ("mpnet", {**_BASE, "vocab_size": 1000, "max_position_embeddings": 514, "pad_token_id": 1}),
+}  # fmt: skip
+"""Those whose attention depends on how far apart tokens are."""
 
 ASKING_ALONE = ("xlm-roberta", "bert")
 """Those in whose last layer only the tokens ask that the head reads."""
@@ -77,7 +94,7 @@ def device(monkeypatch) -> Iterator[None]:
 
 def made(family: str, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
     """On fake CUDA, as transformers loads it."""
-    architecture, settings = FAMILIES[family]
+    architecture, settings = {**FAMILIES, **RELATIVE}[family]
     config = AutoConfig.for_model(architecture, num_labels=1, num_hidden_layers=LAYERS, **settings)
     kind = AutoModelForCausalLM if family == "qwen3-causal" else AutoModelForSequenceClassification
     with DEVICE, no_init_weights(), torch.inference_mode(False), torch.no_grad():
@@ -140,6 +157,46 @@ def test_packed_batches_of_all_sizes_are_one_graph_that_a_cuda_graph_can_hold(fa
         assert_the_kernel_answers_what_the_graph_was_told(node, packed._on_cuda)
     for node in last:
         assert_the_kernel_answers_what_the_graph_was_told(node, pooled._on_cuda)
+
+
+@pytest.mark.parametrize(("family", "largest"), [("mpnet", 1912), ("deberta-v3", 7688)])
+def test_attention_with_a_bias_runs_packed_in_one_graph_that_a_cuda_graph_can_hold(
+    family, largest, device, monkeypatch
+):
+    """Though the first batch has as many bounds of slots as there are distances."""
+    model = made(family)
+    run = traced(monkeypatch, model, replace(PACKED, token_budgets=(512, largest)))
+    assert len(run.graphs) == run.compiled.graphs == 1
+    [graph] = run.graphs
+    assert len(graph.calls(torch.ops.xenc.biased_attention)) == LAYERS
+    assert_a_cuda_graph_can_hold(graph)
+    distances = len(distance_buckets(model.base_model, MAX_LENGTH))
+    assert max(slots for _, slots in run.compiled._warm_shapes) + 1 == distances
+
+
+@needs_triton
+@pytest.mark.parametrize("family", RELATIVE)
+def test_the_cuda_kernel_with_a_bias_answers_what_the_graph_was_told(family, device, monkeypatch):
+    """And waits for nothing. Only the launch is left out."""
+    [graph] = traced(monkeypatch, made(family), PACKED).graphs
+    launched: list[Any] = []
+    monkeypatch.setattr("xenc.kernels.triton_bias.launch", lambda *how: launched.append(how))
+    monkeypatch.setattr("xenc.kernels.triton_bias._config_on", lambda *_: SimpleNamespace(block_m=64))
+    monkeypatch.setattr(torch.cuda, "device_of", lambda _: nullcontext())
+    monkeypatch.setattr(FakeTensor, "data_ptr", lambda _: 0)
+    for node in graph.calls(torch.ops.xenc.biased_attention):
+        assert_the_kernel_answers_what_the_graph_was_told(node, biased._on_cuda)
+    assert len(launched) == LAYERS
+
+
+@pytest.mark.parametrize("family", RELATIVE)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_where_attention_with_a_bias_does_not_run_the_reason_is_said(family, dtype, device, monkeypatch):
+    model = made(family, dtype)
+    monkeypatch.setattr("xenc.models.families.why_not_biased", lambda *asked: f"no kernel for {asked}")
+    asked = (DEVICE, dtype, 64)
+    said = f"{type(model).__name__} on cuda, where attention with a bias does not run: no kernel for {asked}"
+    assert packable(model) == said
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -69,7 +69,7 @@ def no_bit_depends_on_neighbours(case: Case, before: list[int], after: list[int]
     assert torch.equal(together, case.attend(*case.parts(), by_triton(config)))
 
 
-def _complete_the_interpreter() -> None:
+def complete_the_interpreter() -> None:
     """It takes bfloat16 for its bits in products, and new NumPy wants arrays of no dimension as integers."""
     patch_tensor, dot = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_dot
 
@@ -90,6 +90,6 @@ def _complete_the_interpreter() -> None:
 
 
 if __name__ == "__main__":
-    _complete_the_interpreter()
+    complete_the_interpreter()
     attends()
     no_bit_depends_on_neighbours()

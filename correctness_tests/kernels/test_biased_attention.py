@@ -60,6 +60,15 @@ class Biased:
         bounds = torch.tensor(self.case.cu_seqlens(), dtype=torch.int32)
         return attention(query, key, value, bounds, longest, self.case.factor, *self.bias(longest + 2))
 
+    def attend_among(self, before: list[int], after: list[int], attention: Any) -> Tensor:
+        """The documents' answers between other documents, which are not numbers."""
+        parts = [
+            torch.cat([not_numbers(part, sum(before)), part, not_numbers(part, sum(after))])
+            for part in self.case.parts()
+        ]
+        among = replace(self, case=replace(self.case, lengths=(*before, *self.case.lengths, *after)))
+        return among.attend(parts, attention)[sum(before) :][: sum(self.case.lengths)]
+
     def in_float64(self) -> Tensor:
         """One document and one head at a time, one bucket for each pair."""
         query, key, value = (part.double() for part in self.case.parts())
@@ -136,19 +145,16 @@ def test_documents_at_the_edges_of_a_block_are_right(dtype, terms, tokens):
 def test_no_bit_of_a_document_depends_on_its_company_or_its_place(case, before, after):
     """Not even on neighbours that are not numbers."""
     alone = case.attend(attention=reaching(400))
-    own = case.case.parts()
-    parts = [torch.cat([not_numbers(part, before), part, not_numbers(part, after)]) for part in own]
-    among = replace(case, case=replace(case.case, lengths=(before, *case.case.lengths, after)))
-    assert torch.equal(among.attend(parts, reaching(400))[before:][: len(own[0])], alone)
+    assert torch.equal(case.attend_among([before], [after], reaching(400)), alone)
 
 
-def reaching(longest: int) -> Any:
+def reaching(longest: int, attention: Any = biased_attention) -> Any:
     """The operator, told one longest document whatever the case's is."""
 
     def attend(query, key, value, bounds, _, scale, buckets, *bias):
         reach = len(buckets) // 2
         picked = torch.arange(1 - longest, longest).clamp(-reach, reach) + reach
-        return biased_attention(query, key, value, bounds, longest, scale, buckets[picked], *bias)
+        return attention(query, key, value, bounds, longest, scale, buckets[picked], *bias)
 
     return attend
 

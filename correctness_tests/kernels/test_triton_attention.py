@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 
 from correctness_tests.kernels.attention_cases import Case
+from correctness_tests.kernels.compiled_triton import SHARED_MEMORY, made_for, needs_triton, usage
 from xenc.kernels import packed_attention as packed
 from xenc.kernels.packed_attention import packed_attention, why_not_triton
-
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
 
 if importlib.util.find_spec("triton") is not None:
     from xenc.kernels import triton_attention as rooms
@@ -46,9 +40,6 @@ CASES = (
     Case(lengths=(1,) * 600, size=32, dtype=torch.bfloat16),
 )
 
-SHARED_MEMORY = {80: 163 << 10, 89: 99 << 10, 90: 227 << 10}
-"""Bytes that a block may have, by compute capability."""
-
 
 def by_triton(query, key, value, cu_seqlens, _, *how):
     """In place of the operator, which is told the longest document too."""
@@ -63,46 +54,13 @@ def test_answers_are_right_by_the_interpreter():
     assert done.returncode == 0, done.stderr
 
 
-@contextmanager
-def made_for(capability: int) -> Iterator[list[Any]]:
-    """Launches inside the block compile for a GPU instead, and run nothing: what they compiled."""
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
-
-    run, made = JITFunction.run, []
-    target = GPUTarget("cuda", capability, 32)
-    absent = SimpleNamespace(
-        get_current_target=lambda: target, get_current_device=lambda: 0, get_current_stream=lambda _: 0
-    )
-
-    def compiled(self: Any, *arguments: Any, **named: Any) -> None:
-        made.append(run(self, *arguments, **named | {"warmup": True}))
-
-    with mock.patch.object(driver, "_active", absent), mock.patch.object(JITFunction, "run", compiled):
-        rooms.packed_attention_kernel.device_caches.clear()
-        yield made
-    rooms.packed_attention_kernel.device_caches.clear()
-
-
-def usage(kernel: Any, folder: Path) -> dict[str, int]:
-    """Registers, stack and local memory, by CUDA's tools, which come with Triton."""
-    import triton
-
-    cubin = folder / "kernel.cubin"
-    cubin.write_bytes(kernel.asm["cubin"])
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    said = subprocess.run([tool, "-res-usage", cubin], check=True, capture_output=True, text=True).stdout
-    return {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
-
-
 @needs_triton
 @pytest.mark.parametrize(
     ("size", "capability"), [(32, 90), (64, 90), (128, 90), (64, 80), (128, 80), (128, 89)]
 )
 def test_it_becomes_good_code(size, capability, tmp_path):
     """On tensor cores (on Hopper by its asynchronous products), with nothing spilled."""
-    with made_for(capability) as made:
+    with made_for(rooms.packed_attention_kernel, capability) as made:
         case = replace(EVERYDAY, size=size)
         case.attend(*case.parts(), by_triton)
     [kernel] = made
@@ -114,7 +72,7 @@ def test_it_becomes_good_code(size, capability, tmp_path):
 
 @needs_triton
 def test_batches_of_other_sizes_need_no_other_code():
-    with made_for(90) as made:
+    with made_for(rooms.packed_attention_kernel, 90) as made:
         for lengths in ((512, 100), (500, 1, 9, 0), (300, *[20] * 20), (511,), (16,)):
             case = replace(EVERYDAY, lengths=lengths, heads=(2, 2))
             case.attend(*case.parts(), by_triton)

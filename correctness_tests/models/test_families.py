@@ -93,7 +93,7 @@ def test_rotations_that_grow_with_the_longest_text_are_left_to_sentence_transfor
 
 
 def test_what_only_packed_batches_have_is_not_dropped_silently(tmp_path):
-    checkpoint = checkpoints.make(tmp_path, "deberta-v2")
+    checkpoint = checkpoints.make(tmp_path, "deberta-v2-convolution")
     with pytest.raises(xenc.ExecutionError, match=r"DebertaV2.*Use layout='bucketed'"):
         on_cpu(checkpoint, xenc.Execution(deterministic=True))
 

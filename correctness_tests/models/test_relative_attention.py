@@ -14,6 +14,7 @@ import xenc
 from correctness_tests import checkpoints, oracle, strategies
 from correctness_tests.checkpoints import PAIRS
 from correctness_tests.scoring import assert_close, logits, nothing_compiles, on_cpu
+from xenc.models.relative_attention import distance_buckets
 
 FAMILIES = ["deberta-v3", "mpnet"]
 
@@ -122,3 +123,31 @@ def test_distances_beyond_the_last_bucket_share_it(tmp_path):
     model = on_cpu(checkpoint, EAGER)
     assert_close(logits(model, pairs), oracle.logits(checkpoint, pairs, max_length=512))
     assert max(model.last_report.token_counts) == 512
+
+
+def test_distances_farther_than_any_that_was_asked_for_have_the_last_ones_bucket(checkpoint):
+    """So that graphs need not be made again where texts may be longer."""
+    body = on_cpu(checkpoint, EAGER).model.base_model
+    few, many = (distance_buckets(body, max_length) for max_length in (1, 2000))
+    farthest, distances = len(few) // 2, torch.arange(-2000, 2001)
+    assert farthest < 2000 == len(many) // 2
+    assert torch.equal(few[distances.clamp(-farthest, farthest) + farthest], many)
+    assert few.unique().numel() > 2
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [("deberta-v3", {"max_relative_positions": 64, "position_buckets": 16}), ("mpnet", {})],
+    ids=FAMILIES,
+)
+def test_longer_texts_later_run_in_the_graph_that_is_there(tmp_path, family, settings):
+    positions = {"max_position_embeddings": 514, "model_max_length": 400}
+    checkpoint = checkpoints.make(tmp_path, family, **positions, **settings)
+    pairs = [("what", "word " * count) for count in (3, 100, 300)]
+    with on_cpu(checkpoint, xenc.Execution(token_budgets=(256, 512)), max_length=16) as model:
+        assert model.warmup().graphs == 1
+        model.max_seq_length = 400
+        found = logits(model, pairs)
+        assert max(model.last_report.token_counts) > 256
+        assert model.pipeline.compiled.graphs == 1
+    assert_close(found, oracle.logits(checkpoint, pairs, max_length=400))

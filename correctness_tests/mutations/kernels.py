@@ -1,6 +1,24 @@
-"""Mutants of the kernels for CPUs; the library is built anew for each change of its sources."""
+"""Mutants of the kernels; the library for CPUs is built anew for each change of its sources."""
+
+from importlib.util import find_spec
 
 # fmt: off
+_BY_THE_INTERPRETER = (
+    "test_triton_bias.py::test_answers_are_right_by_the_interpreter",
+    ("runs exchanged for queries", "triton_bias:_step", "< BLOCK, later, earlier", "< BLOCK, earlier, later"),
+    ("runs exchanged for keys", "triton_bias:_step", "<= near[None, :], behind, before",
+     "<= near[None, :], before, behind"),
+    ("a distance of 0 in the run before", "triton_bias:_step", "near[:, None] <= near[None, :]",
+     "near[:, None] < near[None, :]"),
+    ("the first run never left", "triton_bias:_step", "        earlier = later", "        pass"),
+    ("numbers scaled twice", "triton_bias:_step", "other=0.0) * number_scale", "other=0.0) * scale"),
+    ("keys behind a document seen", "triton_bias:_step", "columns[None, :] < length, scores",
+     "columns[None, :] <= length, scores"),
+    ("another head's numbers", "biased_attention_kernel", "numbers += head * (2 * reach + 1)",
+     "numbers += head * (2 * reach)"),
+)
+"""Without Triton no test could notice them."""
+
 ROWS = (
     "test_foreign_code.py",
     ("kernels in a model with somebody's code", "_why_plain",
@@ -105,6 +123,21 @@ ROWS = (
     "test_triton_attention.py::test_it_runs_for_short_floats_and_common_heads_where_triton_does",
     ("Triton on an old GPU", "why_not_triton", "< (8, 0)", "< (7, 0)"),
     ("Triton on a CPU", "why_not_triton", 'or device.type != "cuda"', ""),
+    "test_triton_bias.py::test_a_kernel_that_answers_a_small_batch_otherwise_is_not_used",
+    ("a wrong bias believed", "biased_attention:disagreement", "if far < FARTHEST", "if True"),
+    ("only MPNet's terms tried", "_small_batches", "((numbers, None, None), (None, keys, queries))",
+     "((numbers, None, None),)"),
+    ("only DeBERTa's terms tried", "_small_batches", "((numbers, None, None), (None, keys, queries))",
+     "((None, keys, queries),)"),
+    "test_triton_bias.py::test_it_runs_where_triton_does_and_it_agrees",
+    ("a disagreement passed over", "why_not_biased",
+     "disagreement(device, dtype, size) if why_not is None else why_not", "why_not"),
+    "test_triton_bias.py::test_documents_longer_than_the_buckets_reach_are_refused",
+    ("distances without a bucket", "biased_attention:_on_cuda",
+     "if buckets.shape[0] // 2 + 1 < max_seqlen:", "if False:"),
+    "test_triton_bias.py::test_what_has_no_kernel_is_refused_by_name",
+    ("any bias launched", "biased_attention:_on_cuda", "if why_not is not None:", "if False:"),
+    *(_BY_THE_INTERPRETER if find_spec("triton") is not None else ()),
     "test_products.py",
     ("any way is preferred", "fastest",
      "look[way] * _NOTABLY >= max(look.values()) for look in looks", "True for look in looks"),

@@ -2,6 +2,18 @@
 
 # fmt: off
 ROWS = (
+    "test_cuda_traced.py::test_attention_with_a_bias_runs_packed_in_one_graph_that_a_cuda_graph_can_hold",
+    ("the number of distances a batch's", "distance_buckets", "torch._dynamo.mark_static(made)", "pass"),
+    ("buckets on the CPU", "distance_buckets", ".to(body.device)", ""),
+    "test_cuda_traced.py::test_where_attention_with_a_bias_does_not_run_the_reason_is_said",
+    ("a bias packed without a kernel", "_why_not_relative",
+     "None if why_not is None else", "None if True else"),
+    "test_relative_attention.py::test_longer_texts_later_run_in_the_graph_that_is_there",
+    ("far distances read beyond the buckets", "hidden_of_relative", ".clamp(-farthest, farthest)", ""),
+    "test_relative_attention.py::"
+    "test_distances_farther_than_any_that_was_asked_for_have_the_last_ones_bucket",
+    ("buckets end too near", "_deberta_buckets", "max(span, farthest, max_length)",
+     "max(span // 2, farthest // 2, max_length)"),
     "test_chain.py",
     ("somebody's pooling is trusted", "chain_of", "type(pooling) is Pooling and ", ""),
     ("what nobody writes is read", "_written",
@@ -17,7 +29,7 @@ ROWS = (
     ("layers keep their windows in any place", "_slide_as_masked",
      "if types is None or not isinstance(layers, ModuleList):", "if True:"),
     ("the configuration says how EuroBERT pools", "packable",
-     'model if traits.head == "dense" else config', "config"),
+     'model if traits.head == "dense" else model.config', "model.config"),
     ("the mean of tokens before a late head", "classify_packed", "if traits.late:", "if False:"),
     "test_windows.py",
     ("the end of a document is lost", "_parts", "[*range(0, last, step), last]", "[*range(0, last, step)]"),
@@ -47,7 +59,7 @@ ROWS = (
      'if hasattr(body, "embeddings_project"):', "if False:"),
     "test_relative_attention.py::test_pairs_of_any_length_and_order_score_as_the_oracle",
     ("distances reversed", "_deberta_buckets",
-     "-_distances(longest, device)", "_distances(longest, device)"),
+     "-_distances(max(span", "_distances(max(span"),
     ("a scale without the terms", "_disentangled", "(1 + len(terms))", "1"),
     ("queries meet no bucket", "_disentangled", 'if "c2p" in terms:', "if False:"),
     ("MPNet's heads share a bias", "_mpnet", "of_bucket = encoder.relative_attention_bias.weight.float()",

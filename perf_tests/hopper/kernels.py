@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xenc.errors import first_line
+from xenc.kernels.biased_attention import biased_by_sdpa
 from xenc.kernels.packed_attention import NO_WINDOW, by_pytorch
 
 HIDDEN, INNER, HEADS = 768, 3072, 12
@@ -52,7 +53,7 @@ def all_kernels(say: Callable[[str], object], time_left: Callable[[], bool]) -> 
 
 def every_kernel() -> Iterator[Kernel]:
     """What is measured, in order."""
-    return chain(_limits(), _attentions(), _products())
+    return chain(_limits(), _attentions(), _biased_attentions(), _products())
 
 
 def _said(found: dict[str, Any]) -> str:
@@ -187,6 +188,32 @@ def _ways_of_attention(documents: int, each: int) -> tuple[Ways, Tensor]:
         "cuDNN on rows of one length": lambda: (_by_sdpa(rows),),
         **_by_triton(query, key, value, bounds, scale),
     }, exact
+
+
+def _biased_attentions() -> Iterator[Kernel]:
+    """With the bias of DeBERTa-v3: two more products for each pair of tokens."""
+    for each in DOCUMENTS:
+        documents = TOKENS[1] // each
+        flops, size = 8.0 * documents * each**2 * HIDDEN, f"{documents} x {each} tokens"
+        yield "attention with a bias", size, flops, partial(_ways_with_a_bias, documents, each)
+
+
+def _ways_with_a_bias(documents: int, each: int) -> tuple[Ways, Tensor]:
+    size, count, distances = HIDDEN // HEADS, 512, 2 * DOCUMENTS[-1] - 1
+    query, key, value = _random(documents * each, 3, HEADS, size).unbind(1)
+    bounds = torch.arange(0, len(query) + 1, each, dtype=torch.int32, device=query.device)
+    buckets = (torch.arange(distances, device=query.device) * count // distances).int()
+    keys, queries = _random(2, count, HEADS, size)
+    scale = (3 * size) ** -0.5
+    given = (query, key, value, bounds, scale, buckets, None, keys, queries)
+    exactly = [part.float() for part in (query, key, value, keys, queries)]
+    exact = biased_by_sdpa(*exactly[:3], bounds, scale, buckets, None, *exactly[3:])
+    ways: Ways = {"written out, then SDPA": lambda: biased_by_sdpa(*given)}
+    with suppress(ImportError):  # there is no Triton
+        from xenc.kernels.triton_bias import biased_varlen_attention
+
+        ways["Triton"] = lambda: biased_varlen_attention(*given)
+    return ways, exact
 
 
 def _by_sdpa(rows: list[Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_LOG2_E: Final = 1.4426950408889634
+LOG2_E: Final = 1.4426950408889634
 
 
 class Config(NamedTuple):
@@ -81,20 +81,23 @@ def varlen_attention(
     aligned = [part.data_ptr() % 16 for part in parts]
     known_by = (query.device, query.dtype, cu_seqlens.dtype, *strides, *constants, *aligned, how)
     grid = ((tokens // how.block_m + slots) * heads, 1, 1)
-    arguments = (*parts, *strides, scale * _LOG2_E, window, slots, *constants)
+    arguments = (*parts, *strides, scale * LOG2_E, window, slots, *constants)
     with torch.cuda.device_of(query):
-        _launch(grid, arguments, known_by, how)
+        launch(packed_attention_kernel, grid, arguments, known_by, how)
     return out
 
 
-def _launch(
-    grid: tuple[int, int, int], arguments: tuple[Any, ...], known_by: tuple[object, ...], how: Config
-) -> None:
+def launch(
+    kernel: Any, grid: tuple[int, int, int], arguments: tuple[Any, ...], known_by: tuple[object, ...],
+    how: Config,
+) -> None:  # fmt: skip
+    """Launch a kernel; `known_by` is all that Triton's choice of its code depends on."""
+    known_by = (id(kernel), *known_by)
     code = _compiled.get(known_by)
     if code is not None:
         code[grid](*arguments)
         return
-    code = packed_attention_kernel[grid](*arguments, num_warps=how.num_warps, num_stages=how.num_stages)
+    code = kernel[grid](*arguments, num_warps=how.num_warps, num_stages=how.num_stages)
     if code is not None:  # else this is Triton's interpreter
         if len(_compiled) >= _MOST_COMPILED:
             _compiled.clear()
@@ -102,7 +105,7 @@ def _launch(
 
 
 @triton.jit
-def _find_block(cu_seqlens, slots, block, BLOCK_M: tl.constexpr):
+def find_block(cu_seqlens, slots, block, BLOCK_M: tl.constexpr):
     """A block's document, and its number within the document.
 
     Document i owns the blocks from cu_seqlens[i] // BLOCK_M + i on: at least as many as it needs.
@@ -181,7 +184,7 @@ def packed_attention_kernel(
 ):  # fmt: skip
     """Programs of one block of queries stand side by side, head by head."""
     head = tl.program_id(0) % HEADS
-    document, block = _find_block(cu_seqlens, slots, tl.program_id(0) // HEADS, BLOCK_M)
+    document, block = find_block(cu_seqlens, slots, tl.program_id(0) // HEADS, BLOCK_M)
     start = tl.load(cu_seqlens + document)
     length = tl.load(cu_seqlens + document + 1) - start
     first_row = block * BLOCK_M

@@ -16,6 +16,7 @@ from ..kernels.packed_attention import PACKED_ATTENTION
 from ..models.families import Packable
 from ..models.forward import classify_packed
 from ..models.positions import position_offset, unnumbered_id
+from ..models.relative_attention import distance_buckets
 from ..serving.queue import BatchQueue, PackedQueue
 from ..text.tokens import PairTokens, TokenizedPairs
 from .base import Layout
@@ -42,7 +43,11 @@ class PackedLayout(Layout):
 
     def _make(self, compiled: Compiled | None) -> Any:
         self._prepare()
-        return compiled or self._runs(classify_packed, self._traits, self._targets, self._reranker.chain)
+        if compiled is not None:
+            return compiled
+        relative, body = self._traits.relative, self._model.base_model
+        buckets = distance_buckets(body, self._reranker.max_length) if relative else None
+        return self._runs(classify_packed, self._traits, self._targets, self._reranker.chain, buckets)
 
     def _prepare(self) -> None:
         """Set what all packed layouts have: traits, targets, token budgets and the collator."""

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..batching.packed_collate import Pooling
+from ..kernels.biased_attention import why_not_biased
 from .chain import Chain
 from .foreign_code import OURS
 from .last_layer import is_unmodified
@@ -95,36 +96,20 @@ def packable(
         unmodified: `last_layer.is_unmodified`, or what has asked it before.
         chain: what follows an encoder without a head.
     """
-    name, config = type(model).__name__, model.config
+    name = type(model).__name__
     traits = _PACKABLE.get(name)
     if traits is None or not _is_transformers_own(model):
         return f"{name} is not among the packable architectures"
-    head: Any = {"pooler": model.base_model, "context-pooler": model, "features": model}.get(traits.head)
-    reads_all = None if head is None else getattr(head, _READS_ALL[traits.head], None)
-    if head is not None and type(reads_all).__module__ != type(model).__module__:
-        return f"{name} with a {_READS_ALL[traits.head]} of another architecture"
-    if getattr(config, "position_embedding_type", None) not in (None, "absolute", "rope"):
-        return f"{name} with position_embedding_type={config.position_embedding_type!r}"
-    if getattr(config, "is_decoder", False):
-        return f"{name} as a decoder"
-    text_config = config.get_text_config()
-    if traits.pooling == "last" and not getattr(text_config, "is_causal", True):
-        return f"{name} with is_causal=False"
-    if "longrope" in str(getattr(text_config, "rope_parameters", None)):
-        return f"{name} with longrope, whose factors depend on the longest text beside it,"
-    windowed = getattr(config, "sliding_window", None) is not None
-    if model.device.type == "cuda" and model.dtype.itemsize == 4 and windowed:
-        return f"{name} in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
-    why_plain = _why_not_relative(model, unmodified) if traits.relative else _why_not_capped(model)
-    if why_plain is not None:
-        return f"{name} {why_plain}"
+    why_not = _why_not(model, traits, unmodified)
+    if why_not is not None:
+        return f"{name} {why_not}"
     if chain is not None:
         pooling = _POOLINGS[traits.pooling].get(chain.mode) if traits.head == "chain" else None
         if pooling is None:
             return f"{name} with {chain.mode} pooling"
         traits = replace(traits, pooling=pooling, pooled_alone=traits.pooled_alone and pooling == "first")
     if traits.head in ("prediction-head", "dense"):
-        read_by: Any = model if traits.head == "dense" else config
+        read_by: Any = model if traits.head == "dense" else model.config
         late, read = read_by.classifier_pooling == "late", _CLASSIFIED.get(read_by.classifier_pooling)
         if read is None:
             return f"{name} with {read_by.classifier_pooling} pooling"
@@ -134,15 +119,44 @@ def packable(
     return traits
 
 
+def _why_not(
+    model: PreTrainedModel, traits: Packable, unmodified: Callable[[PreTrainedModel], bool]
+) -> str | None:
+    """Why a model of a packable class cannot be packed as it is configured; None if it can."""
+    config: Any = model.config
+    head: Any = {"pooler": model.base_model, "context-pooler": model, "features": model}.get(traits.head)
+    reads_all = None if head is None else getattr(head, _READS_ALL[traits.head], None)
+    if head is not None and type(reads_all).__module__ != type(model).__module__:
+        return f"with a {_READS_ALL[traits.head]} of another architecture"
+    if getattr(config, "position_embedding_type", None) not in (None, "absolute", "rope"):
+        return f"with position_embedding_type={config.position_embedding_type!r}"
+    if getattr(config, "is_decoder", False):
+        return "as a decoder"
+    text_config = config.get_text_config()
+    if traits.pooling == "last" and not getattr(text_config, "is_causal", True):
+        return "with is_causal=False"
+    if "longrope" in str(getattr(text_config, "rope_parameters", None)):
+        return "with longrope, whose factors depend on the longest text beside it,"
+    windowed = getattr(config, "sliding_window", None) is not None
+    if model.device.type == "cuda" and model.dtype.itemsize == 4 and windowed:
+        return f"in {model.dtype}: sliding windows need float16 or bfloat16 on CUDA"
+    return _why_not_relative(model, unmodified) if traits.relative else _why_not_capped(model)
+
+
 def _why_not_relative(model: PreTrainedModel, unmodified: Callable[[PreTrainedModel], bool]) -> str | None:
     body: Any = model.base_model
-    if model.device.type != "cpu":
-        return f"on {model.device.type}: attention with a bias has a kernel for CPUs only"
+    device, config = model.device, model.config
+    if device.type not in ("cpu", "cuda"):
+        return f"on {device.type}: attention with a bias has kernels for CPUs and for CUDA only"
     if not unmodified(model):
         return "with modules that somebody changed, around which a packed pass goes"
     if getattr(body.encoder, "conv", None) is not None:
         return "with a convolution, which reads across documents"
-    return None
+    if device.type == "cpu":
+        return None
+    size = getattr(config, "attention_head_size", config.hidden_size // config.num_attention_heads)
+    why_not = why_not_biased(device, model.dtype, size)
+    return None if why_not is None else f"on cuda, where attention with a bias does not run: {why_not}"
 
 
 def _why_not_capped(model: PreTrainedModel) -> str | None:

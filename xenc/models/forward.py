@@ -56,6 +56,7 @@ def classify_packed(
     traits: Packable,
     targets: Tensor | None,
     chain: Chain | None = None,
+    buckets: Tensor | None = None,
 ) -> Tensor:
     """Logits of one packed batch.
 
@@ -73,6 +74,7 @@ def classify_packed(
         traits: the family's pooling and head.
         targets: int64 [1] or [2], the token ids that a "vocabulary" head compares; see `head_logits`.
         chain: the modules behind the encoder that are a "chain" head.
+        buckets: int32 [2 F + 1], where attention depends on distances; see `distance_buckets`.
 
     Returns:
         [N, C], in the model's dtype; undefined for slots without a document.
@@ -84,18 +86,18 @@ def classify_packed(
     inputs = packed_inputs(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, traits)
     if traits.pooled_alone:
         return head(hidden_of_pooled(model, inputs, pooled))
-    hidden = _hidden(model, inputs, traits)[0]
+    hidden = _hidden(model, inputs, buckets)[0]
     if traits.late:
         return _mean(head(hidden), cu_seqlens)
     return head(_mean(hidden, cu_seqlens) if traits.pooling == "mean" else hidden[pooled])
 
 
-def _hidden(model: PreTrainedModel, inputs: dict[str, Any], traits: Packable) -> Tensor:
+def _hidden(model: PreTrainedModel, inputs: dict[str, Any], buckets: Tensor | None) -> Tensor:
     """The base model's last hidden states [1, T, H]; arguments as for `classify_packed`."""
     body: Any = model.base_model
-    if traits.relative:
+    if buckets is not None:
         hidden = body.embeddings(**{name: inputs[name] for name in _EMBEDDED if name in inputs})
-        return hidden_of_relative(body, hidden, inputs["cu_seq_lens_q"], inputs["max_length_q"])
+        return hidden_of_relative(body, hidden, inputs["cu_seq_lens_q"], inputs["max_length_q"], buckets)
     last: Tensor = body(**inputs, return_dict=True).last_hidden_state
     return last
 

@@ -3,7 +3,8 @@
 Transformers writes their bias out for each pair of positions of a padded batch, inside the attention module,
 which knows no other attention. So the modules around it are called here one by one.
 
-Shapes: T = tokens of a packed batch, N = its document slots, H = hidden size, P = buckets of distances.
+Shapes: T = tokens of a packed batch, N = its document slots, H = hidden size, P = buckets of distances,
+F = a distance; all that are farther have its bucket.
 """
 
 from __future__ import annotations
@@ -19,7 +20,29 @@ from ..kernels.biased_attention import biased_attention
 from ..kernels.packed_attention import NO_WINDOW, packed_attention
 
 
-def hidden_of_relative(body: Any, hidden: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+def distance_buckets(body: Any, max_length: int) -> Tensor:
+    """The bucket of each distance from -F to F from a query to a key, by transformers' own functions.
+
+    Computed on the CPU, once for a model: logarithms of two devices may round to two buckets, and
+    transformers' functions make tensors on the CPU, which keep CUDA graphs away.
+
+    Args:
+        body: an MPNetModel or a DebertaV2Model.
+        max_length: F is no less.
+
+    Returns:
+        int32 [2 F + 1], on the model's device.
+    """
+    with torch.device("cpu"):
+        buckets = _BUCKETS[type(body).__name__](body.encoder, max_length)
+    made = buckets.int().to(body.device)
+    torch._dynamo.mark_static(made)  # else a graph takes a size of batches that is equal for this one
+    return made
+
+
+def hidden_of_relative(
+    body: Any, hidden: Tensor, cu_seqlens: Tensor, max_seqlen: int, buckets: Tensor
+) -> Tensor:
     """The last hidden states of a base model whose modules are as transformers made them.
 
     Args:
@@ -27,17 +50,19 @@ def hidden_of_relative(body: Any, hidden: Tensor, cu_seqlens: Tensor, max_seqlen
         hidden: [1, T, H], its embeddings.
         cu_seqlens: int32 [N + 1]; see `kernels.packed_attention.packed_attention`.
         max_seqlen: upper bound of the documents' lengths.
+        buckets: int32 [2 F + 1]; see `distance_buckets`.
 
     Returns:
         [1, T, H].
     """
     run: Callable[..., Tensor] = _RUN[type(body).__name__]
-    return run(body.encoder, hidden[0], cu_seqlens, max_seqlen)[None]
+    farthest = buckets.shape[0] // 2
+    near = buckets[_distances(max_seqlen, hidden.device).clamp(-farthest, farthest) + farthest]
+    return run(body.encoder, hidden[0], cu_seqlens, max_seqlen, near)[None]
 
 
-def _mpnet(encoder: Any, hidden: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
+def _mpnet(encoder: Any, hidden: Tensor, cu_seqlens: Tensor, longest: int, buckets: Tensor) -> Tensor:
     """T5's bias: a number for each head and bucket, the same in all layers."""
-    buckets = encoder.relative_position_bucket(_distances(longest, hidden.device)).int()
     of_bucket = encoder.relative_attention_bias.weight.float().t().contiguous()
     for layer in encoder.layer:
         attention = layer.attention.attn
@@ -53,17 +78,17 @@ def _mpnet(encoder: Any, hidden: Tensor, cu_seqlens: Tensor, longest: int) -> Te
     return hidden
 
 
-def _deberta(encoder: Any, hidden: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
+def _deberta(encoder: Any, hidden: Tensor, cu_seqlens: Tensor, longest: int, buckets: Tensor) -> Tensor:
     relative = encoder.get_rel_embedding()
     for layer in encoder.layer:
-        attended = _disentangled(layer.attention.self, hidden, relative, cu_seqlens, longest)
+        attended = _disentangled(layer.attention.self, hidden, relative, cu_seqlens, longest, buckets)
         attended = layer.attention.output(attended, hidden)
         hidden = layer.output(layer.intermediate(attended), attended)
     return hidden
 
 
 def _disentangled(
-    attention: Any, hidden: Tensor, relative: Tensor | None, cu_seqlens: Tensor, longest: int
+    attention: Any, hidden: Tensor, relative: Tensor | None, cu_seqlens: Tensor, longest: int, buckets: Tensor
 ) -> Tensor:
     """Attended values [T, H] of one layer: "c2p" is the query by the bucket's key, "p2c" the reverse.
 
@@ -72,6 +97,7 @@ def _disentangled(
         hidden: [T, H].
         relative: the embeddings of the buckets [P, H].
         cu_seqlens, longest: as of `hidden_of_relative`.
+        buckets: of distances, as of `biased_attention`.
     """
     projections = (attention.query_proj, attention.key_proj, attention.value_proj)
     query, key, value = (_by_head(part(hidden), attention) for part in projections)
@@ -90,24 +116,33 @@ def _disentangled(
     if "p2c" in terms:
         project = attention.query_proj if shared else attention.pos_query_proj
         queries = _by_head(project(relative), attention)
-    buckets = _deberta_buckets(attention, longest, hidden.device)
     attended: Tensor = biased_attention(
         query, key, value, cu_seqlens, longest, scale, buckets, None, keys, queries
     )
     return attended.flatten(-2)
 
 
-def _deberta_buckets(attention: Any, longest: int, device: torch.device) -> Tensor:
-    """Buckets [2 x longest - 1] of distances, by transformers' own function: logarithmic if so configured."""
-    behind: Tensor = -_distances(longest, device)  # transformers counts from the key to the query
-    if attention.position_buckets > 0 and attention.max_relative_positions > 0:
-        buckets, farthest = attention.position_buckets, attention.max_relative_positions
-        behind = make_log_bucket_position(behind, buckets, farthest).long()
-    span: int = attention.pos_ebd_size
-    return (behind + span).clamp(0, 2 * span - 1).int()
+def _mpnet_buckets(encoder: Any, max_length: int) -> Tensor:
+    """The last bucket begins before 128 tokens."""
+    buckets: Tensor = encoder.relative_position_bucket(_distances(max(128, max_length) + 1))
+    return buckets
 
 
-def _distances(longest: int, device: torch.device) -> Tensor:
+def _deberta_buckets(encoder: Any, max_length: int) -> Tensor:
+    """Logarithmic if so configured; one if no layer attends by distance."""
+    attention = encoder.layer[0].attention.self
+    if not attention.relative_attention:
+        return torch.zeros(1)
+    span, farthest = attention.pos_ebd_size, attention.max_relative_positions
+    # transformers counts from the key to the query
+    behind: Tensor = -_distances(max(span, farthest, max_length) + 1)
+    if attention.position_buckets > 0 and farthest > 0:
+        behind = make_log_bucket_position(behind, attention.position_buckets, farthest).long()
+    buckets: Tensor = (behind + span).clamp(0, 2 * span - 1)
+    return buckets
+
+
+def _distances(longest: int, device: torch.device | None = None) -> Tensor:
     """int64 [2 x longest - 1]: how far a key can stand behind the query, from all before to all after."""
     return torch.arange(1 - longest, longest, device=device)
 
@@ -118,3 +153,7 @@ def _by_head(part: Tensor, attention: Any) -> Tensor:
 
 
 _RUN: Final[dict[str, Callable[..., Tensor]]] = {"MPNetModel": _mpnet, "DebertaV2Model": _deberta}
+
+_BUCKETS: Final[dict[str, Callable[[Any, int], Tensor]]] = {
+    "MPNetModel": _mpnet_buckets, "DebertaV2Model": _deberta_buckets,
+}  # fmt: skip
