@@ -369,8 +369,9 @@ def test_batches_after_a_prefix_are_halved_and_what_cannot_be_read_is_not_shared
 # ---- a process that truly runs out of memory
 
 TRULY = """
-    import resource
+    import resource, threading
     from xenc import Execution
+    threading.stack_size(1 << 20)
     model.execution = Execution(compile_mode=None, token_budgets=1 << 19)
     pairs = [("where is it", "here it is " * (number % 19)) for number in range(12_000)]
     wanted = model.predict(pairs[:19], activation_fn=torch.nn.Identity())
@@ -385,9 +386,11 @@ TRULY = """
     """
 
 
+@pytest.mark.slow
 def test_a_process_whose_allocator_truly_fails_scores_all_pairs_in_smaller_batches(tiny):
-    one_arena = {"MALLOC_ARENA_MAX": "1"}  # a thread's own would reserve more than there is room for
-    done = run_python(TRULY.replace("ROOM", "(64 << 20)"), tiny, seconds=300, **one_arena)
+    # threads that are started later, and their own arenas, would take more than there is room for
+    alone = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+    done = run_python(TRULY.replace("ROOM", "(144 << 20)"), tiny, seconds=300, **alone)
     assert done.returncode == 0, done.stderr[-3000:]
     halved, pairs, tokens, later = map(int, done.stdout.split())
     assert (pairs, later) == (12_000, 0)
