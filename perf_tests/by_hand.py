@@ -38,11 +38,12 @@ FAULTS: Final = tuple(read((
      "list(chain.from_iterable(pairs))"),
     ("small-budget", "USUAL_BUDGET", '"cpu": 2048', '"cpu": 512'),
     ("one-more-graph", "CompiledForward.__init__", "dynamic=execution.dynamic", "dynamic=None"),
-    ("memory", "Scheduler._run_batch",
-     "                logits = self.forward(collated)\n",
+    ("memory", "Scheduler._logits",
+     "                return self.forward(collated)\n",
      "                held = torch.empty(collated.input_ids.numel(), 70)\n"
      "                logits = self.forward(collated)\n"
-     "                del held\n"),
+     "                del held\n"
+     "                return logits\n"),
 )))  # fmt: skip
 """Two more copies in packed attention; each text tokenized as often as it occurs; a quarter of the tokens in
 a full batch; static shapes first, and so a second graph in the warm-up; 280 bytes more held for each token of
