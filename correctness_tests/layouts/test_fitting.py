@@ -112,7 +112,6 @@ def least(layout: str, count: int) -> int:
 requests = st.lists(st.lists(st.integers(0, len(POOL) - 1), min_size=1, max_size=40), min_size=1, max_size=5)
 
 
-@pytest.mark.slow  # each halving collects garbage, which takes too long in the whole suite's process
 @pytest.mark.parametrize("layout", LAYOUTS)
 @FEW
 @given(asked=requests, most=st.integers(32, 300), batch_size=st.integers(1, 9))

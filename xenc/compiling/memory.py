@@ -40,7 +40,11 @@ def memory_asked(error: BaseException) -> str | None:
 
 
 def free_memory(device: torch.device) -> None:
-    """Free what nothing holds any more. Let go of the error first: its traceback holds tensors."""
-    gc.collect()
+    """Free what nothing holds any more. Let go of the error first: its traceback holds tensors.
+
+    Of objects that hold each other only the young ones, which are those of the pass that failed: to look at
+    all of a large process takes seconds.
+    """
+    gc.collect(1)
     if device.type == "cuda":
         torch.cuda.empty_cache()
