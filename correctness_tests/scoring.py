@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import sentence_transformers
 import torch
 
 import xenc
@@ -24,6 +25,12 @@ def on_cpu(
 
 def logits(model: xenc.CrossEncoder, pairs: Sequence[tuple[str, str]], **options: object) -> np.ndarray:
     return model.predict(pairs, activation_fn=torch.nn.Identity(), **options)
+
+
+def alone(model: xenc.CrossEncoder, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Each pair's logits by sentence-transformers itself, with the model's modules as they are now."""
+    plain = sentence_transformers.CrossEncoder(modules=list(model), device="cpu")
+    return np.array([logits(plain, [pair])[0] for pair in pairs])
 
 
 def assert_close(scores: np.ndarray, expected: np.ndarray | float, atol: float = TOLERANCE) -> None:

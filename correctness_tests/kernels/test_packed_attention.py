@@ -134,7 +134,10 @@ def test_one_graph_serves_all_sizes():
     assert counter.frame_count == 1
 
 
-@pytest.fixture(scope="module", params=["bert", "modernbert-windows", "qwen2", "qwen3", "qwen3-windows"])
+@pytest.fixture(
+    scope="module",
+    params=["bert", "modernbert-windows", "qwen2", "qwen3", "qwen3-windows", "gemma2-capped", "gemma3_text"],
+)
 def checkpoint(request, tmp_path_factory):
     return checkpoints.make(tmp_path_factory.mktemp(request.param), request.param)
 

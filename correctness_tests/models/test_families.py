@@ -6,12 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import sentence_transformers
 
 import xenc
 from correctness_tests import checkpoints, oracle
 from correctness_tests.checkpoints import PAIRS
-from correctness_tests.scoring import assert_close, logits, on_cpu
+from correctness_tests.scoring import alone, assert_close, logits, on_cpu
 from xenc.models.positions import max_positions, position_offset, resolve_max_length
 
 NOT_PACKED = {"deberta-v2-convolution"}
@@ -69,8 +68,7 @@ def test_what_is_changed_after_loading_counts_where_transformers_reads_it(tmp_pa
     model = on_cpu(checkpoints.make(tmp_path, architecture), xenc.Execution(compile_mode=None))
     before = logits(model, PAIRS)
     change(model)
-    plain = sentence_transformers.CrossEncoder(modules=list(model), device="cpu")
-    expected = np.array([logits(plain, [pair])[0] for pair in PAIRS])
+    expected = alone(model, PAIRS)
     assert change is configured_otherwise or np.abs(expected - before).max() > 0.01
     assert_close(logits(model, PAIRS), expected)
 

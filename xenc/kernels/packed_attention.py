@@ -105,9 +105,9 @@ def _capped(
     scores = query.float() @ key.float().transpose(-1, -2) * scale
     scores = cap * torch.tanh(scores / cap)
     if mask is None and causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # padding may see nothing
     return (scores.softmax(-1) @ value.float()).to(query.dtype)
 
 
@@ -228,19 +228,28 @@ def packed_attention_forward(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Transformers' attention function: [1, H, T, D] with cu_seq_lens_q for a packed batch, else SDPA's."""
+    """Transformers' attention function: [1, H, T, D] with cu_seq_lens_q for a packed batch, else SDPA's.
+
+    SDPA knows no cap: with one, the scores of a padded batch are written out.
+    """
     cu_seqlens = kwargs.get("cu_seq_lens_q")
+    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    cap, causal = kwargs.get("softcap") or 0.0, bool(getattr(module, "is_causal", False))
+    if cu_seqlens is None and cap:
+        share = query.shape[1] // key.shape[1]
+        key, value = (part.repeat_interleave(share, dim=1) for part in (key, value))
+        written = _capped(query, key, value, attention_mask, scale, cap, causal=causal)
+        return written.transpose(1, 2).contiguous(), None
     if cu_seqlens is None:
         padded: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **kwargs
         )
         return padded
-    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
     reach = kwargs.get("sliding_window")  # transformers counts the token itself
     out = packed_attention(
         query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), cu_seqlens,
-        kwargs["max_length_q"], scale, bool(getattr(module, "is_causal", False)),
-        NO_WINDOW if reach is None else reach - 1, kwargs.get("softcap") or 0.0,
+        kwargs["max_length_q"], scale, causal,
+        NO_WINDOW if reach is None else reach - 1, cap,
     )  # fmt: skip
     return out[None], None
 

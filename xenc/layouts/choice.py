@@ -14,7 +14,7 @@ from ..batching.limit import Limit
 from ..compiling.prefix_cache import Compiled
 from ..errors import ExecutionError, first_line
 from ..execution import Execution
-from ..models.families import is_paddable, looks_up_eos, loops, unshareable, without_sdpa
+from ..models.families import compiles_for_minutes, is_paddable, looks_up_eos, unshareable, without_sdpa
 from ..models.reranker import Reranker
 from .base import Layout
 from .packed import PackedLayout
@@ -61,12 +61,9 @@ def possible_execution(
     own = None
     if reranker.first_step is None and not is_paddable(model, packing):
         execution, own = _without_moved_scores(execution, moves_scores)
-    if execution.compile_mode is not None and loops(model) and not execution.strict and own is None:
-        reason = (
-            f"{type(model).__name__} has linear attention, which takes minutes to compile for each length"
-        )
-        said = "execution is now not compiled; with strict=True it is all the same"
-        execution = _without(execution, reason, said, compile_mode=None)
+    if execution.compile_mode is not None and not execution.strict and own is None:
+        said = "execution is now not compiled; strict=True compiles it anyway"
+        execution = _without(execution, compiles_for_minutes(model), said, compile_mode=None)
     if execution.compile_mode is not None and model.device.type == "cpu":
         said = "execution is now not compiled, which is slower"
         execution = _without(execution, missing_compiler(), said, compile_mode=None)

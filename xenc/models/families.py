@@ -244,12 +244,16 @@ def without_sdpa(model: PreTrainedModel) -> str | None:
     return f"{name}'s decoder looks ahead in SDPA attention" if looks_ahead else None
 
 
-def loops(model: PreTrainedModel) -> bool:
-    """Whether layers carry a state from token to token in a loop as long as the text (linear attention).
+def compiles_for_minutes(model: PreTrainedModel) -> str | None:
+    """Why a model is better not compiled; None if it may be.
 
-    Compiled, such a loop is written out for each length: Qwen3.5's takes minutes.
+    Linear attention carries a state from token to token. Transformers' code for that is a loop as long as the
+    text, which a compiler writes out for each length: 4 minutes were not enough for six layers of Qwen3.5.
     """
-    return "linear_attention" in (getattr(model.config.get_text_config(), "layer_types", None) or ())
+    layers = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    if "linear_attention" not in layers:
+        return None
+    return f"{type(model).__name__} has linear attention, which takes minutes to compile for each length"
 
 
 _POOLED_AT_EOS: Final = frozenset({"t5", "mt5", "umt5", "bart", "mbart", "plbart", "led", "mvp"})
