@@ -95,18 +95,33 @@ def adapt(model):
     setattr(attention, name, layer)
 
 
+def rewrite(model):
+    attention = attention_of(model)
+
+    class Doubled(type(attention)):
+        def forward(self, *inputs, **named):
+            attended, *rest = super().forward(*inputs, **named)
+            return 2 * attended, *rest
+
+    attention.__class__ = Doubled
+
+
+LAYOUTS = {train: "packed", adapt: "packed", rewrite: "bucketed"}
+"""The others are left to sentence-transformers."""
+
+
 @pytest.mark.parametrize("execution", [EAGER, "packed"], ids=["eager", "compiled"])
-@pytest.mark.parametrize("change", [hook, wrap, hook_encoder, train, adapt])
-def test_what_is_changed_after_loading_changes_the_scores(checkpoint, change, execution):
+@pytest.mark.parametrize("change", [hook, wrap, hook_encoder, *LAYOUTS])
+def test_what_is_changed_after_loading_changes_the_scores(checkpoint, change, execution, caplog):
     model = on_cpu(checkpoint, execution)
     before = logits(model, PAIRS)
     change(model)
     expected = alone(model, PAIRS)
     assert np.abs(expected - before).max() > 0.01
     assert_close(logits(model, PAIRS), expected)
-    if change in (train, adapt):
-        assert model.execution.layout == "packed"
-        assert model.last_report.batches == 1
+    if change in LAYOUTS:
+        assert model.execution.layout == LAYOUTS[change]
+        assert ("around which a packed pass goes" in caplog.text) == (change is rewrite)
         return
     with pytest.raises(xenc.ModelError, match="somebody's"):
         _ = model.pipeline

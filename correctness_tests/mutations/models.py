@@ -68,7 +68,7 @@ ROWS = (
     ("buckets never logarithmic", "_deberta_buckets",
      "if attention.position_buckets > 0 and", "if False and"),
     "test_relative_attention.py::test_what_is_changed_after_loading_changes_the_scores",
-    ("hooks in all layers but the last unseen", "is_unmodified",
+    ("somebody's code in all layers but the last unseen", "is_unmodified",
      "body.encoder if type(body).__name__ in _ALL_LAYERS else layers[-1]", "layers[-1]"),
     "test_relative_attention.py::test_a_convolution_runs_in_buckets_and_says_so",
     ("a convolution over documents", "_why_not_relative",
