@@ -1,0 +1,26 @@
+"""Pairs in files of any size: read in chunks, scored, written, and gone on with after a kill."""
+
+from .chunk import Bad, Columns, Place
+from .formats import FORMATS, STREAM, PairsFile, format_of, read_pairs
+from .scores_file import ScoresFile, taken
+from .scoring import Scored, encoded_apart, scored
+from .unfinished import Progress, Stream, Unfinished
+
+__all__ = [
+    "FORMATS",
+    "STREAM",
+    "Bad",
+    "Columns",
+    "PairsFile",
+    "Place",
+    "Progress",
+    "Scored",
+    "ScoresFile",
+    "Stream",
+    "Unfinished",
+    "encoded_apart",
+    "format_of",
+    "read_pairs",
+    "scored",
+    "taken",
+]

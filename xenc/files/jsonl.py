@@ -1,0 +1,73 @@
+"""JSON Lines: an object for each record, or an array of a query and a document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .chunk import Chunk, Columns, Gathering, Row, shown
+from .lines import Lines, UnreadableLine, without_end
+
+
+def read(lines: Lines, columns: Columns) -> Iterator[Chunk]:
+    """The records of the lines that are left. Blank lines are passed over."""
+    gathering = Gathering(columns)
+    for number, line in numbered(lines):
+        if isinstance(line, UnreadableLine):
+            gathering.refuse(number, str(line))
+        elif line.strip():
+            row = _row(line, columns)
+            if isinstance(row, str):
+                gathering.refuse(number, row, without_end(line))
+            else:
+                gathering.add(number, row, without_end(line))
+        if gathering.full:
+            yield gathering.chunk(lines.place)
+            gathering = Gathering(columns)
+    if not gathering.empty:
+        yield gathering.chunk(lines.place)
+
+
+def numbered(lines: Lines) -> Iterator[tuple[int, str | UnreadableLine]]:
+    """Each line with its number; an UnreadableLine in the place of one that cannot be read."""
+    while True:
+        try:
+            line: str | UnreadableLine = next(lines)
+        except StopIteration:
+            return
+        except UnreadableLine as error:
+            line = error
+        yield lines.number, line
+
+
+def _row(line: str, columns: Columns) -> Row | str:
+    """The record of a line, or why it is none."""
+    try:
+        read = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"is not JSON: {error}"
+    if isinstance(read, list) and len(read) == 2:
+        return dict(zip((columns.query, columns.document), read, strict=True))
+    if isinstance(read, dict):
+        return read
+    return f"is {shown(read)}: neither an object nor an array of a query and a document"
+
+
+def encode(rows: Sequence[Row]) -> bytes:
+    """A line of JSON for each row. Half a surrogate pair, which UTF-8 cannot hold, is escaped."""
+    try:
+        return "".join(_line(row, ascii_only=False) for row in rows).encode()
+    except UnicodeEncodeError:
+        return "".join(_line(row, ascii_only=True) for row in rows).encode()
+
+
+def _line(row: Row, *, ascii_only: bool) -> str:
+    return json.dumps(row, ensure_ascii=ascii_only, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for (dates and decimal numbers of a Parquet file) as text."""
+    if isinstance(value, bytes):
+        raise TypeError(f"{shown(value)} is bytes, which JSON cannot hold: leave the column out with --keep")
+    return str(value)
