@@ -14,7 +14,7 @@ from ..files import (
     FORMATS,
     STREAM,
     PairsFile,
-    Scored,
+    ScoredChunk,
     ScoresFile,
     Stream,
     Unfinished,
@@ -185,7 +185,7 @@ def _execution(options: argparse.Namespace) -> str:
     return "packed-eager" if small else DEFAULT_PRESET
 
 
-def _refuse_bad(options: argparse.Namespace, part: Scored) -> None:
+def _refuse_bad(options: argparse.Namespace, part: ScoredChunk) -> None:
     """Stop at a record that cannot be scored, unless such are skipped."""
     if part.bad and options.skip_bad is None:
         first = part.bad[0]

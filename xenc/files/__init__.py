@@ -3,8 +3,9 @@
 from .chunk import Bad, Columns, Place
 from .formats import FORMATS, STREAM, PairsFile, format_of, read_pairs
 from .scores_file import ScoresFile, taken
-from .scoring import Scored, encoded_apart, scored
-from .unfinished import Progress, Stream, Unfinished
+from .scoring import ScoredChunk, encoded_apart, scored
+from .stream import Stream
+from .unfinished import Progress, Unfinished
 
 __all__ = [
     "FORMATS",
@@ -14,7 +15,7 @@ __all__ = [
     "PairsFile",
     "Place",
     "Progress",
-    "Scored",
+    "ScoredChunk",
     "ScoresFile",
     "Stream",
     "Unfinished",

@@ -26,7 +26,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredChunk:
     """Records with their scores.
 
     Attributes:
@@ -44,7 +44,7 @@ class Scored:
     end: Place
 
 
-def scored(model: Scorer, chunks: Iterable[Chunk]) -> Iterator[Scored]:
+def scored(model: Scorer, chunks: Iterable[Chunk]) -> Iterator[ScoredChunk]:
     """Score chunks in their order, with AHEAD of them in the queue."""
     waiting: deque[tuple[Chunk, Future[Any]]] = deque()
     for chunk in chunks:
@@ -65,15 +65,15 @@ def _submitted(model: Scorer, pairs: Sequence[Pair]) -> Future[Any]:
         return failed
 
 
-def _answer(model: Scorer, chunk: Chunk, future: Future[Any]) -> Scored:
+def _answer(model: Scorer, chunk: Chunk, future: Future[Any]) -> ScoredChunk:
     try:
         scores = shortest(future.result())
     except OF_A_PAIR:
         return _apart(model, chunk)
-    return Scored(chunk.rows, chunk.numbers, scores, list(chunk.bad), chunk.end)
+    return ScoredChunk(chunk.rows, chunk.numbers, scores, list(chunk.bad), chunk.end)
 
 
-def _apart(model: Scorer, chunk: Chunk) -> Scored:
+def _apart(model: Scorer, chunk: Chunk) -> ScoredChunk:
     """Find the pairs at fault by halves: all others are scored."""
     found: dict[int, Any] = {}
     bad = list(chunk.bad)
@@ -93,10 +93,10 @@ def _apart(model: Scorer, chunk: Chunk) -> Scored:
     good = sorted(found)
     bad.sort(key=lambda one: one.number)
     numbers, scores = [chunk.numbers[place] for place in good], [found[place] for place in good]
-    return Scored(take(chunk.rows, good), numbers, scores, bad, chunk.end)
+    return ScoredChunk(take(chunk.rows, good), numbers, scores, bad, chunk.end)
 
 
-def encoded_apart(encode: Callable[[Any, Sequence[Any]], bytes], part: Scored) -> tuple[bytes, Scored]:
+def encoded_apart(encode: Callable[[Any, Sequence[Any]], bytes], part: ScoredChunk) -> tuple[bytes, ScoredChunk]:
     """The records' bytes. Those that the output's format cannot hold are bad, and the others are left."""
     try:
         return encode(part.rows, part.scores), part
@@ -113,7 +113,7 @@ def encoded_apart(encode: Callable[[Any, Sequence[Any]], bytes], part: Scored) -
             good.append(place)
     bad.sort(key=lambda one: one.number)
     numbers, scores = [part.numbers[place] for place in good], [part.scores[place] for place in good]
-    return b"".join(pieces), Scored(take(part.rows, good), numbers, scores, bad, part.end)
+    return b"".join(pieces), ScoredChunk(take(part.rows, good), numbers, scores, bad, part.end)
 
 
 def shortest(scores: Any) -> list[Any]:

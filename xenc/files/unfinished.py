@@ -8,19 +8,18 @@ file of progress is replaced as a whole, after the records that it counts are on
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from ..errors import PairError, XencError
 from .chunk import Place
 from .jsonl import encode
-from .scoring import Scored
+from .scoring import ScoredChunk
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Unfinished:
         """Where the input goes on, or None at its beginning."""
         return self.progress.place if self.progress.place.number else None
 
-    def add(self, encoded: bytes, part: Scored, columns: list[str] | None) -> None:
+    def add(self, encoded: bytes, part: ScoredChunk, columns: list[str] | None) -> None:
         """Append records; when this returns they are on the disk.
 
         Args:
@@ -227,33 +226,3 @@ def _append(descriptor: int | None, data: bytes) -> None:
     while view:
         view = view[os.write(descriptor, view):]  # fmt: skip
     os.fsync(descriptor)
-
-
-class Stream:
-    """An output that nobody can go on with: standard output. It has the methods of `Unfinished`."""
-
-    def __init__(self, stream: BinaryIO, skipped: BinaryIO | None = None) -> None:
-        self._stream, self._skipped = stream, skipped
-        self.progress = Progress({})
-        self.place: Place | None = None
-
-    @classmethod
-    def ended(cls) -> Stream:
-        """An output to which nothing is to be added."""
-        made = cls(io.BytesIO())
-        made.progress = replace(made.progress, complete=True)
-        return made
-
-    def add(self, encoded: bytes, part: Scored, columns: list[str] | None) -> None:
-        """Write records at once."""
-        self._stream.write(encoded)
-        self._stream.flush()
-        if self._skipped is not None:
-            self._skipped.write(encode([asdict(one) for one in part.bad]))
-        self.progress = replace(
-            self.progress, columns=columns,
-            scored=self.progress.scored + len(part.scores), bad=self.progress.bad + len(part.bad),
-        )  # fmt: skip
-
-    def finish(self, make: Callable[[Path, Path], None]) -> None:
-        """Nothing is left to do."""

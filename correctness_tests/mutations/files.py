@@ -1,0 +1,36 @@
+"""Mutants of what reads, scores and writes files of pairs."""
+
+# fmt: off
+ROWS = (
+    "test_formats.py",
+    ("a record that cannot be scored takes half its chunk along", "_apart", "if len(half) == 1:",
+     "if len(half) <= 4:"),
+    ("scores of a chunk with bad records move", "_apart", "good = sorted(found)",
+     "good = list(reversed(sorted(found)))"),
+    ("what the output cannot hold takes its chunk along", "encoded_apart",
+     "else:\n            good.append(place)", "else:\n            pass"),
+    ("a broken quote is no error", "_csv_reader", "strict=True", "strict=False"),
+    ("a header is a pair", "read_header", "if header.count(asked) != 1:", "if False:"),
+    ("half a surrogate pair is text", "no_text", "value.encode()", "pass"),
+    ("the end of a long line is a record", "Lines.__next__", "self._pass_over()", "pass"),
+    ("a score replaces a column", "ScoresFile._row", "if self._score in", "if False and self._score in"),
+    "test_unfinished.py",
+    ("what was cut off stays", "_cut", "os.ftruncate(descriptor, size)", "pass"),
+    ("progress before the records", "Unfinished.add",
+     "written=now.written + len(encoded)", "written=now.written + len(encoded) + 1"),
+    ("another beginning is not noticed", "Lines.skip_to", "if self.place.digest != place.digest:",
+     "if False:"),
+    ("other settings are not noticed", "Unfinished._read", "if found.settings.get(name) != now.get(name):",
+     "if False:"),
+    ("two processes write one output", "_locked", "fcntl.LOCK_EX | fcntl.LOCK_NB",
+     "fcntl.LOCK_SH | fcntl.LOCK_NB"),
+    ("what has its name is made again", "Unfinished.go_on",
+     "if self._file.exists() and (progress := self._read()).complete:",
+     "if False:"),
+    ("a table has its header again", "ScoresFile.go_on", "self.columns = columns", "pass"),
+    "test_score.py",
+    ("what is small is compiled", "score._execution", "if small else", "if not small else"),
+    ("SIGTERM leaves no word", "command_line.main", "except (Stopped, KeyboardInterrupt)",
+     "except KeyboardInterrupt"),
+)
+# fmt: on
