@@ -29,8 +29,8 @@ ROWS = (
      "if False:"),
     ("a table has its header again", "ScoresFile.go_on", "self.columns = columns", "pass"),
     "test_score.py",
-    ("what is small is compiled", "score._execution", "if small else", "if not small else"),
-    ("SIGTERM leaves no word", "command_line.main", "except (Stopped, KeyboardInterrupt)",
+    ("what is small is compiled", "score:_execution", "if small else", "if not small else"),
+    ("SIGTERM leaves no word", "command_line:main", "except (Stopped, KeyboardInterrupt)",
      "except KeyboardInterrupt"),
 )
 # fmt: on

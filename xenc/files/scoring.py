@@ -18,6 +18,10 @@ OF_A_PAIR: Final = (PairError, NonFiniteScoreError, OutOfMemoryError)
 """Errors that some pairs cause. Any other ends the run."""
 
 
+Encode = Callable[[Any, Sequence[Any]], bytes]
+"""Rows and their scores -> the bytes of an output."""
+
+
 class Scorer(Protocol):
     """What scores pairs: `xenc.CrossEncoder`."""
 
@@ -96,7 +100,7 @@ def _apart(model: Scorer, chunk: Chunk) -> ScoredChunk:
     return ScoredChunk(take(chunk.rows, good), numbers, scores, bad, chunk.end)
 
 
-def encoded_apart(encode: Callable[[Any, Sequence[Any]], bytes], part: ScoredChunk) -> tuple[bytes, ScoredChunk]:
+def encoded_apart(encode: Encode, part: ScoredChunk) -> tuple[bytes, ScoredChunk]:
     """The records' bytes. Those that the output's format cannot hold are bad, and the others are left."""
     try:
         return encode(part.rows, part.scores), part
