@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from correctness_tests.mutations import (
     batching,
     compiling,
+    frameworks,
     gate,
     kernels,
     layouts,
@@ -17,7 +18,7 @@ from correctness_tests.mutations import (
     text,
 )
 
-TABLES = (text, batching, models, kernels, compiling, serving, layouts, gate, profiling)
+TABLES = (text, batching, models, kernels, compiling, serving, layouts, frameworks, gate, profiling)
 
 
 @dataclass(frozen=True)
