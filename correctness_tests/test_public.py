@@ -20,9 +20,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "forks", "default_model", "execution", "presets", "text", "batching", "kernels", "models",
-    "compiling", "serving", "layouts", "pipeline", "cross_encoder", "files", "profiling", "commands",
-    "gate",
-    "__main__",
+    "compiling", "serving", "layouts", "pipeline", "cross_encoder", "frameworks", "files", "profiling",
+    "commands", "gate", "__main__",
 )  # fmt: skip
 """In the order of the road: the modules of a room import only rooms that stand before it, and each other."""
 
@@ -40,7 +39,7 @@ EXPORTED = {
     "DEFAULT_MODEL", "PRESETS", "CompileError", "CompileReport", "CrossEncoder", "Execution",
     "ExecutionError", "FirstStep", "ModelError", "NonFiniteScoreError", "NotInstalledError",
     "OutOfMemoryError", "Overloaded", "PairError", "PredictReport", "WarmupReport", "XencError",
-    "fastest_dtype", "watch_compiles",
+    "fastest_dtype", "replace_cross_encoders", "watch_compiles",
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from .compiling.watch import CompileReport, watch_compiles
 from .compiling.wrapper import WarmupReport
 from .serving.request import PredictReport
 from .cross_encoder import CrossEncoder
+from .frameworks import replace_cross_encoders
 
 __version__ = "0.1.0"
 
@@ -42,5 +43,6 @@ __all__ = [
     "WarmupReport",
     "XencError",
     "fastest_dtype",
+    "replace_cross_encoders",
     "watch_compiles",
 ]

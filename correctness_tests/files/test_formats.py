@@ -160,9 +160,10 @@ def test_a_record_that_cannot_be_scored_fails_alone(score, capsys, poisons):
     assert [row["number"] for row in bad] == [n + 1 for n in poisons]
 
 
-def test_a_record_that_the_output_cannot_hold_fails_alone(score):
+def test_a_record_that_the_output_cannot_hold_fails_alone(score, capsys):
     Path("x.jsonl").write_text('["a", "b"]\n["a", "tab\\there"]\n["c", "d"]\n')
     assert score("x.jsonl", "-o", "y.tsv", "--skip-bad", "bad.jsonl") == 0
+    assert capsys.readouterr().err.startswith("xenc: 2 pairs in ")
     assert pairs_of("y.tsv") == [("a", "b"), ("c", "d")]
     (bad,) = lines_of("bad.jsonl")
     assert bad["number"] == 2

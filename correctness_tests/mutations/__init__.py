@@ -9,6 +9,7 @@ from correctness_tests.mutations import (
     batching,
     compiling,
     files,
+    frameworks,
     gate,
     kernels,
     layouts,
@@ -18,7 +19,9 @@ from correctness_tests.mutations import (
     text,
 )
 
-TABLES = (text, batching, models, kernels, compiling, serving, layouts, gate, profiling, files)
+TABLES = (
+    text, batching, models, kernels, compiling, serving, layouts, frameworks, files, gate, profiling,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
