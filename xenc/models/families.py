@@ -161,6 +161,8 @@ def _why_not_relative(model: PreTrainedModel, unmodified: Callable[[PreTrainedMo
 
 def _why_not_capped(model: PreTrainedModel) -> str | None:
     cap = _cap_of_scores(model)
+    if cap is not None and cap <= 0:
+        return f"with a cap of {cap}, which is not positive"
     capped_on_cuda = cap is not None and model.device.type == "cuda"
     return f"on cuda: attention with a cap of {cap} has a kernel for CPUs only" if capped_on_cuda else None
 
