@@ -66,7 +66,7 @@ ROWS = (
      "of_bucket = encoder.relative_attention_bias.weight.float()[:, :1].expand(-1, 2)"),
     "test_relative_attention.py::test_distances_beyond_the_last_bucket_share_it",
     ("buckets never logarithmic", "_deberta_buckets",
-     "if attention.position_buckets > 0 and", "if False and"),
+     "if encoder.position_buckets > 0 and", "if False and"),
     "test_relative_attention.py::test_what_is_changed_after_loading_changes_the_scores",
     ("somebody's code in all layers but the last unseen", "is_unmodified",
      "body.encoder if type(body).__name__ in _ALL_LAYERS else layers[-1]", "layers[-1]"),
