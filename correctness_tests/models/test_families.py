@@ -78,7 +78,8 @@ UNREAD = {configured_otherwise, padding_configured_otherwise}
     ],
 )  # fmt: skip
 def test_what_is_changed_after_loading_counts_where_transformers_reads_it(tmp_path, architecture, change):
-    model = on_cpu(checkpoints.make(tmp_path, architecture), xenc.Execution(compile_mode=None))
+    execution = xenc.Execution(compile_mode=None, products="torch")  # a twin follows all settings anyway
+    model = on_cpu(checkpoints.make(tmp_path, architecture), execution)
     before = logits(model, PAIRS)
     change(model)
     expected = alone(model, PAIRS)
