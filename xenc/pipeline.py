@@ -123,7 +123,8 @@ class Pipeline(Scheduler):
         """Whether graphs, twin and collator still fit a model; its tokenization may differ."""
         if self._graph_key != reranker.graph_key or not (self._twin is None or self._twin.fits()):
             return False
-        if not _same(self._look, reranker.look, settings=self._twin is not None):
+        copied = self._twin is not None or getattr(reranker.packing, "relative", False)  # into it, or a table
+        if not _same(self._look, reranker.look, settings=copied):
             return False
         self._look = reranker.look
         return True

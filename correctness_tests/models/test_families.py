@@ -57,19 +57,33 @@ def without_first_layer(model):
     model.model.config.num_hidden_layers = len(model.model.model.layers)
 
 
+def padding_configured_otherwise(model):
+    model.model.config.pad_token_id = 0
+
+
+def padding_elsewhere(model):
+    model.model.base_model.embeddings.padding_idx = 0
+
+
+UNREAD = {configured_otherwise, padding_configured_otherwise}
+
+
 @pytest.mark.parametrize(
     ("architecture", "change"),
     [
         ("eurobert", pooled_otherwise), ("eurobert", configured_otherwise), ("qwen3-windows", no_windows),
         ("qwen3-windows", without_first_layer), ("modernbert-windows", without_first_layer),
+        ("roberta", padding_configured_otherwise), ("mpnet", padding_configured_otherwise),
+        ("roberta", padding_elsewhere), ("mpnet", padding_elsewhere),
     ],
 )  # fmt: skip
 def test_what_is_changed_after_loading_counts_where_transformers_reads_it(tmp_path, architecture, change):
-    model = on_cpu(checkpoints.make(tmp_path, architecture), xenc.Execution(compile_mode=None))
+    execution = xenc.Execution(compile_mode=None, products="torch")  # a twin follows all settings anyway
+    model = on_cpu(checkpoints.make(tmp_path, architecture), execution)
     before = logits(model, PAIRS)
     change(model)
     expected = alone(model, PAIRS)
-    assert change is configured_otherwise or np.abs(expected - before).max() > 0.01
+    assert change in UNREAD or np.abs(expected - before).max() > 0.01
     assert_close(logits(model, PAIRS), expected)
 
 
@@ -96,34 +110,42 @@ def test_what_only_packed_batches_have_is_not_dropped_silently(tmp_path):
         on_cpu(checkpoint, xenc.Execution(deterministic=True))
 
 
-def config(model_type: str, **values: object) -> SimpleNamespace:
-    return SimpleNamespace(model_type=model_type, **values)
+def test_a_cap_that_is_not_positive_is_left_to_transformers(tmp_path, caplog):
+    checkpoint = checkpoints.make(tmp_path, "gemma2-capped", attn_logit_softcapping=-0.5)
+    model = on_cpu(checkpoint, xenc.Execution(compile_mode=None))
+    assert_close(logits(model, PAIRS), oracle.logits(checkpoint, PAIRS, max_length=64))
+    assert model.execution.layout == "bucketed"
+    assert "with a cap of -0.5" in caplog.text
+
+
+def configured(model_type: str, **values: object) -> SimpleNamespace:
+    return SimpleNamespace(config=SimpleNamespace(model_type=model_type, **values))
 
 
 @pytest.mark.parametrize(
-    ("configured", "offset", "positions"),
+    ("model", "offset", "positions"),
     [
-        (config("bert", pad_token_id=0, max_position_embeddings=512), 0, 512),
-        (config("bert", pad_token_id=1, max_position_embeddings=512), 0, 512),
-        (config("xlm-roberta", pad_token_id=1, max_position_embeddings=514), 2, 512),
-        (config("camembert", pad_token_id=None, max_position_embeddings=514), 2, 512),
-        (config("mpnet", pad_token_id=1, max_position_embeddings=514), 2, 512),
-        (config("deberta-v2", position_biased_input=False, max_position_embeddings=512), 0, None),
-        (config("deberta-v2", position_biased_input=True, max_position_embeddings=512), 0, 512),
-        (config("t5"), 0, None),
-        (config("xlnet", max_position_embeddings=-1), 0, None),
+        (configured("bert", pad_token_id=0, max_position_embeddings=512), 0, 512),
+        (configured("bert", pad_token_id=1, max_position_embeddings=512), 0, 512),
+        (configured("xlm-roberta", pad_token_id=1, max_position_embeddings=514), 2, 512),
+        (configured("camembert", pad_token_id=None, max_position_embeddings=514), 2, 512),
+        (configured("mpnet", pad_token_id=1, max_position_embeddings=514), 2, 512),
+        (configured("deberta-v2", position_biased_input=False, max_position_embeddings=512), 0, None),
+        (configured("deberta-v2", position_biased_input=True, max_position_embeddings=512), 0, 512),
+        (configured("t5"), 0, None),
+        (configured("xlnet", max_position_embeddings=-1), 0, None),
     ],
 )
-def test_traits_follow_the_config(configured, offset, positions):
-    assert position_offset(configured) == offset
-    assert max_positions(configured) == positions
+def test_traits_follow_the_config(model, offset, positions):
+    assert position_offset(model) == offset
+    assert max_positions(model) == positions
 
 
 @pytest.mark.parametrize("unlimited", [None, int(1e30)])
 def test_an_unlimited_tokenizer_takes_all_positions_of_the_model(unlimited):
-    assert resolve_max_length(unlimited, config("bert", max_position_embeddings=64)) == 64
-    assert resolve_max_length(unlimited, config("t5")) is None
+    assert resolve_max_length(unlimited, configured("bert", max_position_embeddings=64)) == 64
+    assert resolve_max_length(unlimited, configured("t5")) is None
 
 
 def test_a_model_without_positions_takes_any_length():
-    assert resolve_max_length(5000, config("t5")) == 5000
+    assert resolve_max_length(5000, configured("t5")) == 5000

@@ -106,7 +106,21 @@ def rewrite(model):
     attention.__class__ = Doubled
 
 
-LAYOUTS = {train: "packed", adapt: "packed", rewrite: "bucketed"}
+def drop(model):
+    attention_of(model).dropout = torch.nn.Tanh()
+
+
+def drop_around(model):
+    attention = attention_of(model)
+    if hasattr(attention, "pos_dropout"):
+        attention.pos_dropout = torch.nn.Tanh()
+    else:
+        model.model.base_model.encoder.layer[0].attention.dropout = torch.nn.Tanh()
+
+
+LAYOUTS = {
+    train: "packed", adapt: "packed", drop_around: "packed", drop: "bucketed", rewrite: "bucketed",
+}  # fmt: skip
 """The others are left to sentence-transformers."""
 
 
@@ -125,6 +139,31 @@ def test_what_is_changed_after_loading_changes_the_scores(checkpoint, change, ex
         return
     with pytest.raises(xenc.ModelError, match="somebody's"):
         _ = model.pipeline
+
+
+@pytest.mark.parametrize(
+    ("where", "setting", "value", "layout"),
+    [
+        ("encoder", "position_buckets", 4, "packed"),
+        ("encoder", "max_relative_positions", 12, "packed"),
+        ("encoder.layer.0.attention.self", "position_buckets", 4, "packed"),  # transformers does not read it
+        ("encoder.layer.0.attention.self", "num_attention_heads", 4, "packed"),
+        ("encoder.layer.0.attention.self", "pos_ebd_size", 3, "bucketed"),
+        ("encoder.layer.0.attention.self", "relative_attention", False, "bucketed"),
+    ],
+)
+def test_settings_changed_after_loading_count_where_transformers_reads_them(
+    tmp_path, where, setting, value, layout
+):
+    execution = xenc.Execution(compile_mode=None, products="torch")  # a twin follows all settings anyway
+    model = on_cpu(checkpoints.make(tmp_path, "deberta-v3"), execution)
+    before = logits(model, PAIRS)
+    setattr(model.model.base_model.get_submodule(where), setting, value)
+    expected = alone(model, PAIRS)
+    unread = where != "encoder" and setting == "position_buckets"
+    assert unread or np.abs(expected - before).max() > 0.01
+    assert_close(logits(model, PAIRS), expected)
+    assert model.execution.layout == layout
 
 
 def test_a_convolution_runs_in_buckets_and_says_so(tmp_path, caplog):

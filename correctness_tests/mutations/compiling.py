@@ -65,7 +65,7 @@ ROWS = (
     ("attributes that are set anew unseen", "_frozen", "    return id(value)", "    return None"),
     ("weights of another kind held", "Twin.fits", "self._kinds_held() == self._kinds", "True"),
     ("attributes of a twin's model not looked at", "Pipeline.is_of",
-     "settings=self._twin is not None", "settings=False"),
+     "settings=copied", "settings=False"),
     "test_quantize.py::test_a_fused_step_is_noticed_where_weights_cannot_be_read",
     ("optimisers not asked", "Twin.follow", "self._steps.count, *versions_of", "0, *versions_of"),
     "test_quantize.py::test_the_steps_of_other_models_are_none_of_a_twins",

@@ -26,6 +26,8 @@ ROWS = (
     "test_forks.py::test_what_waits_in_the_parent_is_answered_there_and_cancelled_in_the_child",
     ("a child waits for what its parent does", "Worker._at_fork_reinit", "if future.cancel():", "if False:"),
     ("a child scores its parent's pairs", "BatchQueue.__init__", "renewed_in_a_child(self)", "pass"),
+    "test_threads.py::test_a_job_for_threads_that_are_just_ended_goes_to_the_new_ones",
+    ("threads that have ended refuse a job", "Worker._submit", "if pool is pool_now():", "if True:"),
     "test_threads.py::test_an_interrupt_during_a_compilation_reaches_the_caller_and_ends_the_interpreter",
     ("a compilation that nobody wants goes on", "Worker.interrupt_the_unwanted",
      "if self._may_end is None:", "if True:"),

@@ -67,6 +67,24 @@ def test_a_model_that_is_closed_while_others_ask_it_scores_as_before(tiny, produ
     assert wrong_answers([model] * 3, also=model.close) == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("ask", "threads"),
+    [(Worker.on_device, "_device"), (Worker.read, "_readers"), (Worker.call, "_answerers")],
+)
+def test_a_job_for_threads_that_are_just_ended_goes_to_the_new_ones(monkeypatch, ask, threads):
+    worker = Worker()
+    pool = getattr(worker, threads)
+    submit = pool.submit
+
+    def submit_late(*job):
+        worker.close()
+        return submit(*job)
+
+    monkeypatch.setattr(pool, "submit", submit_late)
+    assert ask(worker, lambda: 7).result(SOON) == 7
+    worker.close()
+
+
 @pytest.mark.parametrize("other", ["packed-eager", "sdpa-sorted", "eager-unsorted"])
 def test_models_over_the_same_modules_do_not_disturb_each_other(tiny, other):
     one = on_cpu(tiny, Execution(compile_mode=None, products="torch"))

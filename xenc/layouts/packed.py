@@ -67,8 +67,8 @@ class PackedLayout(Layout):
         self.collator = self._packs = PackedCollator(
             **self._collating(),
             pooling=self._traits.pooling,
-            first_position=position_offset(model.config),
-            unnumbered_id=unnumbered_id(model.config),
+            first_position=position_offset(model),
+            unnumbered_id=unnumbered_id(model),
             unread_id=text_config.pad_token_id if self._traits.head == "score" else None,
         )
 

@@ -14,6 +14,7 @@ from ..kernels.biased_attention import why_not_biased
 from .chain import Chain
 from .foreign_code import OURS
 from .last_layer import is_unmodified
+from .relative_attention import attend_alike
 
 Head = Literal[
     "pooler", "context-pooler", "features", "pre-classifier", "prediction-head", "dense", "score",
@@ -152,6 +153,8 @@ def _why_not_relative(model: PreTrainedModel, unmodified: Callable[[PreTrainedMo
         return "with modules that somebody changed, around which a packed pass goes"
     if getattr(body.encoder, "conv", None) is not None:
         return "with a convolution, which reads across documents"
+    if not attend_alike(body):
+        return "with layers that attend each in their own way"
     if device.type == "cpu":
         return None
     size = getattr(config, "attention_head_size", config.hidden_size // config.num_attention_heads)
@@ -161,6 +164,8 @@ def _why_not_relative(model: PreTrainedModel, unmodified: Callable[[PreTrainedMo
 
 def _why_not_capped(model: PreTrainedModel) -> str | None:
     cap = _cap_of_scores(model)
+    if cap is not None and cap <= 0:
+        return f"with a cap of {cap}, which is not positive"
     capped_on_cuda = cap is not None and model.device.type == "cuda"
     return f"on cuda: attention with a cap of {cap} has a kernel for CPUs only" if capped_on_cuda else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from transformers import PretrainedConfig
 
@@ -14,20 +14,27 @@ _POSITIONS_AFTER_PADDING: Final = frozenset(
 )
 
 
-def unnumbered_id(config: PretrainedConfig) -> int | None:
-    """The token that takes no position: padding, in RoBERTa and its descendants."""
-    return position_offset(config) - 1 if config.model_type in _POSITIONS_AFTER_PADDING else None
+def unnumbered_id(model: Any) -> int | None:
+    """The token that takes no position: padding, in RoBERTa and its descendants.
+
+    Their embeddings look for it. The configuration's may have been set later, and MPNet's is always 1.
+    """
+    config = model.config
+    if config.model_type not in _POSITIONS_AFTER_PADDING:
+        return None
+    embeddings = getattr(getattr(model, "base_model", None), "embeddings", None)
+    padding = getattr(embeddings, "padding_idx", config.pad_token_id)
+    return 1 if padding is None else int(padding)
 
 
 _NO_LENGTH: Final = 10**9
 """The model_max_length of a tokenizer without one is larger."""
 
 
-def position_offset(config: PretrainedConfig) -> int:
+def position_offset(model: Any) -> int:
     """The position id of a pair's first token."""
-    if config.model_type not in _POSITIONS_AFTER_PADDING:
-        return 0
-    return (1 if config.pad_token_id is None else int(config.pad_token_id)) + 1
+    unnumbered = unnumbered_id(model)
+    return 0 if unnumbered is None else unnumbered + 1
 
 
 def _rotated(config: PretrainedConfig) -> bool:
@@ -36,20 +43,21 @@ def _rotated(config: PretrainedConfig) -> bool:
     return rotation is not None and "dynamic" not in str(rotation)
 
 
-def max_positions(config: PretrainedConfig) -> int | None:
+def max_positions(model: Any) -> int | None:
     """The number of tokens the model has positions for; None if it uses only relative positions."""
+    config = model.config
     table = getattr(config, "max_position_embeddings", None)
     if config.model_type.startswith("deberta") and not getattr(config, "position_biased_input", True):
         return None
-    return table - position_offset(config) if isinstance(table, int) and table > 0 else None
+    return table - position_offset(model) if isinstance(table, int) and table > 0 else None
 
 
-def resolve_max_length(requested: int | None, config: PretrainedConfig, *, at_least: int = 1) -> int | None:
+def resolve_max_length(requested: int | None, model: Any, *, at_least: int = 1) -> int | None:
     """The maximum number of tokens of a pair: as requested, but no more than the model has positions for.
 
     Args:
         requested: the tokenizer's model_max_length, which sentence-transformers sets from `max_length`.
-        config: the model's.
+        model: the model.
         at_least: the number of tokens of a pair of two empty texts.
 
     Returns:
@@ -58,11 +66,11 @@ def resolve_max_length(requested: int | None, config: PretrainedConfig, *, at_le
     Raises:
         ModelError: a length too short for any pair.
     """
-    positions = max_positions(config)
+    positions = max_positions(model)
     if requested is None or requested > _NO_LENGTH:
         return positions
     if requested <= 0:
         raise ModelError(f"max_length={requested} must be a positive number of tokens.")
     if requested < at_least:
         raise ModelError(f"max_length={requested} must be at least {at_least} tokens for any pair to fit.")
-    return int(requested if positions is None or _rotated(config) else min(requested, positions))
+    return int(requested if positions is None or _rotated(model.config) else min(requested, positions))

@@ -40,6 +40,15 @@ def distance_buckets(body: Any, max_length: int) -> Tensor:
     return made
 
 
+def attend_alike(body: Any) -> bool:
+    """Whether all layers of an MPNetModel or a DebertaV2Model have one table of buckets, as transformers made
+    them, and dropouts where it has them, since those of the weights are not called.
+    """
+    inner = [module for module in body.encoder.modules() if type(module).__name__ in _ATTENTION]
+    tables = {tuple(getattr(each, name, None) for name in _TABLE) for each in inner}
+    return len(tables) == 1 and all(type(each.dropout) in _DROPOUTS for each in inner)
+
+
 def hidden_of_relative(
     body: Any, hidden: Tensor, cu_seqlens: Tensor, max_seqlen: int, buckets: Tensor
 ) -> Tensor:
@@ -66,14 +75,15 @@ def _mpnet(encoder: Any, hidden: Tensor, cu_seqlens: Tensor, longest: int, bucke
     of_bucket = encoder.relative_attention_bias.weight.float().t().contiguous()
     for layer in encoder.layer:
         attention = layer.attention.attn
+        by_head = (-1, attention.attention_head_size)
         query, key, value = (
-            _by_head(part(hidden), attention) for part in (attention.q, attention.k, attention.v)
+            part(hidden).unflatten(-1, by_head) for part in (attention.q, attention.k, attention.v)
         )
         scale = attention.attention_head_size**-0.5
         attended = biased_attention(
             query, key, value, cu_seqlens, longest, scale, buckets, of_bucket, None, None
         ).flatten(-2)
-        attended = layer.attention.LayerNorm(attention.o(attended) + hidden)
+        attended = layer.attention.LayerNorm(layer.attention.dropout(attention.o(attended)) + hidden)
         hidden = layer.output(layer.intermediate(attended), attended)
     return hidden
 
@@ -100,22 +110,23 @@ def _disentangled(
         buckets: of distances, as of `biased_attention`.
     """
     projections = (attention.query_proj, attention.key_proj, attention.value_proj)
-    query, key, value = (_by_head(part(hidden), attention) for part in projections)
+    by_head = (attention.num_attention_heads, -1)
+    query, key, value = (part(hidden).unflatten(-1, by_head) for part in projections)
     terms = [term for term in ("c2p", "p2c") if term in attention.pos_att_type]
-    scale = (attention.attention_head_size * (1 + len(terms))) ** -0.5
+    scale = (query.shape[-1] * (1 + len(terms))) ** -0.5
     if not attention.relative_attention or not terms:
         plain: Tensor = packed_attention(query, key, value, cu_seqlens, longest, scale, False, NO_WINDOW)
         return plain.flatten(-2)
     assert relative is not None
-    relative = relative[: 2 * attention.pos_ebd_size]
+    relative = attention.pos_dropout(relative)[: 2 * attention.pos_ebd_size]
     shared = attention.share_att_key
     keys = queries = None
     if "c2p" in terms:
         project = attention.key_proj if shared else attention.pos_key_proj
-        keys = _by_head(project(relative), attention)
+        keys = project(relative).unflatten(-1, by_head)
     if "p2c" in terms:
         project = attention.query_proj if shared else attention.pos_query_proj
-        queries = _by_head(project(relative), attention)
+        queries = project(relative).unflatten(-1, by_head)
     attended: Tensor = biased_attention(
         query, key, value, cu_seqlens, longest, scale, buckets, None, keys, queries
     )
@@ -133,11 +144,11 @@ def _deberta_buckets(encoder: Any, max_length: int) -> Tensor:
     attention = encoder.layer[0].attention.self
     if not attention.relative_attention:
         return torch.zeros(1)
-    span, farthest = attention.pos_ebd_size, attention.max_relative_positions
+    span, farthest = attention.pos_ebd_size, encoder.max_relative_positions
     # transformers counts from the key to the query
     behind: Tensor = -_distances(max(span, farthest, max_length) + 1)
-    if attention.position_buckets > 0 and farthest > 0:
-        behind = make_log_bucket_position(behind, attention.position_buckets, farthest).long()
+    if encoder.position_buckets > 0 and farthest > 0:
+        behind = make_log_bucket_position(behind, encoder.position_buckets, farthest).long()
     buckets: Tensor = (behind + span).clamp(0, 2 * span - 1)
     return buckets
 
@@ -147,10 +158,11 @@ def _distances(longest: int, device: torch.device | None = None) -> Tensor:
     return torch.arange(1 - longest, longest, device=device)
 
 
-def _by_head(part: Tensor, attention: Any) -> Tensor:
-    """[rows, H] -> [rows, heads, head size]."""
-    return part.view(len(part), -1, attention.attention_head_size)
+_ATTENTION: Final = ("MPNetSelfAttention", "DisentangledSelfAttention")
 
+_TABLE: Final = ("relative_attention", "pos_ebd_size")
+
+_DROPOUTS: Final = (torch.nn.Dropout, torch.nn.Identity)
 
 _RUN: Final[dict[str, Callable[..., Tensor]]] = {"MPNetModel": _mpnet, "DebertaV2Model": _deberta}
 

@@ -25,7 +25,7 @@ from .chain import Chain, chain_of
 from .changes import Look
 from .families import Packable, packable
 from .first_step import FirstStepScorer, first_step_scorer
-from .positions import resolve_max_length
+from .positions import resolve_max_length, unnumbered_id
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +71,7 @@ class Reranker:
         joining = None if backend is None else backend.post_processor
         return (
             model.device, model.dtype, self.packing, self.chain, self.targets, self.first_step_ids,
-            model.config.get_text_config().pad_token_id, tokenizer.pad_token_id,
+            model.config.get_text_config().pad_token_id, tokenizer.pad_token_id, unnumbered_id(model),
             tuple(tokenizer.model_input_names), None if joining is None else joining.__getstate__(),
         )  # fmt: skip
 
@@ -102,7 +102,7 @@ def current_reranker(cross_encoder: Any, look: Look) -> Reranker | str:
     tokenizer = cross_encoder.tokenizer
     fixed = tokenizer.num_special_tokens_to_add(pair=True) if scorer is None else scorer.fixed_tokens
     asked = cross_encoder.max_seq_length
-    max_length = resolve_max_length(asked, model.config, at_least=fixed)
+    max_length = resolve_max_length(asked, model, at_least=fixed)
     if max_length is None:
         said = f"{model.config.model_type} has no longest input of its own: pass max_length=..."
         if scorer is None:

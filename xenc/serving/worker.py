@@ -66,7 +66,8 @@ class Worker:
             *args: its arguments.
             threads: CPU threads it may use; None for as many as the calling thread.
         """
-        return self._device.submit(self._alone, threads or torch.get_num_threads(), job, *args)
+        threads = threads or torch.get_num_threads()
+        return self._submit(lambda: self._device, self._alone, threads, job, *args)
 
     def result_on_device(self, job: Callable[..., Result], *args: Any) -> Result:
         """Run job(*args) on the device's thread and wait for it."""
@@ -95,7 +96,7 @@ class Worker:
 
     def read(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
         """Run a job that tokenizes."""
-        return self._readers.submit(job, *args)
+        return self._submit(lambda: self._readers, job, *args)
 
     def answer(self, job: Callable[..., object], *args: Any) -> None:
         """Run a job that may run callers' code; on this thread if no other can start any more."""
@@ -106,7 +107,19 @@ class Worker:
 
     def call(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
         """Run a job that may run callers' code."""
-        return self._answerers.submit(job, *args)
+        return self._submit(lambda: self._answerers, job, *args)
+
+    def _submit(
+        self, pool_now: Callable[[], ThreadPoolExecutor], job: Callable[..., Result], *args: Any
+    ) -> Future[Result]:
+        """Of the threads that there are now, even if `close` ends others meanwhile."""
+        while True:
+            pool = pool_now()
+            try:
+                return pool.submit(job, *args)
+            except RuntimeError:  # these threads have ended
+                if pool is pool_now():  # and so has the interpreter
+                    raise
 
     def promise(self, future: Future[Any]) -> None:
         """Remember a Future, to be cancelled by `close` or failed by `fail_promised`."""
