@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -267,6 +268,7 @@ def test_on_sigterm_what_is_in_flight_is_answered_and_then_the_model_is_closed(t
         assert process.stdout.readline() == "in flight\n"
         process.terminate()
         assert until(lambda: refuses(address.port))
+        time.sleep(1)  # in which a server that waits for nobody would end
         print(file=process.stdin, flush=True)
         answered = answer(asked)
         assert answered.status == 200
