@@ -24,7 +24,8 @@ from correctness_tests.mutations import EVERY, Mutant
 from correctness_tests.mutations.find import Place, files_of_tests, find_place, find_test, places
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("xenc", "perf_tests", "correctness_tests")
+COPIED = ("xenc", "examples", "perf_tests", "correctness_tests")
+MUTATED = ("xenc", "examples")
 AT_A_TIME = 2
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -53,8 +54,13 @@ def mutated(mutant: Mutant, among: Sequence[Place]) -> tuple[Path, str]:
     return place.path, text[: place.start] + place.source.replace(mutant.old, mutant.new) + text[end:]
 
 
+def places_of(tree: Path) -> list[Place]:
+    """All that a mutant may change."""
+    return [place for name in MUTATED for place in places(tree / name)]
+
+
 def apply(mutant: Mutant, tree: Path) -> None:
-    path, text = mutated(mutant, places(tree / "xenc"))
+    path, text = mutated(mutant, places_of(tree))
     path.write_text(text)
 
 

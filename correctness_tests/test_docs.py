@@ -45,13 +45,15 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+RUN_ELSEWHERE = ("pytest perf -m cpu", "curl ")  # gate/test_another_project.py, examples/test_serving_page.py
+
 COMMANDS = {
     (name, line)
     for name, text in TEXTS.items()
     for block in blocks(text, "sh")
     for line in block.splitlines()
     if line.strip()
-    and not line.startswith("pytest perf -m cpu")  # gate/test_another_project.py runs those
+    and not line.startswith(RUN_ELSEWHERE)
     and name != "docs/command-line.md"  # commands/test_page.py runs that page
 }
 
@@ -126,6 +128,12 @@ def pip_finds_its_files(words: list[str], _: Path) -> None:
         assert extra is None or extra in extras, extra
 
 
+def uvicorn_finds_the_server(words: list[str], _: Path) -> None:
+    uvicorn = pytest.importorskip("uvicorn.main", reason="not installed: pip install 'xenc[serve]'")
+    module, _, name = uvicorn.main.make_context("uvicorn", words[1:]).params["app"].partition(":")
+    assert callable(getattr(import_module(module), name))
+
+
 RUN = ((r"make help", run), (r"python docs/draw_\w+\.py", draw_elsewhere))
 REHEARSE = (
     (r"make .+", make_says_what_it_would_do),
@@ -134,6 +142,7 @@ REHEARSE = (
     (r"(\.venv/bin/)?xenc .+", xenc_parses),
     (r"python docs/draw_\w+\.py", script_imports),
     (r"pip install .+", pip_finds_its_files),
+    (r"uvicorn .+", uvicorn_finds_the_server),
 )
 
 

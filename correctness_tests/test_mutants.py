@@ -6,13 +6,13 @@ import ast
 
 import pytest
 
-from correctness_tests.mutants import ROOT, mutated
+from correctness_tests.mutants import ROOT, mutated, places_of
 from correctness_tests.mutations import EVERY, Mutant
 from correctness_tests.mutations.find import files_of_tests, find_test, places
 
 
 def test_every_mutant_finds_its_text_once_and_its_laws():
-    among, files = places(ROOT / "xenc"), files_of_tests(ROOT)
+    among, files = places_of(ROOT), files_of_tests(ROOT)
     problems = []
     for mutant in EVERY:
         try:

@@ -19,10 +19,10 @@ SOON = 10
 
 
 @contextmanager
-def held(model: xenc.CrossEncoder) -> Iterator[None]:
-    """The device waits meanwhile, so that all that is submitted waits together."""
+def held(model: xenc.CrossEncoder, seconds: float = SOON) -> Iterator[None]:
+    """The device waits meanwhile, so that all that is submitted waits together; at most so many seconds."""
     go = threading.Event()
-    model._worker.on_device(go.wait, SOON)
+    model._worker.on_device(go.wait, seconds)
     try:
         yield
     finally:

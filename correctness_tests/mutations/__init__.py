@@ -1,4 +1,4 @@
-"""Small ways to break xenc, one table of rows for each room of the library."""
+"""Small ways to break xenc, one table of rows for each room of the library, and one for the examples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from correctness_tests.mutations import (
     batching,
     compiling,
+    examples,
     files,
     frameworks,
     gate,
@@ -20,7 +21,7 @@ from correctness_tests.mutations import (
 )
 
 TABLES = (
-    text, batching, models, kernels, compiling, serving, layouts, frameworks, files, gate, profiling,
+    text, batching, models, kernels, compiling, serving, layouts, frameworks, files, gate, profiling, examples,
 )  # fmt: skip
 
 

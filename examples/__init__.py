@@ -1,0 +1,1 @@
+"""Programs on xenc that are short enough to be copied and changed."""
