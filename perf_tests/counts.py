@@ -4,7 +4,8 @@
 
 The gate's exact facts (graphs, kernels, texts tokenized, peak memory, errors of scores), of what `--against`
 measures on a CPU. Exits 1 if a configuration is REGRESSED or could not be counted. A slowdown that shows in
-seconds alone needs the gate itself.
+seconds alone needs the gate itself. Each version chooses by timing what multiplies (`Execution.products`):
+where a crowded machine makes them choose differently, kernels of products appear or go; then run it again.
 """
 
 from __future__ import annotations
