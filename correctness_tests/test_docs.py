@@ -1,4 +1,4 @@
-"""README.md and docs/*.md: what they tell a reader to type works, and what they point to is there.
+"""The pages at the top and in docs/: what they tell a reader to type works, and what they point to is there.
 
 A command in an ```sh block ends in a comment that says how long it takes, or that it needs a GPU. If it takes
 seconds, it runs here (RUN). Otherwise it is rehearsed (REHEARSE): make prints what it would do, pytest only
@@ -29,11 +29,13 @@ import numpy as np
 import pytest
 import torch
 
+from correctness_tests.mutations import EVERY
 from xenc import DEFAULT_MODEL, PRESETS, Execution
 from xenc.gate.verdict import Verdict
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
@@ -134,8 +136,22 @@ def uvicorn_finds_the_server(words: list[str], _: Path) -> None:
     assert callable(getattr(import_module(module), name))
 
 
-RUN = ((r"make help", run), (r"python docs/draw_\w+\.py", draw_elsewhere))
+def git_has_the_file(words: list[str], _: Path) -> None:
+    """Nothing is checked out here: that would undo what somebody is working on."""
+    run(["git", "ls-files", "--error-unmatch", *words[2:]], ROOT)
+
+
+def mutant_exists(words: list[str], _: Path) -> None:
+    assert set(words[3:]) <= {mutant.name for mutant in EVERY}
+
+
+RUN = (
+    (r"make help", run),
+    (r"python docs/draw_\w+\.py", draw_elsewhere),
+    (r"git checkout .+", git_has_the_file),
+)
 REHEARSE = (
+    (r"python -m correctness_tests\.mutants .+", mutant_exists),
     (r"make .+", make_says_what_it_would_do),
     (r"pytest .+", pytest_collects),
     (r"python -m .+", module_parses),
@@ -269,7 +285,10 @@ def first_column(page: str, heading: str) -> set[str]:
 def test_presets_fields_and_verdicts_of_the_tables_exist():
     assert first_column("docs/using.md", "| preset |") == set(PRESETS)
     assert first_column("docs/using.md", "| field |") == {field.name for field in fields(Execution)}
-    assert first_column("docs/gate.md", "| verdict |") == {str(verdict) for verdict in Verdict}
+    for page in ("docs/gate.md", "docs/gate-on-your-runner.md"):
+        assert first_column(page, "| verdict |") == {str(verdict) for verdict in Verdict}
+    chosen = re.findall(r"`((?:packed|bucketed)[\w-]*)`", TEXTS["docs/choosing-a-preset.md"])
+    assert {"packed", "bucketed"} <= set(chosen) <= set(PRESETS)
 
 
 def test_the_picture_of_the_readme_shows_the_numbers_of_the_table():

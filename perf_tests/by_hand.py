@@ -22,12 +22,10 @@ from typing import Final
 from correctness_tests.mutants import apply
 from correctness_tests.mutations import Mutant, read
 from perf_tests.against import REPOSITORY, paired_request
+from perf_tests.counts import counted, lines_of, regressed
 from xenc.gate.errors import GateError
-from xenc.gate.paired.campaign import LOCK, Campaign
-from xenc.gate.paired.revision import two_revisions
-from xenc.gate.paired.session import measure_paired, process_request
-from xenc.gate.paired.verdicts import PairedVerdicts, judge_campaign
-from xenc.gate.verdict import Verdict
+from xenc.gate.paired.session import measure_paired
+from xenc.gate.paired.verdicts import PairedVerdicts
 
 FAULTS: Final = tuple(read((
     ("copies", "packed_attention",
@@ -61,14 +59,7 @@ def broken_clone(fault: Mutant) -> Iterator[Path]:
 
 def judged(clone: Path, *, exact: bool) -> PairedVerdicts:
     """The gate's verdicts on a clone's working tree; if `exact`, by what one short process counts."""
-    asked = paired_request("cpu")
-    if not exact:
-        return measure_paired(asked, "HEAD", clone).verdicts
-    campaign = Campaign(asked.command, timeout_s=3 * asked.timeout_s, lock=LOCK)  # nothing is timed
-    with two_revisions("HEAD", clone, asked.package) as copied, campaign:
-        process = process_request(asked, copied.base, copied.head, number=0)
-        counted = campaign.run_process({**process, "palindromes": 2})
-    return judge_campaign([counted], asked.rules)
+    return counted(clone, "HEAD") if exact else measure_paired(paired_request("cpu"), "HEAD", clone).verdicts
 
 
 def is_found(fault: Mutant, *, exact: bool) -> bool:
@@ -80,13 +71,11 @@ def is_found(fault: Mutant, *, exact: bool) -> bool:
     except GateError as error:
         print(f"{fault.name}: NOT MEASURED. {error}", flush=True)
         return False
-    found = any(each.verdict is Verdict.REGRESSED for each in verdicts.configurations.values())
+    found = regressed(verdicts)
     took = f"processes: {verdicts.processes}, {time.monotonic() - started:.0f} s"
     print(f"{fault.name}: {'REGRESSED' if found else 'NOT SEEN'} ({took})")
-    for node, each in verdicts.configurations.items():
-        words = (*(each.exact if exact else (each.reason,)), *each.causes[:2])
-        said = f"{each.verdict}. {'; '.join(words)}" if words else "no more is counted than on the base"
-        print(f"  {node.partition('[')[2].rstrip(']')}: {said}", flush=True)
+    for line in lines_of(verdicts, exact=exact):
+        print(f"  {line}", flush=True)
     return found
 
 

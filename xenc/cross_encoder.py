@@ -59,7 +59,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
     or with the model.
 
     Args:
-        *args, **kwargs: as sentence-transformers' `CrossEncoder`.
+        *args: as sentence-transformers' `CrossEncoder`.
         execution: an `Execution`, or a preset's name (`xenc.PRESETS`).
         long_documents: what becomes of a document that does not fit beside its query: "cut" (as in
             sentence-transformers), or overlapping windows that all carry the query, of which the "first", the
@@ -67,6 +67,7 @@ class CrossEncoder(sentence_transformers.CrossEncoder):
         max_waiting_pairs: the most pairs that may wait for their scores; a call that would exceed it raises
             `Overloaded` at once. None for any number. The attribute may be changed.
         first_step: the prompt of a generating T5; monoT5's by default.
+        **kwargs: as sentence-transformers' `CrossEncoder`.
 
     Raises:
         ExecutionError: an unknown preset, buckets that do not reach max_length, or max_waiting_pairs below 1.

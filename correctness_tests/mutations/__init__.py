@@ -21,7 +21,8 @@ from correctness_tests.mutations import (
 )
 
 TABLES = (
-    text, batching, models, kernels, compiling, serving, layouts, frameworks, files, gate, profiling, examples,
+    text, batching, models, kernels, compiling, serving, layouts, frameworks, files, gate, profiling,
+    examples,
 )  # fmt: skip
 
 
