@@ -184,7 +184,7 @@ def test_it_lives_while_it_warms_up_and_is_ready_when_nothing_is_left_to_compile
                 assert early.status == 503
                 assert int(early.headers["Retry-After"]) >= 1
             assert model.waiting_pairs == 0
-        assert until(lambda: address.get("/ready").status == 200, seconds=60)
+        assert until(lambda: address.get("/ready").status == 200, seconds=300)
         with nothing_compiles():
             assert address.post("/rerank", query="a", texts=["b", "b c"] * 20).status == 200
 
