@@ -46,6 +46,8 @@ class Growth:
     """Measures a process while it works, and remembers."""
 
     def __init__(self, total: int) -> None:
+        with CrossEncoder(str(tiny_bert()), device="cpu", execution="packed-eager") as first:
+            first.predict(prose_pairs(4))  # libraries start threads of their own once
         self.total, self.rows, self.threads = total, [], threading.active_count()
         self.began = time.monotonic()
 
@@ -86,9 +88,7 @@ def many_requests(total: int, threads: int) -> tuple[Growth, list[str]]:
     return growth, faults
 
 
-def _ask(
-    model: CrossEncoder, pairs: list[Any], expected: dict[Any, float], kind: int, seed: int
-) -> str | None:
+def _ask(model: CrossEncoder, expected: dict[Any, float], kind: int, seed: int) -> str | None:
     """One request: cancelled (kind 0), invalid (1), or scored. Says what was wrong with its answer."""
     draw = random.Random(seed)
     chosen = draw.choices(list(expected), k=draw.randint(1, 8))
