@@ -42,27 +42,32 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def threads_of_xenc() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("xenc")]
+
+
 class Growth:
     """Measures a process while it works, and remembers."""
 
     def __init__(self, total: int) -> None:
-        with CrossEncoder(str(tiny_bert()), device="cpu", execution="packed-eager") as first:
-            first.predict(prose_pairs(4))  # libraries start threads of their own once
-        self.total, self.rows, self.threads = total, [], threading.active_count()
+        self.total: int = total
+        self.rows: list[tuple[int, float, int, float]] = []
         self.began = time.monotonic()
 
     def look(self, done: int) -> None:
         gc.collect()
         seconds = time.monotonic() - self.began
-        self.rows.append((done, resident_mb(), threading.active_count(), seconds))
+        self.rows.append((done, resident_mb(), len(threads_of_xenc()), seconds))
 
     def faults(self) -> list[str]:
         """What is wrong, if anything."""
         early = next(mb for done, mb, _, _ in self.rows if done * 5 >= self.total)
         grown = self.rows[-1][1] - early
         said = [] if grown <= MAY_GROW_MB else [f"grew by {grown:.0f} MB"]
-        left = threading.active_count() - self.threads
-        return said + ([f"{left} threads are left"] if left > 0 else [])
+        end = time.monotonic() + PATIENCE
+        while (left := threads_of_xenc()) and time.monotonic() < end:
+            time.sleep(0.1)
+        return said + ([f"threads are left: {', '.join(left)}"] if left else [])
 
     def __str__(self) -> str:
         rows = [
