@@ -104,4 +104,4 @@ train: $(READY) ## make the default model again, in TRAINED=.cache/default-model
 		-m docs.default_model.train $(TRAINED) --archives $(ARCHIVES)
 
 clean: ## remove the environment, caches and reports
-	rm -rf $(VENV) $(DOCS) site .cache bench-report gate-report cpu-report hopper-report xenc-profile .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) site .cache bench-report gate-report cpu-report hopper-report xenc-bench xenc-profile .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from correctness_tests.mutations import (
     batching,
+    commands,
     compiling,
     examples,
     files,
@@ -22,7 +23,7 @@ from correctness_tests.mutations import (
 
 TABLES = (
     text, batching, models, kernels, compiling, serving, layouts, frameworks, files, gate, profiling,
-    examples,
+    commands, examples,
 )  # fmt: skip
 
 

@@ -12,9 +12,10 @@ from typing import Any, Final, NoReturn
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import XencError, first_line
-from . import profile, rank, score
+from . import bench, doctor, profile, rank, score
 
-COMMANDS: Final = {"score": score, "rank": rank, "profile": profile}
+COMMANDS: Final = {"score": score, "rank": rank, "bench": bench, "profile": profile, "doctor": doctor}
+"""Each runs by its options, and may return an exit status of its own."""
 
 FAILED: Final = 1
 USAGE_ERROR: Final = 2
@@ -24,7 +25,7 @@ STOPPED: Final = 128
 _STATUSES: Final = f"""\
 exit status:
   0    done
-  {FAILED}    an error that was not expected; --debug shows where
+  {FAILED}    an error that was not expected; --debug shows where. Of xenc doctor: something is to be mended
   {USAGE_ERROR}    wrong arguments, a file, a record or a model that cannot be used
   130  stopped by Ctrl-C; 143 by SIGTERM
 """
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of the weights, which would stand in every log
     try:
         with _signals_raised():
-            COMMANDS[options.command].run(options)
+            status = COMMANDS[options.command].run(options)
     except (Stopped, KeyboardInterrupt) as error:
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         return _said(options, f"stopped by {signal.Signals(number).name}", STOPPED + number)
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, (XencError, OSError)):
             return _said(options, str(error), USAGE_ERROR)
         return _said(options, f"{type(error).__name__}: {first_line(error)} (--debug shows where)", FAILED)
-    return 0
+    return status or 0
 
 
 def _parser() -> _Parser:

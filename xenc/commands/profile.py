@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from ..default_model import DEFAULT_MODEL
-from ..errors import XencError
-from ..files import read_pairs
 from ..presets import DEFAULT_PRESET
 from ..profiling.kernels import name_compiled_kernels
 from ..profiling.measure import profile_model
 from ..profiling.report import TOP, markdown
-from ..profiling.texts import prose_pairs
 from . import options as ask
 
 WHAT: Final = "where the time goes, the share of the hardware's limit, what to try next"
@@ -25,6 +22,10 @@ examples:
 """
 
 
+PROSE: Final = 64
+"""Built-in pairs that are scored if no file is given."""
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
     add = parser.add_argument
@@ -32,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a model's name, or a folder (default: the small one that comes with xenc)")  # fmt: skip
     add("--execution", default=DEFAULT_PRESET, metavar="PRESET", help="how to score (default: %(default)s)")
     add("--pairs", metavar="FILE",
-        help="pairs to score, as of xenc score (default: 64 of Python's own documentation)")  # fmt: skip
+        help=f"pairs to score, as of xenc score (default: {PROSE} of Python's documentation)")  # fmt: skip
     ask.add_columns(add)
     ask.add_computing(add)
     add("--batch-size", type=ask.positive, default=32, metavar="PAIRS",
@@ -49,28 +50,16 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         XencError: options, a file or a model that cannot be used. No folder is left then.
     """
-    if options.pairs is None:
-        pairs = prose_pairs()
-    else:
-        pairs = read_pairs(options.pairs, ask.columns_of(options), options.format)
-    out: Path = options.out
-    if out.exists() and not out.is_dir():
-        raise XencError(f"--out {out}: is a file. Name a folder that can be made.")
+    pairs = ask.pairs_of(options, PROSE)
+    out = ask.folder(options.out)
     with ask.load(options, options.execution) as model:
         _ = model.pipeline  # raises before anything is written
         if model.device.type == "cpu":
             model._worker.result_on_device(name_compiled_kernels)
-        _make(out)
+        ask.make(out)
         size, repeats, trace = options.batch_size, options.repeats, out / "trace.json"
         found = profile_model(model, pairs, batch_size=size, repeats=repeats, trace=trace)
     report, report_file = markdown(found, options.top), out / "profile.md"
     report_file.write_text(report, encoding="utf-8")
     print(f"{report}\n{report_file}: this report")
     print(f"{trace}: the traced pass; open it at https://ui.perfetto.dev or chrome://tracing")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise XencError(f"--out {folder}: {error.strerror}. Name a folder that can be made.") from error

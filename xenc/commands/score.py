@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--out-format", choices=FORMATS, help="of the output (default: by its suffix; JSON Lines of a stream)"
     )
-    add("--keep", type=_names, metavar="A,B", help="columns to write beside the scores (default: all)")
+    add("--keep", type=ask.names, metavar="A,B", help="columns to write beside the scores (default: all)")
     add(
         "--resume",
         action="store_true",
@@ -194,10 +194,6 @@ def _refuse_bad(options: argparse.Namespace, part: ScoredChunk) -> None:
             f"{options.pairs}, line {first.number}: {first.why}. Mend it, or go on behind such records with "
             f"--skip-bad FILE{more}."
         )
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def _say(options: argparse.Namespace, what: str) -> None:

@@ -92,6 +92,19 @@ def name() -> str:
     return f"{NAMESPACE}_{digest.hexdigest()[:16]}"
 
 
+def file_of(name: str) -> Path:
+    """Where a library of that name is kept once it is built."""
+    from torch.utils import cpp_extension
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
+    return root / name / f"{name}.so"
+
+
+def is_built() -> bool:
+    """Whether this machine's library is there, whole."""
+    return _is_whole(file_of(name()))
+
+
 def library() -> Library:
     """The operators. A machine's first call builds them in about ten seconds; failure logs one warning."""
     with _LOADING:  # so that only one thread loads
@@ -140,8 +153,8 @@ def _built(name: str) -> Path:
     """The library's file. A second process waits for the first, and an interrupted build leaves nothing."""
     from torch.utils import cpp_extension
 
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()) / name
-    library = folder / f"{name}.so"
+    library = file_of(name)
+    folder = library.parent
     if _is_whole(library):
         return library
     folder.mkdir(parents=True, exist_ok=True)
