@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_commands_of_the_page_work(tmp_path):
     page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
-    typed = "\n".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    lines = "".join(re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)).splitlines()
+    typed = "\n".join(line for line in lines if " minute" not in line)
     script = typed.replace(".venv/bin/xenc", f"{sys.executable} -m xenc")
     here = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

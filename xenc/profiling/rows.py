@@ -70,7 +70,7 @@ def rows_of(presets: Sequence[str], dtypes: Sequence[torch.dtype]) -> list[Row]:
 def said_of_openvino(device: str) -> str | None:
     """Why there is no row of OpenVINO where it could run; None if it is not installed or not on a CPU.
 
-    sentence-transformers reaches it through Optimum alone, whose releases exclude the newest transformers.
+    sentence-transformers reaches it through Optimum alone.
     """
     if device != "cpu" or find_spec("openvino") is None:
         return None
