@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from correctness_tests.mutations import (
     batching,
+    cluster,
     compiling,
     gate,
     kernels,
@@ -17,7 +18,7 @@ from correctness_tests.mutations import (
     text,
 )
 
-TABLES = (text, batching, models, kernels, compiling, serving, layouts, gate, profiling)
+TABLES = (text, batching, models, kernels, compiling, serving, layouts, gate, profiling, cluster)
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,25 @@
 from .chunk import Bad, Columns, Place
 from .formats import FORMATS, STREAM, PairsFile, format_of, read_pairs
 from .scores_file import ScoresFile, taken
-from .scoring import Scored, encoded_apart, scored
+from .scoring import Answers, Here, Scored, Scoring, begun, encoded_apart, scored
 from .unfinished import Progress, Stream, Unfinished
 
 __all__ = [
     "FORMATS",
     "STREAM",
+    "Answers",
     "Bad",
     "Columns",
+    "Here",
     "PairsFile",
     "Place",
     "Progress",
     "Scored",
     "ScoresFile",
+    "Scoring",
     "Stream",
     "Unfinished",
+    "begun",
     "encoded_apart",
     "format_of",
     "read_pairs",
