@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas
 import pyarrow as pa
 import pytest
 
@@ -92,6 +91,7 @@ def test_columns_that_cannot_be_are_refused(fake, options, said):
 
 
 def test_another_batch_format_is_refused(fake):
+    pandas = pytest.importorskip("pandas", reason="pip install 'xenc[ray]', which brings pandas")
     with pytest.raises(PairError, match="a batch is a DataFrame: use batch_format 'numpy' or 'pyarrow'"):
         Scorer()(pandas.DataFrame(columns(PAIRS)).drop(columns="id").set_index("query"))
 
