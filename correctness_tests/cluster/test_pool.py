@@ -122,6 +122,7 @@ def test_an_error_of_loading_is_the_commands_own(local_ray, score, capsys, monke
     assert capsys.readouterr().err == "xenc score: there is no such model\n"
 
 
+@pytest.mark.slow  # seven workers start, each of which imports torch
 def test_workers_that_die_while_they_load_end_the_run_and_one_that_does_so_once_does_not(local_ray, tmp_path):
     with (
         Pool(killers.dies_while_loading, TWO) as workers,
