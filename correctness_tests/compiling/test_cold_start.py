@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from correctness_tests.waiting import run_python
-from xenc.compiling.cold_start import load_graphs
+from xenc.compiling.cold_start import load_graphs, save_graphs
 
 SCRIPT = """
     import json, logging
@@ -20,6 +22,27 @@ SCRIPT = """
     scores = model.predict(PAIRS).tolist()
     print(json.dumps({"scores": scores, "graphs": report.graphs, **caches}))
 """
+
+
+def test_what_saves_at_once_leaves_one_whole_file(tmp_path, monkeypatch, caplog):
+    """On machines that share a folder processes may have the same number, as threads do here."""
+    artifacts = [bytes([number]) * (4 << 20) for number in range(4)]
+    together, own = threading.Barrier(len(artifacts)), threading.local()
+
+    def saved() -> tuple[bytes, None]:
+        together.wait()
+        return own.artifacts, None
+
+    def save(content: bytes) -> None:
+        own.artifacts = content
+        save_graphs(tmp_path)
+
+    monkeypatch.setattr("torch.compiler.save_cache_artifacts", saved)
+    with ThreadPoolExecutor(len(artifacts)) as pool:
+        list(pool.map(save, artifacts))
+    assert [path.name for path in tmp_path.iterdir()] == ["compiled.bin"]
+    assert (tmp_path / "compiled.bin").read_bytes() in artifacts
+    assert not caplog.records
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from correctness_tests.mutations import (
     batching,
+    cluster,
     commands,
     compiling,
     examples,
@@ -23,7 +24,7 @@ from correctness_tests.mutations import (
 
 TABLES = (
     text, batching, models, kernels, compiling, serving, layouts, frameworks, files, gate, profiling,
-    commands, examples,
+    commands, cluster, examples,
 )  # fmt: skip
 
 

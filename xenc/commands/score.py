@@ -26,6 +26,7 @@ from ..files import (
 from ..presets import DEFAULT_PRESET, PRESETS
 from . import options as ask
 from .progress import progress
+from .where import add_where, check_where, scoring
 
 WHAT: Final = "score the pairs of a file: JSON Lines, CSV, TSV or Parquet"
 EXAMPLES: Final = """\
@@ -34,6 +35,7 @@ examples:
   xenc score pairs.csv -o scores.parquet --query-column question --document-column passage
   xenc score pairs.parquet -o scores.parquet --keep id --dtype fastest --resume
   zcat pairs.jsonl.gz | xenc score - > scores.jsonl
+  xenc score pairs.parquet -o scores.parquet --ray auto --resume
 
 A record of pairs.jsonl is {"query": "...", "document": "..."}, with any other keys, or ["query", "document"].
 Records are written in their order with a score each. Memory does not grow with the file. OUT appears when it
@@ -58,6 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
              f"otherwise {DEFAULT_PRESET})")  # fmt: skip
     ask.add_computing(add)
     ask.add_long_documents(add)
+    add_where(add)
     ask.add_columns(add)
     add("--score-column", default="score", metavar="NAME", help="of the output (default: %(default)s)")
     add(
@@ -107,13 +110,11 @@ def run(options: argparse.Namespace) -> None:
 
 def _score(options: argparse.Namespace, source: PairsFile, writer: ScoresFile, output: Output) -> str:
     """Score from where the output stands to the end; says what was done."""
-    execution, before = _execution(options), output.progress.scored
-    with ask.load(options, execution) as model:
-        if PRESETS[execution].compile_mode is not None:
-            model.warmup(cache_dir=options.cache_dir)
+    before = output.progress.scored
+    with scoring(options, _execution(options)) as where:
         began = time.monotonic()
         with progress(source.size, quiet=options.quiet) as meter:
-            for part in scored(model, source.chunks(output.place, options.keep)):
+            for part in scored(where, source.chunks(output.place, options.keep)):
                 encoded, written = encoded_apart(writer.encode, part)
                 _refuse_bad(options, written)
                 output.add(encoded, written, writer.columns)
@@ -128,6 +129,7 @@ def _score(options: argparse.Namespace, source: PairsFile, writer: ScoresFile, o
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that contradict each other."""
+    check_where(options)
     out, bad = options.out, options.skip_bad
     if options.resume and (out == STREAM or options.overwrite):
         raise PairError("--resume goes on with a file: give -o OUT, and not --overwrite with it.")

@@ -7,10 +7,10 @@ Every process traces the model itself and looks the result up, so a stale file c
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import torch
 
@@ -37,7 +37,7 @@ def save_graphs(folder: Path) -> None:
     saved = torch.compiler.save_cache_artifacts()
     if saved is None:
         return
-    partial = folder / f"{_FILE}.{os.getpid()}"
+    partial = folder / f"{_FILE}.{uuid4().hex}"  # processes of other machines may share the folder, and ids
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(saved[0])

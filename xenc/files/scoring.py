@@ -12,14 +12,10 @@ from ..errors import NonFiniteScoreError, OutOfMemoryError, PairError
 from .chunk import Bad, Chunk, Pair, Place, take
 
 AHEAD: Final = 2
-"""Chunks that are queued while one is awaited, so that the device never waits for a file."""
+"""Chunks that are queued in this process while one is awaited, so that the device never waits for a file."""
 
 OF_A_PAIR: Final = (PairError, NonFiniteScoreError, OutOfMemoryError)
 """Errors that some pairs cause. Any other ends the run."""
-
-
-Encode = Callable[[Any, Sequence[Any]], bytes]
-"""Rows and their scores -> the bytes of an output."""
 
 
 class Scorer(Protocol):
@@ -48,59 +44,110 @@ class ScoredChunk:
     end: Place
 
 
-def scored(model: Scorer, chunks: Iterable[Chunk]) -> Iterator[ScoredChunk]:
-    """Score chunks in their order, with AHEAD of them in the queue."""
-    waiting: deque[tuple[Chunk, Future[Any]]] = deque()
+@dataclass(frozen=True)
+class Answers:
+    """What became of N pairs, by their places.
+
+    Attributes:
+        scores: of each pair that was scored a number, or a list with one of each label.
+        why: why each of the others has none.
+    """
+
+    scores: dict[int, Any]
+    why: dict[int, str]
+
+
+class Scoring(Protocol):
+    """Where chunks are scored: `Here`, or on other machines.
+
+    Attributes:
+        ahead: chunks that may be begun while one is awaited.
+    """
+
+    @property
+    def ahead(self) -> int:
+        """See the class."""
+
+    def begin(self, chunk: Chunk) -> Callable[[], Answers]:
+        """Start scoring a chunk's pairs; what is returned waits for the answers."""
+
+
+class Here:
+    """Scores chunks with a model of this process."""
+
+    ahead = AHEAD
+
+    def __init__(self, model: Scorer) -> None:
+        self._model = model
+
+    def begin(self, chunk: Chunk) -> Callable[[], Answers]:
+        """Queue a chunk's pairs."""
+        return begun(self._model, chunk.pairs)
+
+
+def scored(scoring: Scoring, chunks: Iterable[Chunk]) -> Iterator[ScoredChunk]:
+    """Score chunks, some of them ahead, and give them in their order."""
+    waiting: deque[tuple[Chunk, Callable[[], Answers]]] = deque()
     for chunk in chunks:
-        waiting.append((chunk, _submitted(model, chunk.pairs)))
-        if len(waiting) > AHEAD:
-            yield _answer(model, *waiting.popleft())
+        waiting.append((chunk, scoring.begin(chunk)))
+        if len(waiting) > scoring.ahead:
+            yield _with_scores(*waiting.popleft())
     while waiting:
-        yield _answer(model, *waiting.popleft())
+        yield _with_scores(*waiting.popleft())
 
 
-def _submitted(model: Scorer, pairs: Sequence[Pair]) -> Future[Any]:
-    """Its errors come with the answer, also those that are seen at once."""
+def _with_scores(chunk: Chunk, wait: Callable[[], Answers]) -> ScoredChunk:
+    answers = wait()
+    bad = [
+        Bad(chunk.numbers[place], f"cannot be scored: {why}", repr(chunk.pairs[place]))
+        for place, why in answers.why.items()
+    ]
+    good = sorted(answers.scores)
+    return ScoredChunk(
+        take(chunk.rows, good) if bad else chunk.rows, [chunk.numbers[place] for place in good],
+        [answers.scores[place] for place in good],
+        sorted([*chunk.bad, *bad], key=lambda one: one.number), chunk.end,
+    )  # fmt: skip
+
+
+def begun(model: Scorer, pairs: Sequence[Pair]) -> Callable[[], Answers]:
+    """Start scoring pairs; what is returned waits for the answers. A pair at fault fails alone."""
     try:
-        return model.submit(pairs)
-    except OF_A_PAIR as error:
-        failed: Future[Any] = Future()
-        failed.set_exception(error)
-        return failed
+        future = model.submit(pairs)
+    except OF_A_PAIR as error:  # it comes with the answer, as one that is seen later
+        future = Future()
+        future.set_exception(error)
+
+    def wait() -> Answers:
+        try:
+            return Answers(dict(enumerate(shortest(future.result()))), {})
+        except OF_A_PAIR:
+            return _apart(model, pairs)
+
+    return wait
 
 
-def _answer(model: Scorer, chunk: Chunk, future: Future[Any]) -> ScoredChunk:
-    try:
-        scores = shortest(future.result())
-    except OF_A_PAIR:
-        return _apart(model, chunk)
-    return ScoredChunk(chunk.rows, chunk.numbers, scores, list(chunk.bad), chunk.end)
-
-
-def _apart(model: Scorer, chunk: Chunk) -> ScoredChunk:
+def _apart(model: Scorer, pairs: Sequence[Pair]) -> Answers:
     """Find the pairs at fault by halves: all others are scored."""
-    found: dict[int, Any] = {}
-    bad = list(chunk.bad)
-    halves = [list(range(len(chunk.pairs)))]
+    answers = Answers({}, {})
+    halves = [list(range(len(pairs)))]
     while halves:
         half = halves.pop()
         try:
-            scores = shortest(model.submit([chunk.pairs[place] for place in half]).result())
+            scores = shortest(model.submit([pairs[place] for place in half]).result())
         except OF_A_PAIR as error:
             if len(half) == 1:
-                number, pair = chunk.numbers[half[0]], chunk.pairs[half[0]]
-                bad.append(Bad(number, f"cannot be scored: {error}", repr(pair)))
+                answers.why[half[0]] = str(error)
             else:
                 halves += [half[len(half) // 2 :], half[: len(half) // 2]]
             continue
-        found.update(zip(half, scores, strict=True))
-    good = sorted(found)
-    bad.sort(key=lambda one: one.number)
-    numbers, scores = [chunk.numbers[place] for place in good], [found[place] for place in good]
-    return ScoredChunk(take(chunk.rows, good), numbers, scores, bad, chunk.end)
+        answers.scores.update(zip(half, scores, strict=True))
+    return answers
 
 
-def encoded_apart(encode: Encode, part: ScoredChunk) -> tuple[bytes, ScoredChunk]:
+def encoded_apart(
+    encode: Callable[[Any, Sequence[Any]], bytes], part: ScoredChunk
+) -> tuple[bytes, ScoredChunk]:
     """The records' bytes. Those that the output's format cannot hold are bad, and the others are left."""
     try:
         return encode(part.rows, part.scores), part
