@@ -145,9 +145,11 @@ def _apart(model: Scorer, pairs: Sequence[Pair]) -> Answers:
     return answers
 
 
-def encoded_apart(
-    encode: Callable[[Any, Sequence[Any]], bytes], part: ScoredChunk
-) -> tuple[bytes, ScoredChunk]:
+Encode = Callable[[Any, Sequence[Any]], bytes]
+"""Rows and their scores -> the bytes of an output."""
+
+
+def encoded_apart(encode: Encode, part: ScoredChunk) -> tuple[bytes, ScoredChunk]:
     """The records' bytes. Those that the output's format cannot hold are bad, and the others are left."""
     try:
         return encode(part.rows, part.scores), part
