@@ -48,7 +48,9 @@ class Table:
         pa = arrow()
         try:
             self._file = pa.parquet.ParquetFile(path)
-        except pa.ArrowInvalid as error:
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
             raise PairError(f"{path}: is no Parquet file: {error}.") from error
         self._path, self._columns = path, columns
         self.rows, self.schema = self._file.metadata.num_rows, self._file.schema_arrow
@@ -72,12 +74,18 @@ class Table:
             )
         wanted = None if keep is None else list({*keep, self._columns.query, self._columns.document})
         groups, row = self._groups_from(start.number)
-        for batch in self._file.iter_batches(CHUNK_RECORDS, row_groups=groups, columns=wanted):
+        for batch in self._batches(groups, wanted):
             skipped = max(0, start.number - row)
             row += batch.num_rows
             if skipped < batch.num_rows:
                 rows = arrow().Table.from_batches([batch.slice(skipped)])
                 yield self._chunk(rows, Place(row, row, digest))
+
+    def _batches(self, groups: list[int], wanted: list[str] | None) -> Iterator[Any]:
+        try:
+            yield from self._file.iter_batches(CHUNK_RECORDS, row_groups=groups, columns=wanted)
+        except (OSError, arrow().ArrowException) as error:
+            raise PairError(f"{self._path}: is damaged: {error}.") from error
 
     def _groups_from(self, row: int) -> tuple[list[int], int]:
         """The row groups that hold a row and those behind it, and the first one's first row."""

@@ -210,15 +210,11 @@ def _restored(stored: dict[str, Any]) -> FirstStep | None:
     if not stored:
         return None
     fields = {**asdict(FirstStep()), **stored}
-    targets = tuple(tuple(pair) for pair in fields["targets"])
-    return FirstStep(**{**fields, "targets": targets, "decoder_prefixes": tuple(fields["decoder_prefixes"])})
-
-
-def _refuse_random_weights(name: str, report: dict[str, Any]) -> None:
-    """Transformers initialises missing weights at random, and only mentions it in its load report."""
-    missing = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
-    if missing:
+    try:
+        fields["targets"] = tuple(tuple(pair) for pair in fields["targets"])
+        fields["decoder_prefixes"] = tuple(fields["decoder_prefixes"])
+        return FirstStep(**fields)
+    except (TypeError, AttributeError) as error:
         raise ModelError(
-            f"{name!r} lacks weights of {', '.join(missing[:3])} ({len(missing)} in all), which would be "
-            "random: give a checkpoint saved from T5ForConditionalGeneration."
-        )
+            f"first_step.json holds no FirstStep ({error}): mend it, or give first_step=."
+        ) from error
