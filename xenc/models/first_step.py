@@ -218,3 +218,13 @@ def _restored(stored: dict[str, Any]) -> FirstStep | None:
         raise ModelError(
             f"first_step.json holds no FirstStep ({error}): mend it, or give first_step=."
         ) from error
+
+
+def _refuse_random_weights(name: str, report: dict[str, Any]) -> None:
+    """Transformers initialises missing weights at random, and only mentions it in its load report."""
+    missing = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
+    if missing:
+        raise ModelError(
+            f"{name!r} lacks weights of {', '.join(missing[:3])} ({len(missing)} in all), which would be "
+            "random: give a checkpoint saved from T5ForConditionalGeneration."
+        )
