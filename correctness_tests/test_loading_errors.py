@@ -6,10 +6,13 @@ import copy
 import errno
 import pickle
 import shutil
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import sentence_transformers
+import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoConfig
 
@@ -108,3 +111,28 @@ def test_an_error_of_both_kinds_crosses_processes(cause, duplicate):
 def test_an_error_that_is_one_already_stays_as_it_is():
     error = PairError("pair 1")
     assert of_both_kinds(error, ValueError("of the tokenizer")) is error
+
+
+class Intruder:
+    """What runs when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("save", [pickle.dump, torch.save], ids=["pickle", "torch"])
+def test_a_pickle_in_place_of_weights_is_never_run(tiny, tmp_path, save):
+    folder, mark = tmp_path / "model", tmp_path / "it ran"
+    shutil.copytree(tiny, folder)
+    (folder / "model.safetensors").unlink()
+    with (folder / "pytorch_model.bin").open("wb") as file:
+        save({"bert.embeddings.word_embeddings.weight": Intruder(mark)}, file)
+    with pytest.raises(ModelError, match="a pickle that holds more than tensors, which is not run"):
+        xenc.CrossEncoder(str(folder), device="cpu")
+    assert not mark.exists()
+    with (folder / "pytorch_model.bin").open("rb") as file, suppress(Exception):
+        torch.load(file, weights_only=False)
+    assert mark.exists()  # the pickle is one that would have run

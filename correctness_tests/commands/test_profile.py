@@ -42,7 +42,7 @@ def test_profile_prints_every_section_and_leaves_them_with_a_trace(tiny, tmp_pat
         (["--pairs", "bad.jsonl"], "bad.jsonl, line 2: 'query' is 1, and no text"),
         (["--out", "bad.jsonl"], "--out bad.jsonl: is a file. Name a folder"),
         (["--repeats", "0"], "--repeats: '0' is not a positive whole number; see xenc profile --help"),
-        (["m", "n", "o"], "unrecognized arguments: n o; see xenc --help"),
+        (["m", "n", "o"], "unrecognized arguments: n o; see xenc profile --help"),
         (None, "the following arguments are required: COMMAND; see xenc --help"),
     ],
 )

@@ -104,6 +104,8 @@ def test_a_signal_ends_it_in_one_line_and_keeps_what_is_done(tiny, pairs, number
     child.send_signal(number)
     said = child.communicate()[1].strip().splitlines()
     assert child.returncode == status
+    kept = json.loads(Path("s.jsonl.progress").read_text())["scored"]
+    assert said[-2] == f"xenc: {kept:,} scored records are kept: the same command with --resume goes on"
     assert said[-1] == f"xenc score: stopped by {number.name}"
     assert not Path("s.jsonl").exists()
     assert rows_of("s.jsonl.partial")[: json.loads(Path("s.jsonl.progress").read_text())["scored"]]
@@ -164,10 +166,10 @@ def test_several_questions_each_get_a_table(tiny, pairs, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["docs.txt"], "give a QUESTION, or a file of them with --queries"),
-        (["q", "docs.txt", "--queries", "docs.txt"], "not both"),
+        (["docs.txt"], "give either a QUESTION or a file of them with --queries"),
+        (["q", "docs.txt", "--queries", "docs.txt"], "give either a QUESTION or a file"),
         (["q", "absent.txt"], "absent.txt: cannot be read"),
-        (["q", "empty.txt"], "empty.txt holds no text"),
+        (["q", "empty.txt"], "xenc rank: empty.txt holds no text: give at least one line.\n"),
         (["q", "bad.txt"], "bad.txt, line 2: is not UTF-8"),
         (["q", "docs.jsonl"], "docs.jsonl, line 1: is not JSON"),
     ],

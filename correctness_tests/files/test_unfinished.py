@@ -146,10 +146,10 @@ def stop_halfway(score, *arguments: object) -> None:
 def test_what_was_begun_with_other_settings_is_not_gone_on_with(score, capsys):
     stop_halfway(score)
     for option, said in (
-        (("--dtype", "bfloat16"), "--dtype None, and now it is 'torch.bfloat16'"),
-        (("--model", "another"), "and now it is 'another': give the same, or begin anew with --overwrite"),
-        (("--keep", "query"), "--keep None, and now it is ['query']"),
-        (("--max-length", "99"), "--max-length None, and now it is 99"),
+        (("--dtype", "bfloat16"), "was begun without --dtype, and not with --dtype torch.bfloat16"),
+        (("--model", "another"), "and not with --model another: give the same options, or begin anew"),
+        (("--keep", "query"), "was begun without --keep, and not with --keep query"),
+        (("--max-length", "99"), "was begun without --max-length, and not with --max-length 99"),
     ):
         assert score("x.jsonl", "-o", "y.jsonl", "--resume", *option) == 2
         assert said in capsys.readouterr().err
@@ -176,7 +176,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_taken_for_a_finished_one(s
     assert score("x.jsonl", "-o", "y.jsonl") == 2
     assert "is there already: name another file, or --overwrite" in capsys.readouterr().err
     assert score("x.jsonl", "-o", "y.jsonl", "--resume") == 0
-    assert "is complete: nothing was left to do" in capsys.readouterr().err
+    assert "is there, and no run of it is unfinished: nothing is done" in capsys.readouterr().err
     assert content("y.jsonl") == before
 
 
@@ -223,6 +223,8 @@ def test_two_processes_do_not_write_one_output(score, capsys):
         (("-o", "y.jsonl", "--skip-bad", "y.jsonl"), "--skip-bad y.jsonl: is the output too"),
         (("--resume",), "--resume goes on with a file"),
         (("-o", "y.txt"), "'.txt' is none of .jsonl"),
+        (("-o", "/proc/y.jsonl"), "/proc/y.jsonl.partial: cannot be written: "),
+        (("-o", "y.jsonl", "--score-column", "query"), "there is a column 'query' already"),
         (("-o", "-", "--out-format", "parquet"), "it cannot be a stream"),
     ],
 )

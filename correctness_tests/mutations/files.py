@@ -30,7 +30,8 @@ ROWS = (
     ("a table has its header again", "ScoresFile.go_on", "self.columns = columns", "pass"),
     "test_score.py",
     ("what is small is compiled", "score:_execution", "if small else", "if not small else"),
-    ("SIGTERM leaves no word", "command_line:main", "except (Stopped, KeyboardInterrupt)",
-     "except KeyboardInterrupt"),
+    ("SIGTERM leaves no word", "signals_raised", "before = signal.signal(signal.SIGTERM, stop)",
+     "before = signal.getsignal(signal.SIGTERM)"),
+    ("nobody says how to go on", "score:_score", "if isinstance(output, Unfinished):", "if False:"),
 )
 # fmt: on

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, Final, NoReturn
 
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import XencError, first_line
 from . import bench, doctor, profile, rank, score
+from .signals import number_of, signals_raised
 
 COMMANDS: Final = {"score": score, "rank": rank, "bench": bench, "profile": profile, "doctor": doctor}
 """Each runs by its options, and may return an exit status of its own."""
@@ -31,13 +32,6 @@ exit status:
 """
 
 
-class Stopped(BaseException):
-    """A signal asks the process to end."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage before it."""
@@ -50,13 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or another after one line on stderr.
     """
-    options = _parser().parse_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        what = f"unrecognized arguments: {' '.join(unknown)}; see xenc {options.command} --help"
+        return _said(options, what, USAGE_ERROR)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of the weights, which would stand in every log
     try:
-        with _signals_raised():
+        with signals_raised():
             status = COMMANDS[options.command].run(options)
-    except (Stopped, KeyboardInterrupt) as error:
-        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+    except KeyboardInterrupt as error:
+        number = number_of(error)
         return _said(options, f"stopped by {signal.Signals(number).name}", STOPPED + number)
     except BrokenPipeError:
         sys.stdout = None  # who read it has gone: nothing is left to be flushed
@@ -75,6 +72,7 @@ def _parser() -> _Parser:
         prog="xenc", description="Score pairs of texts with a cross-encoder (reranker).", epilog=_STATUSES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"xenc {version('xenc')}")
     commands: Any = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     for name, module in COMMANDS.items():
         command = commands.add_parser(
@@ -89,21 +87,3 @@ def _parser() -> _Parser:
 def _said(options: argparse.Namespace, what: str, status: int) -> int:
     print(f"xenc {options.command}: {' '.join(what.split())}", file=sys.stderr)
     return status
-
-
-@contextmanager
-def _signals_raised() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: what is open is closed."""
-
-    def stop(number: int, _frame: object) -> NoReturn:
-        raise Stopped(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: signals are somebody else's
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

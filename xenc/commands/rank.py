@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
         XencError: options, a file or a model that cannot be used.
     """
     if (options.query is None) == (options.queries is None):
-        raise PairError("give a QUESTION, or a file of them with --queries; not both, and not neither.")
+        raise PairError("give either a QUESTION or a file of them with --queries, and DOCS behind it.")
     documents = read_documents(options.documents, ask.columns_of(options), options.format)
     queries = [options.query] if options.queries is None else read_lines(str(options.queries))
     with ask.load(options, options.execution) as model:

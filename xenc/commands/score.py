@@ -43,6 +43,11 @@ is whole; until then OUT.partial and OUT.progress hold what is done, and --resum
 kill.
 """
 
+IS_THERE: Final = (
+    "is there, and no run of it is unfinished: nothing is done. What it was made from is not looked at; "
+    "--overwrite scores anew"
+)
+
 Output = Unfinished | Stream
 
 EAGER_BYTES: Final = 32 << 20
@@ -93,15 +98,14 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     format = format_of(options.out, options.out_format, "--out-format")
     source = PairsFile(options.pairs, ask.columns_of(options), options.format)
-    if options.score_column in (options.keep or source.columns or ()):
-        raise PairError(taken(options.score_column))
+    _check_columns(options, source)
     writer = ScoresFile(format, options.score_column, options.keep, header=not options.no_header)
     with ExitStack() as stack:
         stack.callback(source.close)
         output = _output(options, stack, _settings(options, format))
         if output.progress.complete:
             output.finish(writer.finish)
-            _say(options, f"{options.out} is complete: nothing was left to do")
+            _say(options, f"{options.out} {IS_THERE}")
             return
         if isinstance(output, Unfinished):
             writer.go_on(output.progress.columns, output.written)
@@ -113,18 +117,36 @@ def _score(options: argparse.Namespace, source: PairsFile, writer: ScoresFile, o
     before = output.progress.scored
     with scoring(options, _execution(options)) as where:
         began = time.monotonic()
-        with progress(source.size, quiet=options.quiet) as meter:
-            for part in scored(where, source.chunks(output.place, options.keep)):
-                encoded, written = encoded_apart(writer.encode, part)
-                _refuse_bad(options, written)
-                output.add(encoded, written, writer.columns)
-                meter.reached(output.progress.scored, written.end.offset)
+        try:
+            with progress(source.size, quiet=options.quiet) as meter:
+                for part in scored(where, source.chunks(output.place, options.keep)):
+                    encoded, written = encoded_apart(writer.encode, part)
+                    _refuse_bad(options, written)
+                    output.add(encoded, written, writer.columns)
+                    meter.reached(output.progress.scored, written.end.offset)
+        except KeyboardInterrupt:
+            if isinstance(output, Unfinished):
+                kept = output.progress.scored
+                _say(options, f"{kept:,} scored records are kept: the same command with --resume goes on")
+            raise
     output.finish(writer.finish)
     done = output.progress
     count, seconds = done.scored - before, time.monotonic() - began
     earlier = f", {before:,} before" if before else ""
     bad = f"; {done.bad:,} skipped, see {options.skip_bad}" if done.bad else ""
-    return f"{count:,} pairs in {seconds:.1f} s ({count / max(seconds, 1e-9):,.0f} pairs/s){earlier}{bad}"
+    pairs = "1 pair" if count == 1 else f"{count:,} pairs"
+    return f"{pairs} in {seconds:.1f} s ({count / max(seconds, 1e-9):,.0f} pairs/s){earlier}{bad}"
+
+
+def _check_columns(options: argparse.Namespace, source: PairsFile) -> None:
+    """Refuse columns that are not there, or there twice."""
+    columns = ask.columns_of(options)
+    known = source.columns or (columns.query, columns.document)
+    if options.score_column in (known if options.keep is None else options.keep):
+        raise PairError(taken(options.score_column))
+    for name in options.keep or ():
+        if source.columns is not None and name not in source.columns:
+            raise PairError(f"--keep {name}: {options.pairs} has the columns {', '.join(source.columns)}.")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -193,8 +215,8 @@ def _refuse_bad(options: argparse.Namespace, part: ScoredChunk) -> None:
         first = part.bad[0]
         more = "" if options.out == STREAM else " --resume"
         raise PairError(
-            f"{options.pairs}, line {first.number}: {first.why}. Mend it, or go on behind such records with "
-            f"--skip-bad FILE{more}."
+            f"{options.pairs}, line {first.number}: {first.why.rstrip('.')}. Mend it, or skip such records "
+            f"with --skip-bad FILE{more}."
         )
 
 

@@ -14,6 +14,8 @@ from .lines import LONGEST_LINE, Lines, UnreadableLine, without_end
 
 TAB: Final = "\t"
 
+SIGNS: Final = {",": "commas", TAB: "tabs"}
+
 
 def read_header(lines: Lines, name: str, delimiter: str, columns: Columns) -> list[str] | None:
     """The columns' names from the first record, or None where they are numbered.
@@ -24,14 +26,16 @@ def read_header(lines: Lines, name: str, delimiter: str, columns: Columns) -> li
     if not columns.header:
         return None
     number, header = next(_records(lines, delimiter), (1, []))
+    if not header:
+        raise PairError(f"{name}: is empty, so no line names its columns.")
     if isinstance(header, UnreadableLine):
         raise PairError(f"{name}, line {number}: the header {header}.")
     for asked, option in ((columns.query, "--query-column"), (columns.document, "--document-column")):
         if header.count(asked) != 1:
             raise PairError(
-                f"{name}: its first line names the columns {', '.join(map(repr, header)) or 'nothing'}, "
+                f"{name}: its first line names the columns {', '.join(map(repr, header))}, "
                 f"{'twice' if asked in header else 'not'} {asked!r}: give {option} NAME, or --no-header if "
-                "that line is a pair."
+                f"that line is a pair. Fields are separated by {SIGNS[delimiter]}."
             )
     return header
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..errors import PairError
 from .chunk import Columns
-from .formats import STREAM, SUFFIXES, PairsFile
-from .lines import Lines, without_end
+from .formats import COMPRESSED, STREAM, SUFFIXES, PairsFile
+from .lines import Lines, UnreadableLine, without_end
 
 
 def read_documents(name: str, columns: Columns, format: str | None = None) -> list[str]:
@@ -17,7 +17,7 @@ def read_documents(name: str, columns: Columns, format: str | None = None) -> li
     Raises:
         PairError: the file cannot be read, holds none, or a record holds none; says which.
     """
-    if format is None and Path(name).suffix.lower() not in SUFFIXES:
+    if format is None and Path(name).suffix.lower() not in (*SUFFIXES, *COMPRESSED):
         return read_lines(name)
     only = Columns(columns.document, columns.document, columns.header)
     source = PairsFile(name, only, format)
@@ -44,12 +44,13 @@ def read_lines(name: str) -> list[str]:
         raise PairError(f"{name}: cannot be read: {error.strerror}.") from error
     lines = Lines(stream, name)
     try:
-        return _some(name, [text for line in lines if (text := without_end(line)).strip()])
-    except ValueError as error:
+        texts = [text for line in lines if (text := without_end(line)).strip()]
+    except UnreadableLine as error:
         raise PairError(f"{name}, line {lines.number}: {error}.") from error
     finally:
         if name != STREAM:
             stream.close()
+    return _some(name, texts)
 
 
 def _some(name: str, texts: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ SUFFIXES: Final = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv",
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
+COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst", ".zip")
 FORMATS: Final = ("jsonl", "csv", "tsv", "parquet")
 DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 
@@ -29,6 +30,12 @@ def format_of(name: str, asked: str | None, option: str) -> str:
     Raises:
         PairError: neither says it, or Parquet is to come from or go to a stream.
     """
+    if Path(name).is_dir():
+        raise PairError(f"{name}: is a folder: name a file.")
+    if Path(name).suffix.lower() in COMPRESSED:
+        raise PairError(
+            f"{name}: is compressed: unpack it into a stream, as zcat {name} | xenc score - does."
+        )
     found = asked or SUFFIXES.get(Path(name).suffix.lower())
     if found is None and name == STREAM:
         return "jsonl"

@@ -17,11 +17,12 @@ def read(lines: Lines, columns: Columns) -> Iterator[Chunk]:
         if isinstance(line, UnreadableLine):
             gathering.refuse(number, str(line))
         elif line.strip():
+            line = without_end(line)
             row = _row(line, columns)
             if isinstance(row, str):
-                gathering.refuse(number, row, without_end(line))
+                gathering.refuse(number, row, line)
             else:
-                gathering.add(number, row, without_end(line))
+                gathering.add(number, row, line)
         if gathering.full:
             yield gathering.chunk(lines.place)
             gathering = Gathering(columns)
@@ -45,6 +46,8 @@ def _row(line: str, columns: Columns) -> Row | str:
     """The record of a line, or why it is none."""
     try:
         read = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"is not JSON: {error.msg} at character {error.colno}"
     except (ValueError, RecursionError) as error:
         return f"is not JSON: {error}"
     if isinstance(read, list) and len(read) == 2:

@@ -181,8 +181,8 @@ class Unfinished:
             if found.settings.get(name) != now.get(name):
                 was, is_now = found.settings.get(name), now.get(name)
                 raise PairError(
-                    f"{self._out}: was begun with {name} {was!r}, and now it is {is_now!r}: give the same, "
-                    "or begin anew with --overwrite."
+                    f"{self._out}: was begun {_given(name, was)}, and not {_given(name, is_now)}: give the "
+                    "same options, or begin anew with --overwrite."
                 )
         return found
 
@@ -196,13 +196,23 @@ class Unfinished:
         self.progress = progress
 
 
+def _given(name: str, value: object) -> str:
+    if value is None or value is False:
+        return f"without {name}"
+    shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"with {name}" if value is True else f"with {name} {shown}"
+
+
 def _beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}.{what}")
 
 
 def _locked(path: Path) -> int:
     """A file to append to, of which no other process has the lock. It ends with this process."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}. Name another output.") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

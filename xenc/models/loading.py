@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
 from transformers import AutoConfig
 
-from ..errors import ModelError, XencError, of_both_kinds
+from ..errors import ModelError, XencError, first_line, of_both_kinds
 from ..text.prompts import FirstStep
 from .checkpoints import restore_flash_weights
 from .first_step import FirstStepScorer, first_step_scorer, generates, without_labels
@@ -22,11 +23,18 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def loading_errors(name: object) -> Iterator[None]:
-    """Turn a loader's OSError or ValueError into a ModelError that is one too and names the checkpoint."""
+    """Turn a loader's error (OSError, ValueError, UnpicklingError) into a ModelError that is one too."""
     try:
         yield
     except XencError:  # perhaps a ValueError itself
         raise
+    except UnpicklingError as error:
+        refused = ModelError(
+            f"cannot load {name!r} as a cross-encoder: its weights are a pickle that holds more than "
+            f"tensors, which is not run ({first_line(error)}). Have somebody you trust save them as "
+            ".safetensors."
+        )
+        raise of_both_kinds(refused, error) from error
     except (OSError, ValueError) as error:
         what = "cannot make a cross-encoder" if name is None else f"cannot load {name!r} as a cross-encoder"
         incomplete = isinstance(error, OSError) or not _has_configuration(name)
