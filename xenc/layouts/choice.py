@@ -93,7 +93,8 @@ def _without(execution: Execution, reason: str | None, said: str, **instead: Any
         return execution
     layout = instead.get("layout")  # only packed batches are deterministic or sized in tokens
     if layout is not None and (execution.deterministic or execution.token_budgets is not None):
-        raise ExecutionError(f"layout='packed': {reason}. Use layout={layout!r}.")
+        only = "deterministic" if execution.deterministic else "token_budgets"
+        raise ExecutionError(f"layout='packed': {reason}. Use layout={layout!r} without {only}.")
     logger.warning("%s: %s", reason, said)
     return replace(execution, **instead)
 
