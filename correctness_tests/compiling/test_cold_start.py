@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+import shutil
+import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -103,3 +107,27 @@ def test_a_folder_that_cannot_be_read_does_not_stop_the_warm_up(tmp_path, path):
     (tmp_path / "compiled.bin").mkdir()
     (tmp_path / "no folder").write_text("")
     load_graphs(tmp_path if path == "compiled.bin" else tmp_path / path)
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_of_its_warm_up_leaves_a_cache_that_works(one_layer, tmp_path):
+    places = {"FOLDER": str(tmp_path / "graphs"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    began = time.monotonic()
+    whole = run_python(SCRIPT, one_layer, 300, **places)
+    seconds, draw, killed = time.monotonic() - began, random.Random(0), 0
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    for _ in range(10):
+        shutil.rmtree(tmp_path / draw.choice(["graphs", "inductor"]))  # so that there is something to write
+        try:
+            run_python(SCRIPT, one_layer, draw.uniform(0.4, 1) * seconds, **places)
+        except subprocess.TimeoutExpired:  # it is killed
+            killed += 1
+        again = run_python(SCRIPT, one_layer, 300, **places)
+        assert again.returncode == 0, again.stderr[-3000:]
+        assert "cannot be used" not in again.stderr
+        assert scores_of(again) == pytest.approx(scores_of(whole), abs=1e-6)
+    assert killed >= 5
+
+
+def scores_of(done: subprocess.CompletedProcess[str]) -> list[float]:
+    return json.loads(done.stdout.splitlines()[-1])["scores"]
