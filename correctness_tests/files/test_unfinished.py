@@ -64,19 +64,18 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_file(score, format):
     asked = ("x.jsonl", "-o", f"y.{format}", "--skip-bad", "bad.jsonl")
     assert score("x.jsonl", "-o", f"whole.{format}", "--skip-bad", "whole-bad.jsonl", "--quiet") == 0
     seconds = min(seconds_of(lambda: in_a_child(score, *asked, "--overwrite")) for _ in range(3))
-    draw, killed, ended = random.Random(format), 0, 0
-    for _ in range(17):
+    draw, killed = random.Random(format), 0
+    while killed < 17:
         statuses = []
         while not statuses or statuses[-1] != 0:
             first = ("--overwrite",) if not statuses else ("--resume",)
             statuses.append(in_a_child(score, *asked, *first, kill_after=draw.uniform(0, seconds)))
             assert statuses[-1] in (0, -signal.SIGKILL)
         killed += statuses.count(-signal.SIGKILL)
-        ended += len(statuses)
+        seconds *= 0.8 if len(statuses) == 1 else 1.1  # the machine is as fast as it is
         assert content(f"y.{format}") == content(f"whole.{format}")
         assert content("bad.jsonl") == content("whole-bad.jsonl")
         assert files() == {"x.jsonl", f"y.{format}", f"whole.{format}", "bad.jsonl", "whole-bad.jsonl"}
-    assert killed >= 10, (killed, ended)
 
 
 @pytest.mark.parametrize("format", FORMATS)
