@@ -73,7 +73,10 @@ def replace_cross_encoders(
     original again.
 
     Args:
-        execution, long_documents, max_waiting_pairs, first_step: see `CrossEncoder`.
+        execution: how pairs are scored, as of `CrossEncoder`.
+        long_documents: what becomes of a document that does not fit.
+        max_waiting_pairs: the most that may wait; None for no limit.
+        first_step: what a T5 that answers with a word is asked.
 
     Yields:
         The models built in the block so far (also in blocks inside it), to warm up or to look at.
