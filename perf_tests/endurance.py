@@ -15,7 +15,6 @@ import gc
 import os
 import random
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from correctness_tests.waiting import threads_of_xenc
 from perf_tests.models import tiny_bert
 from xenc import CrossEncoder, PairError
 from xenc.profiling.report import table
@@ -40,10 +40,6 @@ def resident_mb() -> float:
     """Memory of this process that is in RAM, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def threads_of_xenc() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("xenc")]
 
 
 class Growth:
@@ -67,7 +63,7 @@ class Growth:
         end = time.monotonic() + PATIENCE
         while (left := threads_of_xenc()) and time.monotonic() < end:
             time.sleep(0.1)
-        return said + ([f"threads are left: {', '.join(left)}"] if left else [])
+        return said + ([f"threads are left: {', '.join(thread.name for thread in left)}"] if left else [])
 
     def __str__(self) -> str:
         rows = [

@@ -11,9 +11,9 @@ from perf_tests.cpu.rows import Row, check_native
 from perf_tests.cpu.setting import Setting
 from perf_tests.scorers import Scorer
 from perf_tests.side_by_side.contestant import Contestant, warmed_up
-from perf_tests.side_by_side.turns import nothing_collected
 from perf_tests.workloads import Pair, Workload
 from xenc import CrossEncoder
+from xenc.profiling.side_by_side import nothing_collected
 
 Trials = dict[int, list[float]]
 """Seconds of each trial by batch size."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from xenc.errors import first_line
 from xenc.gate.exact import compile_counts
 from xenc.gate.measuring.rounds import synchronised_seconds
 from xenc.gate.record import relative_spread
+from xenc.profiling.side_by_side import nothing_collected
 
 PRIMED_ON: Final = 64
 """Pairs that a contestant scores before each turn, to refill its buffers and the device's caches."""
@@ -121,19 +121,6 @@ def ratio(row: Timed, other: Timed) -> float:
 def ratios(row: Timed, other: Timed) -> list[float]:
     """The same, of each round."""
     return [ours / theirs for ours, theirs in zip(row.seconds, other.seconds, strict=True)]
-
-
-@contextmanager
-def nothing_collected() -> Iterator[None]:
-    """Collect garbage before the block and not during it."""
-    collects = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def one_turn(contestant: Contestant, timed: Timed, pairs: Sequence[Pair], primed_on: int) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 Pair = tuple[str, str]
 Row = dict[str, Any]
 """A record of a text file: column → value."""
+
+Record = tuple[int, Row | str, str]
+"""The line on which a record begins; the record, or why it is none; its text."""
 
 CHUNK_RECORDS: Final = 1024
 CHUNK_BYTES: Final = 16 << 20
@@ -107,8 +110,26 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-class Gathering:
-    """Collects the records of one chunk of a text file."""
+def gathered(records: Iterable[Record], columns: Columns, place: Callable[[], Place]) -> Iterator[Chunk]:
+    """Put the records of a text file together into chunks.
+
+    Args:
+        records: each as it is asked for.
+        columns: where the pair stands. A record that holds none is bad.
+        place: where the file goes on behind the record that came last.
+    """
+    gathering = _Gathering(columns)
+    for record in records:
+        gathering.add(*record)
+        if gathering.full:
+            yield gathering.chunk(place())
+            gathering = _Gathering(columns)
+    if gathering.records:
+        yield gathering.chunk(place())
+
+
+class _Gathering:
+    """Collects the records of one chunk."""
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
@@ -116,33 +137,27 @@ class Gathering:
         self._numbers: list[int] = []
         self._pairs: list[Pair] = []
         self._bad: list[Bad] = []
-        self._bytes = 0
+        self._size = 0
 
-    def add(self, number: int, row: Row, text: str) -> None:
-        """A record that was read; it is bad if it holds no pair."""
-        pair = pair_of(row, self._columns)
-        if isinstance(pair, str):
-            self.refuse(number, pair, text)
-            return
-        self._rows.append(row)
-        self._numbers.append(number)
-        self._pairs.append(pair)
-        self._bytes += len(text)
-
-    def refuse(self, number: int, why: str, text: str = "") -> None:
-        """A record that could not be read."""
-        self._bad.append(Bad(number, why, text))
+    @property
+    def records(self) -> int:
+        """How many were added."""
+        return len(self._rows) + len(self._bad)
 
     @property
     def full(self) -> bool:
         """Whether the chunk is as large as chunks get."""
-        return len(self._rows) + len(self._bad) >= CHUNK_RECORDS or self._bytes >= CHUNK_BYTES
+        return self.records >= CHUNK_RECORDS or self._size >= CHUNK_BYTES
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was added."""
-        return not self._rows and not self._bad
+    def add(self, number: int, row: Row | str, text: str) -> None:
+        pair = row if isinstance(row, str) else pair_of(row, self._columns)
+        self._size += len(text)
+        if isinstance(row, str) or isinstance(pair, str):
+            self._bad.append(Bad(number, str(pair), text))
+            return
+        self._rows.append(row)
+        self._numbers.append(number)
+        self._pairs.append(pair)
 
     def chunk(self, end: Place) -> Chunk:
-        """What was collected."""
         return Chunk(self._rows, self._numbers, self._pairs, self._bad, end)

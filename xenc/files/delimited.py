@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ..errors import PairError
-from .chunk import Chunk, Columns, Gathering, Row
-from .lines import LONGEST_LINE, Lines, UnreadableLine, without_end
+from .chunk import Columns, Record, Row
+from .lines import LONGEST_LINE, Lines, UnreadableLine, numbered, without_end
 
 TAB: Final = "\t"
 
@@ -25,7 +25,7 @@ def read_header(lines: Lines, name: str, delimiter: str, columns: Columns) -> li
     """
     if not columns.header:
         return None
-    number, header = next(_records(lines, delimiter), (1, []))
+    number, header = next(_fields(lines, delimiter), (1, []))
     if not header:
         raise PairError(f"{name}: is empty, so no line names its columns.")
     if isinstance(header, UnreadableLine):
@@ -40,27 +40,20 @@ def read_header(lines: Lines, name: str, delimiter: str, columns: Columns) -> li
     return header
 
 
-def read(lines: Lines, delimiter: str, columns: Columns, header: list[str] | None) -> Iterator[Chunk]:
+def records(lines: Lines, delimiter: str, header: list[str] | None) -> Iterator[Record]:
     """The records of the lines that are left. Blank lines are passed over."""
-    gathering = Gathering(columns)
-    for number, fields in _records(lines, delimiter):
+    for number, fields in _fields(lines, delimiter):
         if isinstance(fields, UnreadableLine):
-            gathering.refuse(number, str(fields))
-        else:
-            names = header or [str(place) for place in range(1, len(fields) + 1)]
-            text = delimiter.join(fields)
-            if len(names) == len(fields):
-                gathering.add(number, dict(zip(names, fields, strict=True)), text)
-            else:
-                gathering.refuse(number, f"has {len(fields)} fields, and the header {len(names)}", text)
-        if gathering.full:
-            yield gathering.chunk(lines.place)
-            gathering = Gathering(columns)
-    if not gathering.empty:
-        yield gathering.chunk(lines.place)
+            yield number, str(fields), ""
+            continue
+        names = header or [str(place) for place in range(1, len(fields) + 1)]
+        row: Row | str = f"has {len(fields)} fields, and the header {len(names)}"
+        if len(names) == len(fields):
+            row = dict(zip(names, fields, strict=True))
+        yield number, row, delimiter.join(fields)
 
 
-def _records(lines: Lines, delimiter: str) -> Iterator[tuple[int, list[str] | UnreadableLine]]:
+def _fields(lines: Lines, delimiter: str) -> Iterator[tuple[int, list[str] | UnreadableLine]]:
     """Fields of each record, and the line on which it begins."""
     if delimiter == TAB:
         yield from _split(lines)
@@ -91,16 +84,11 @@ def _no_csv(error: Exception) -> str:
 
 
 def _split(lines: Lines) -> Iterator[tuple[int, list[str] | UnreadableLine]]:
-    while True:
-        try:
-            line = next(lines)
-        except StopIteration:
-            return
-        except UnreadableLine as error:
-            yield lines.number, error
-            continue
-        if line.strip("\r\n"):
-            yield lines.number, without_end(line).split(TAB)
+    for number, line in numbered(lines):
+        if isinstance(line, UnreadableLine):
+            yield number, line
+        elif line.strip("\r\n"):
+            yield number, without_end(line).split(TAB)
 
 
 def encode(rows: Sequence[Row], delimiter: str, names: Sequence[str]) -> bytes:

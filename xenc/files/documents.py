@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import PairError
 from .chunk import Columns
-from .formats import COMPRESSED, STREAM, SUFFIXES, PairsFile
+from .formats import COMPRESSED, STREAM, SUFFIXES, whole
 from .lines import Lines, UnreadableLine, without_end
 
 
@@ -20,16 +20,7 @@ def read_documents(name: str, columns: Columns, format: str | None = None) -> li
     if format is None and Path(name).suffix.lower() not in (*SUFFIXES, *COMPRESSED):
         return read_lines(name)
     only = Columns(columns.document, columns.document, columns.header)
-    source = PairsFile(name, only, format)
-    documents: list[str] = []
-    try:
-        for chunk in source.chunks(keep=[]):
-            for bad in chunk.bad:
-                raise PairError(f"{name}, line {bad.number}: {bad.why}.")
-            documents += [document for _, document in chunk.pairs]
-    finally:
-        source.close()
-    return _some(name, documents)
+    return _some(name, [document for _, document in whole(name, only, format)])
 
 
 def read_lines(name: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 
 from ..errors import PairError
 from . import delimited, jsonl, parquet
-from .chunk import Chunk, Columns, Pair, Place
+from .chunk import Chunk, Columns, Pair, Place, gathered
 from .lines import Lines
 
 STREAM: Final = "-"
@@ -93,9 +93,10 @@ class PairsFile:
         if start is not None:
             self._lines.skip_to(start)
         if self.format == "jsonl":
-            yield from jsonl.read(self._lines, self._columns)
+            records = jsonl.records(self._lines, self._columns)
         else:
-            yield from delimited.read(self._lines, DELIMITERS[self.format], self._columns, self.columns)
+            records = delimited.records(self._lines, DELIMITERS[self.format], self.columns)
+        yield from gathered(records, self._columns, lambda: self._lines.place)
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
@@ -109,15 +110,21 @@ def read_pairs(name: str, columns: Columns, format: str | None = None) -> list[P
     Raises:
         PairError: a file that cannot be read or holds no pairs; a record that is no pair, by its line.
     """
+    pairs = whole(name, columns, format)
+    if not pairs:
+        raise PairError(f"{name} holds no pairs: give at least one.")
+    return pairs
+
+
+def whole(name: str, columns: Columns, format: str | None = None) -> list[Pair]:
+    """As `read_pairs`, also if there are none."""
     source = PairsFile(name, columns, format)
     pairs: list[Pair] = []
     try:
-        for chunk in source.chunks():
+        for chunk in source.chunks(keep=[]):
             for bad in chunk.bad:
                 raise PairError(f"{name}, line {bad.number}: {bad.why}.")
             pairs += chunk.pairs
     finally:
         source.close()
-    if not pairs:
-        raise PairError(f"{name} holds no pairs: give at least one.")
     return pairs

@@ -6,40 +6,18 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .chunk import Chunk, Columns, Gathering, Row, shown
-from .lines import Lines, UnreadableLine, without_end
+from .chunk import Columns, Record, Row, shown
+from .lines import Lines, UnreadableLine, numbered, without_end
 
 
-def read(lines: Lines, columns: Columns) -> Iterator[Chunk]:
+def records(lines: Lines, columns: Columns) -> Iterator[Record]:
     """The records of the lines that are left. Blank lines are passed over."""
-    gathering = Gathering(columns)
     for number, line in numbered(lines):
         if isinstance(line, UnreadableLine):
-            gathering.refuse(number, str(line))
+            yield number, str(line), ""
         elif line.strip():
-            line = without_end(line)
-            row = _row(line, columns)
-            if isinstance(row, str):
-                gathering.refuse(number, row, line)
-            else:
-                gathering.add(number, row, line)
-        if gathering.full:
-            yield gathering.chunk(lines.place)
-            gathering = Gathering(columns)
-    if not gathering.empty:
-        yield gathering.chunk(lines.place)
-
-
-def numbered(lines: Lines) -> Iterator[tuple[int, str | UnreadableLine]]:
-    """Each line with its number; an UnreadableLine in the place of one that cannot be read."""
-    while True:
-        try:
-            line: str | UnreadableLine = next(lines)
-        except StopIteration:
-            return
-        except UnreadableLine as error:
-            line = error
-        yield lines.number, line
+            text = without_end(line)
+            yield number, _row(text, columns), text
 
 
 def _row(line: str, columns: Columns) -> Row | str:

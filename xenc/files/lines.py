@@ -90,6 +90,18 @@ class Lines:
         self.offset += len(read)
 
 
+def numbered(lines: Lines) -> Iterator[tuple[int, str | UnreadableLine]]:
+    """Each line with its number; an UnreadableLine in the place of one that cannot be read."""
+    while True:
+        try:
+            line: str | UnreadableLine = next(lines)
+        except StopIteration:
+            return
+        except UnreadableLine as error:
+            line = error
+        yield lines.number, line
+
+
 def without_end(line: str) -> str:
     """The line without its line feed, and a carriage return before that."""
     return line.removesuffix("\n").removesuffix("\r")

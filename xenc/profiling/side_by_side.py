@@ -93,14 +93,14 @@ def _take_turns(
             return
         first = done % len(running)
         for contestant in (*running[first:], *running[:first]):
-            with _nothing_collected():
+            with nothing_collected():
                 contestant.time(pairs)
         done += 1
         tell(f"round {done} of {len(running)} row(s), {time.monotonic() - began:.0f} s")
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
+def nothing_collected() -> Iterator[None]:
     """Python's garbage is collected before the block and not in it."""
     was_on = gc.isenabled()
     gc.collect()
