@@ -174,8 +174,9 @@ def test_an_unfinished_run_is_neither_overwritten_nor_taken_for_a_finished_one(s
     before = content("y.jsonl")
     assert score("x.jsonl", "-o", "y.jsonl") == 2
     assert "is there already: name another file, or --overwrite" in capsys.readouterr().err
-    assert score("x.jsonl", "-o", "y.jsonl", "--resume") == 0
-    assert "is there, and no run of it is unfinished: nothing is done" in capsys.readouterr().err
+    for quiet in ((), ("--quiet",)):
+        assert score("x.jsonl", "-o", "y.jsonl", "--resume", *quiet) == 0
+        assert "is there, and no run of it is unfinished: nothing is done" in capsys.readouterr().err
     assert content("y.jsonl") == before
 
 

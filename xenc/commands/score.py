@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
         output = _output(options, stack, _settings(options, format))
         if output.progress.complete:
             output.finish(writer.finish)
-            _say(options, f"{options.out} {IS_THERE}")
+            print(f"xenc: {options.out} {IS_THERE}", file=sys.stderr)  # also if it is to be quiet
             return
         if isinstance(output, Unfinished):
             writer.go_on(output.progress.columns, output.written)
